@@ -1,0 +1,72 @@
+"""Which data sets there are and what their files must be. Knows nothing of where they lie."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxFile:
+    """One file of the MNIST family: its name without `.gz`, and the md5 of its unpacked bytes."""
+
+    name: str
+    md5: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxDataset:
+    """A data set of the MNIST family, in the folder layout of torchvision: `<data dir>/<folder>/raw/<file>`.
+
+    `folder` is also the name of its class in `torchvision.datasets`.
+    """
+
+    title: str
+    folder: str
+    train_images: IdxFile
+    train_labels: IdxFile
+    test_images: IdxFile
+    test_labels: IdxFile
+
+    @property
+    def files(self) -> tuple[IdxFile, IdxFile, IdxFile, IdxFile]:
+        return self.train_images, self.train_labels, self.test_images, self.test_labels
+
+
+def _family(title: str, folder: str, *md5s: str) -> IdxDataset:
+    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    files = [IdxFile(name=name, md5=md5) for name, md5 in zip(names, md5s, strict=True)]
+    return IdxDataset(
+        title=title,
+        folder=folder,
+        train_images=files[0],
+        train_labels=files[1],
+        test_images=files[2],
+        test_labels=files[3],
+    )
+
+
+#: torchvision knows the md5 of the `.gz` files, which change when a file is packed again; these are of the contents.
+IDX_DATASETS: dict[str, IdxDataset] = {
+    "kmnist": _family(
+        "KMNIST",
+        "KMNIST",
+        "92be26ec9822e900ac425d0a0aa84ced",
+        "949e75301f8813e0dc5800dcc320fc52",
+        "bf305b8cd328700fbc17f5acbc2856d2",
+        "9f55f451c0988b028eccdf7d5cc265ab",
+    ),
+    "mnist": _family(
+        "MNIST",
+        "MNIST",
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+    "fashion-mnist": _family(
+        "Fashion-MNIST",
+        "FashionMNIST",
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    ),
+}

@@ -1,0 +1,97 @@
+"""Find the files of a data set, or download them. Knows nothing of what is in them."""
+
+import http.client
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from kmnist_search.data.catalog import IdxDataset, IdxFile
+from kmnist_search.errors import DataError
+
+#: Without it a firewall that drops packets would keep the user waiting for minutes.
+CONNECT_TIMEOUT_SECONDS = 30.0
+DOWNLOAD_PREFIX = ".download-"
+
+
+def default_data_dir() -> Path:
+    """Return the user's cache folder for this package."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("kmnist-search")
+
+
+def training_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
+    """Return the paths of the training images and labels, after downloading the data set if they are not there.
+
+    Raises:
+        DataError: they are not there and cannot be downloaded.
+    """
+    found = _find(dataset, data_dir)
+    if found is None:
+        _download(dataset, data_dir)
+        found = _find(dataset, data_dir)
+    if found is None:
+        raise _missing(dataset, data_dir, "the download did not bring them")
+    return found
+
+
+def raw_folder(dataset: IdxDataset, data_dir: Path) -> Path:
+    return data_dir / dataset.folder / "raw"
+
+
+def _find(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
+    def path_of(file: IdxFile) -> Path | None:
+        plain = raw_folder(dataset, data_dir) / file.name
+        packed = plain.with_name(f"{plain.name}.gz")
+        return next((path for path in (plain, packed) if path.is_file()), None)
+
+    images, labels = path_of(dataset.train_images), path_of(dataset.train_labels)
+    return (images, labels) if images and labels else None
+
+
+def _download(dataset: IdxDataset, data_dir: Path) -> None:
+    """Bring all files by torchvision, which checks them, into a folder of their own; then move them into place."""
+    import torchvision
+
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(data_dir / f".{dataset.folder}.lock"):
+            if _find(dataset, data_dir):  # another process was faster
+                return
+            for abandoned in data_dir.glob(f"{DOWNLOAD_PREFIX}{dataset.folder}-*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
+            prefix = f"{DOWNLOAD_PREFIX}{dataset.folder}-"
+            with tempfile.TemporaryDirectory(dir=data_dir, prefix=prefix) as temporary, _timeout():
+                getattr(torchvision.datasets, dataset.folder)(temporary, download=True)
+                target = raw_folder(dataset, data_dir)
+                target.mkdir(parents=True, exist_ok=True)
+                for packed in raw_folder(dataset, Path(temporary)).glob("*.gz"):
+                    packed.replace(target / packed.name)
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
+        raise _missing(dataset, data_dir, str(error)) from None
+
+
+@contextmanager
+def _timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(CONNECT_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _missing(dataset: IdxDataset, data_dir: Path, reason: str) -> DataError:
+    names = "\n".join(f"  {file.name}" for file in dataset.files)
+    return DataError(
+        f"{dataset.title} is not in {raw_folder(dataset, data_dir)} and could not be downloaded:\n"
+        f"  {' '.join(reason.split())}\n"
+        f"Wanted there, unpacked or as .gz:\n{names}\n"
+        f"Put them there, or point --data-dir (KMNIST_SEARCH_DATA) at a folder that has {dataset.folder}/raw.\n"
+        f"To try the search without any download: kmnist-search run quickstart"
+    )

@@ -1,0 +1,55 @@
+"""Checkpoints of trainings as files. Knows nothing of trials.
+
+A checkpoint is written whole or not at all, and read without running code from it.
+"""
+
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import torch
+
+from kmnist_search.engine.training import Training
+from kmnist_search.errors import ConfigError
+
+
+def save(training: Training, path: Path) -> None:
+    """Write the training's state to `path`, replacing what is there in one move.
+
+    Raises:
+        OSError: the folder cannot be written; what was at `path` is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        try:
+            torch.save(training.state_dict(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    Path(file.name).replace(path)
+
+
+def resume(training: Training, path: Path) -> str | None:
+    """Bring a new training to where the checkpoint at `path` was taken.
+
+    Returns:
+        None when that is done; otherwise why not, and `training` is as it was.
+    """
+    if not path.exists():
+        return "there is no checkpoint"
+    try:
+        state = torch.load(path, map_location=training.device, weights_only=True)
+        training.load_state_dict(state)
+    except ConfigError as error:
+        return str(error)
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        return f"{path} is damaged: {error}"
+    return None
+
+
+def discard(path: Path) -> None:
+    """Remove the checkpoint at `path`, if there is one."""
+    path.unlink(missing_ok=True)

@@ -1,0 +1,23 @@
+"""How long an epoch takes here, by trying. Knows nothing of studies."""
+
+import time
+
+import torch
+
+from kmnist_search.config import TrialConfig
+from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.training import Training
+
+
+def seconds_per_epoch(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float = 2.0) -> float:
+    """Train `config` for about `seconds` (at least one step after the first) and return what an epoch would take.
+
+    The first step pays for what is set up once, so it is not counted. On a GPU steps are only queued in that time:
+    this is for the CPU.
+    """
+    training = Training(config, data, seed=0, device=device)
+    training.launch(lambda: training.step == 1)
+    started = time.perf_counter()
+    training.launch(lambda: training.step > 1 and time.perf_counter() - started > seconds)
+    steps = training.step - 1
+    return (time.perf_counter() - started) / max(steps, 1) * training.steps_per_epoch

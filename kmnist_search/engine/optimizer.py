@@ -1,0 +1,52 @@
+"""Optimizers over a model's weights, and their moving average. Knows nothing of data or schedules."""
+
+import copy
+
+import torch
+from torch import nn
+
+from kmnist_search.config import OptimizerConfig
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimizer; weight decay acts on matrices only, not on biases and norms."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    rate, betas = config.learning_rate, (0.9, config.beta2)
+    # fused: one kernel for all weights, on CPU and GPU.
+    match config.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+        case "adam":
+            return torch.optim.Adam(groups, lr=rate, betas=betas, fused=True)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, fused=True)
+
+
+class MovingAverage:
+    """A copy of a model whose weights follow the model's exponentially.
+
+    The decay of step t is min(decay, (1 + t) / (10 + t)), so that a short training is not averaged with its start.
+    torch's `AveragedModel` is not used: it reads its step counter back from the device at every step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards `model` after `step` (from 0)."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        for average, current in zip(self._state(self.model), self._state(model), strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, share)
+            else:
+                average.copy_(current)
+
+    @staticmethod
+    def _state(model: nn.Module) -> list[torch.Tensor]:
+        return [*model.parameters(), *model.buffers()]

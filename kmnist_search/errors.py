@@ -1,0 +1,62 @@
+"""Every error this package raises on purpose. Knows nothing of anything else.
+
+KmnistSearchError
+├── InputError            what the user gave is wrong: exit code 2
+│   ├── ConfigError       a value of a configuration
+│   ├── StudyFileError    a study file: names file, table and key
+│   ├── DataError         the images: missing, damaged, or not what they claim to be
+│   ├── StorageError      the database: its URL, its file, its state
+│   ├── StudyNotFoundError     no such study in that storage
+│   └── StudyChangedError      a study that was begun with other settings
+└── WorkError             the work itself failed: exit code 1
+    ├── TrainingDivergedError  a loss is no longer finite
+    └── TrialsKeepFailingError one trial after another failed
+"""
+
+
+class KmnistSearchError(Exception):
+    """Base of all errors that are shown to the user without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(KmnistSearchError):
+    """What the user gave is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError, ValueError):
+    """A configuration holds a value that cannot be."""
+
+
+class StudyFileError(InputError):
+    """A study file cannot be used; the message names file, table and key."""
+
+
+class DataError(InputError):
+    """The images are missing, damaged, or not what their name says."""
+
+
+class StorageError(InputError):
+    """The database cannot be opened or is not one of ours."""
+
+
+class StudyNotFoundError(InputError):
+    """The storage has no study of that name."""
+
+
+class StudyChangedError(InputError):
+    """A study that exists was begun with other settings than those given now."""
+
+
+class WorkError(KmnistSearchError):
+    """The work itself failed."""
+
+
+class TrialsKeepFailingError(WorkError):
+    """One trial after another failed, so the run was ended."""
+
+
+class TrainingDivergedError(WorkError):
+    """A loss is no longer finite, so the training was ended."""

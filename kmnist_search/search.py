@@ -1,0 +1,113 @@
+"""One run of a search in this process, put together from its parts. Knows nothing of terminals."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from kmnist_search.data import search_data
+from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.estimate import seconds_per_epoch
+from kmnist_search.errors import ConfigError
+from kmnist_search.storage import check_url, open_storage
+from kmnist_search.study import SearchStudy, open_study
+from kmnist_search.study_file import StudyFile
+from kmnist_search.study_parser import load
+from kmnist_search.worker import Event, Limits, StopSignals, Worker
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Search:
+    """A study that is open, filled up to its budget, and has its images: ready to be worked on.
+
+    Attributes:
+        budget: trials the study shall end with.
+        added: how many of them were put into the queue just now.
+        recovered: numbers of trials that a process which died had left.
+    """
+
+    study: SearchStudy
+    file: StudyFile
+    data: SearchData
+    device: torch.device
+    budget: int
+    added: int
+    recovered: Sequence[int]
+
+    @property
+    def needs_warning(self) -> bool:
+        """True when the study is meant for a GPU and there is none."""
+        return self.file.study.meant_for == "gpu" and self.device.type == "cpu"
+
+    def estimate(self) -> timedelta:
+        """Return about how long the trials left would take here if none were pruned; measures for two seconds."""
+        epochs = self.file.train.epochs * (self.budget - self.study.queue.counts().finished)
+        return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data, self.device))
+
+    def work(
+        self, signals: StopSignals, *, seconds: float | None, target: float | None
+    ) -> tuple[Worker, Iterator[Event]]:
+        """Return a worker and the events of its work, which goes on while they are drawn."""
+        limits = Limits(budget=self.budget, seconds=seconds, target=target)
+        worker = Worker(self.study, self.file, self.data, device=self.device, limits=limits, signals=signals)
+        return worker, worker.work()
+
+
+def prepare(
+    path: Path,
+    *,
+    overrides: Sequence[str],
+    trials: int | None,
+    storage_url: str,
+    data_dir: Path,
+    device: str,
+) -> Search:
+    """Check everything a search needs, cheap things first, then make or open the study and fill its queue.
+
+    Args:
+        path: the study file.
+        overrides: `table.key=value` each.
+        trials: the budget; None is the study file's own.
+        storage_url: the database.
+        data_dir: folder of the images.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: something of that cannot be; no trial was added.
+    """
+    file = load(path, overrides=overrides)
+    check_url(storage_url)
+    chosen = _device(device)
+    data = search_data.load(file.data, data_dir)
+    _check_batch_sizes(file, data)
+    study = open_study(open_storage(storage_url, create=True), file)
+    study.remember_data(data.digest)
+    study.touch()
+    budget = trials if trials is not None else file.study.trials
+    recovered = study.queue.recover()
+    added = study.queue.fill(budget, file.enqueue)
+    return Search(study=study, file=file, data=data, device=chosen, budget=budget, added=added, recovered=recovered)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    present = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= present:
+        raise ConfigError(f"--device {name}: this machine has {present} usable GPUs. Use --device cpu or auto")
+    return device
+
+
+def _check_batch_sizes(file: StudyFile, data: SearchData) -> None:
+    images = len(data.train_images)
+    sizes = file.space["batch_size"].values() if "batch_size" in file.space else [file.middle().batch.batch_size]
+    if max(sizes) > images:
+        raise ConfigError(f"batch_size {max(sizes)} is more than the {images:,} training images of {file.data.dataset}")

@@ -1,0 +1,77 @@
+"""What a hyperparameter may be: one of some choices, or a number from a range. Knows nothing of files or of optuna.
+
+A trial is anything that answers the `suggest_*` calls of an optuna trial.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
+
+from kmnist_search.config import Config
+
+Scalar = bool | int | float | str
+
+
+class Suggester(Protocol):
+    """What of an optuna trial is needed to ask it for a value."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+
+class Choices(Config):
+    """A hyperparameter that takes one of the listed values."""
+
+    choices: tuple[Scalar, ...]
+
+    def suggest(self, trial: Suggester, name: str) -> Any:
+        return trial.suggest_categorical(name, self.choices)
+
+    def values(self) -> tuple[Any, ...]:
+        return self.choices
+
+    def contains(self, value: Any) -> bool:
+        return any(type(value) is type(choice) and value == choice for choice in self.choices)
+
+
+class IntRange(Config):
+    """A whole number from `low` to `high`, both included, by `step` or evenly on a log scale."""
+
+    low: int
+    high: int
+    step: Annotated[int, Field(ge=1)] = 1
+    log: bool = False
+
+    def suggest(self, trial: Suggester, name: str) -> int:
+        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+    def values(self) -> tuple[int, ...]:
+        return tuple(range(self.low, self.high + 1, self.step))
+
+    def contains(self, value: Any) -> bool:
+        return type(value) is int and self.low <= value <= self.high and (value - self.low) % self.step == 0
+
+
+class FloatRange(Config):
+    """A number from `low` to `high`, both included, by `step` or evenly on a log scale."""
+
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] | None = None
+    log: bool = False
+
+    def suggest(self, trial: Suggester, name: str) -> float:
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def values(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def contains(self, value: Any) -> bool:
+        return type(value) in (int, float) and self.low <= value <= self.high
+
+
+Hyperparameter = Choices | IntRange | FloatRange

@@ -1,0 +1,66 @@
+"""What is known of a study as plain values, for `--json` and for whoever prints it. Knows nothing of terminals."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from kmnist_search.study import Progress, SearchStudy
+
+#: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.
+FACTS = (
+    "config_digest",
+    "num_parameters",
+    "flops_per_image",
+    "seconds",
+    "images_per_second",
+    "seed",
+    "device",
+    "versions",
+)
+
+
+def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
+    """Return one trial: number, state, metric, hyperparameters, what it cost, and its curves."""
+    attributes = trial.user_attrs
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        metric: trial.value,
+        "params": trial.params,
+        **{fact: attributes.get(fact) for fact in FACTS},
+        "reports": {str(epoch): value for epoch, value in sorted(trial.intermediate_values.items())},
+        "curves": {key.removesuffix("_curve"): value for key, value in attributes.items() if key.endswith("_curve")},
+    }
+
+
+def progress_summary(progress: Progress) -> dict[str, Any]:
+    """Return how far a study has come."""
+    left = progress.time_left(progress.counts.total)
+    return {
+        "study": progress.name,
+        "metric": progress.metric,
+        "trials": {**asdict(progress.counts), "finished": progress.counts.finished, "total": progress.counts.total},
+        "best": trial_summary(progress.best, progress.metric) if progress.best else None,
+        "running": [asdict(running) for running in progress.running],
+        "failures": [asdict(failure) for failure in progress.failures],
+        "trials_per_hour": progress.trials_per_hour,
+        "seconds_left": left.total_seconds() if left is not None else None,
+    }
+
+
+def best_summary(study: SearchStudy) -> dict[str, Any] | None:
+    """Return the best complete trial with all that fixes its configuration, or None if none is complete."""
+    ranked = study.ranked()
+    if not ranked:
+        return None
+    summary = trial_summary(ranked[0], study.metric)
+    return {"study": study.name, **summary, "config": ranked[0].user_attrs.get("config")}
+
+
+def shown_params(params: Mapping[str, Any]) -> str:
+    """Return hyperparameters on one line, numbers to three digits."""
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
+    )

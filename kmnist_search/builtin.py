@@ -11,7 +11,7 @@ def builtin_studies() -> dict[str, Path]:
     package = Path(__file__).parent
     # Installed, they lie in the package; in a checkout (and an editable install) beside it.
     folder = next(path for path in (package / "studies", package.parent / "studies") if path.is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def find_study_file(name_or_path: str) -> Path:

@@ -1,16 +1,17 @@
 """Every error this package raises on purpose. Knows nothing of anything else.
 
 KmnistSearchError
-├── InputError            what the user gave is wrong: exit code 2
-│   ├── ConfigError       a value of a configuration
-│   ├── StudyFileError    a study file: names file, table and key
-│   ├── DataError         the images: missing, damaged, or not what they claim to be
-│   ├── StorageError      the database: its URL, its file, its state
-│   ├── StudyNotFoundError     no such study in that storage
-│   └── StudyChangedError      a study that was begun with other settings
-└── WorkError             the work itself failed: exit code 1
-    ├── TrainingDivergedError  a loss is no longer finite
-    └── TrialsKeepFailingError one trial after another failed
+├── InputError                  what the user gave is wrong: exit code 2
+│   ├── ConfigError             a value of a configuration
+│   ├── StudyFileError          a study file: names file, table and key
+│   ├── DataError               the images: missing, damaged, or not what they claim to be
+│   ├── StorageError            the database: its URL, its file, its state
+│   ├── StudyNotFoundError      no such study in that storage
+│   ├── StudyChangedError       a study that was begun with other settings
+│   └── NoCompleteTrialError    nothing to show or choose from yet
+└── WorkError                   the work itself failed: exit code 1
+    ├── TrainingDivergedError   a loss is no longer finite
+    └── TrialsKeepFailingError  one trial after another failed
 """
 
 
@@ -48,6 +49,10 @@ class StudyNotFoundError(InputError):
 
 class StudyChangedError(InputError):
     """A study that exists was begun with other settings than those given now."""
+
+
+class NoCompleteTrialError(InputError):
+    """What was asked for needs a complete trial, and the study has none."""
 
 
 class WorkError(KmnistSearchError):

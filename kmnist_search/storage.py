@@ -90,15 +90,15 @@ def check_url(url: str) -> URL:
     Raises:
         StorageError: it is no URL, or not of a kind this package can use.
     """
-    example = "for example sqlite:///kmnist-search.db"
+    example = "sqlite:///kmnist-search.db"
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise StorageError(f"{url!r} is not a database URL; write it as {example}.") from None
+        raise StorageError(f"{url!r} is not a database URL; write it like {example}") from None
     if parsed.get_backend_name() != "sqlite":
-        raise StorageError(f"{parsed.drivername} databases are not supported; use SQLite, {example}.")
+        raise StorageError(f"{parsed.drivername} databases are not supported; use SQLite, like {example}")
     if parsed.database in (None, "", ":memory:"):
-        raise StorageError(f"a search needs a database that lasts: name a file, {example}.")
+        raise StorageError(f"a search needs a database that lasts: name a file, like {example}")
     return parsed
 
 

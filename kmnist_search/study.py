@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from kmnist_search.errors import StudyChangedError, StudyNotFoundError
+from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.queue import OWNER_KEY, REASON_KEY, Counts, Owner, Queue
 from kmnist_search.storage import Storage
 from kmnist_search.study_file import PrunerConfig, SamplerConfig, StudyFile
@@ -26,7 +26,6 @@ TRACEBACK_KEY = "traceback"
 FREE_KEYS = ("study.name", "study.trials", "study.meant_for", "enqueue")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +145,21 @@ class SearchStudy:
         best_is_highest = self.optuna.direction == optuna.study.StudyDirection.MAXIMIZE
         return sorted(trials, key=lambda trial: trial.values[0], reverse=best_is_highest)
 
+    def best(self) -> FrozenTrial:
+        """Return the best complete trial.
+
+        Raises:
+            NoCompleteTrialError: there is none.
+        """
+        ranked = self.ranked()
+        if not ranked:
+            counts = self.queue.counts()
+            raise NoCompleteTrialError(
+                f"study {self.name!r} has no complete trial yet: 0 of {counts.total} ({counts.fail} failed). "
+                f"See: kmnist-search status {self.name}"
+            )
+        return ranked[0]
+
     def reached(self, target: float) -> bool:
         """Return whether the best complete trial is at least as good as `target`."""
         ranked = self.ranked()
@@ -190,7 +204,8 @@ def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
         )
     if before is None:
         study.set_user_attr(FILE_KEY, settings)
-        study.set_metric_names([file.study.metric])
+        with _experimental():
+            study.set_metric_names([file.study.metric])
     elif changes := list(_changes(before, settings)):
         raise StudyChangedError(
             f"study {file.study.name!r} in {storage.shown_url} was begun with other settings:\n"
@@ -269,7 +284,16 @@ def _sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:
     """
     if config.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(n_startup_trials=config.startup_trials, multivariate=True, group=True, seed=seed)
+    with _experimental():
+        # group: with multivariate alone, a hyperparameter that not every trial has would be drawn by itself.
+        return optuna.samplers.TPESampler(
+            n_startup_trials=config.startup_trials, multivariate=True, group=True, seed=seed
+        )
+
+
+def _experimental() -> "warnings.catch_warnings[None]":
+    """While entered, optuna does not warn of features it calls experimental; these are used on purpose."""
+    return warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 def _pruner(config: PrunerConfig, epochs: int) -> optuna.pruners.BasePruner:

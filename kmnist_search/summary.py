@@ -50,13 +50,10 @@ def progress_summary(progress: Progress) -> dict[str, Any]:
     }
 
 
-def best_summary(study: SearchStudy) -> dict[str, Any] | None:
-    """Return the best complete trial with all that fixes its configuration, or None if none is complete."""
-    ranked = study.ranked()
-    if not ranked:
-        return None
-    summary = trial_summary(ranked[0], study.metric)
-    return {"study": study.name, **summary, "config": ranked[0].user_attrs.get("config")}
+def best_summary(study: SearchStudy) -> dict[str, Any]:
+    """Return the best complete trial with all that fixes its configuration."""
+    best = study.best()
+    return {"study": study.name, **trial_summary(best, study.metric), "config": best.user_attrs.get("config")}
 
 
 def shown_params(params: Mapping[str, Any]) -> str:

@@ -135,12 +135,12 @@ class RunView:
         return Group(head, rows, self._recent_table())
 
     def _recent_table(self) -> RenderableType:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for column, justify in (("trial", "right"), ("outcome", "left"), (self.search.study.metric, "right")):
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]
-        table.add_column("epochs", justify="right")
-        table.add_column("seconds", justify="right")
-        table.add_column("hyperparameters", overflow="ellipsis", no_wrap=True)
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+        table.add_column("trial", justify="right", no_wrap=True)
+        table.add_column("outcome", no_wrap=True)
+        for figure in (self.search.study.metric, "epochs", "seconds"):
+            table.add_column(figure, justify="right", no_wrap=True)
+        table.add_column("hyperparameters", no_wrap=True, overflow="ellipsis", ratio=1)
         for ended in self.recent:
             table.add_row(
                 str(ended.number),
@@ -211,7 +211,7 @@ def status_view(progress: Progress) -> RenderableType:
 
 def best_view(study: SearchStudy) -> RenderableType:
     """Return the best complete trial, whole."""
-    trial = study.ranked()[0]
+    trial = study.best()
     rows = Table.grid(padding=(0, 2))
     rows.add_row(Text("study", style="dim"), Text(study.name, style="bold"))
     rows.add_row(Text("trial", style="dim"), Text(str(trial.number)))
@@ -231,9 +231,9 @@ def best_view(study: SearchStudy) -> RenderableType:
 def studies_view(studies: Sequence[Progress]) -> RenderableType:
     """Return the studies of a storage, one a row."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("study", "finished", "trials", "best"):
+    for column in ("study", "finished", "best"):
         table.add_column(column)
     for progress in studies:
-        finished = f"{progress.counts.finished} of {progress.counts.total}"
-        table.add_row(progress.name, finished, counts_text(progress), best_text(progress))
+        best = "" if progress.best is None else f"{progress.metric} {progress.best.value:.4f}"
+        table.add_row(progress.name, f"{progress.counts.finished} of {progress.counts.total}", best)
     return table

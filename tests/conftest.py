@@ -1,1 +1,110 @@
+"""What tests of several folders share: the real images, a tiny study, and the command as a user runs it."""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+COMMAND = Path(sys.executable).with_name("kmnist-search")
+
+TINY_STUDY = """
+[study]
+trials = 6
+sampler = { name = "tpe", startup_trials = 3 }
+pruner = { name = "successive_halving", min_epochs = 1, reduction_factor = 2 }
+
+[data]
+dataset = "digits"
+
+[train]
+epochs = 4
+
+[space]
+learning_rate = { low = 1e-3, high = 1e-2, log = true }
+dim = { choices = [8, 16] }
+
+[fixed]
+patch_size = 14
+token_width = 8
+channel_width = 16
+num_blocks = 1
+batch_size = 128
+"""
+
+
+@pytest.fixture
+def tiny_study(tmp_path: Path) -> Path:
+    """A study file of trainings that take a fraction of a second, without any download."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_STUDY)
+    return path
+
+
+@pytest.fixture
+def storage_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'search.db'}"
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    """The folder of the real KMNIST, MNIST and Fashion-MNIST files, where there is one."""
+    named = os.environ.get("KMNIST_SEARCH_TEST_DATA")
+    folder = Path(named) if named else CHECKOUT.parent / "shared" / "data"
+    if not (folder / "KMNIST" / "raw").is_dir():
+        pytest.skip("no KMNIST files: set KMNIST_SEARCH_TEST_DATA to a folder that has KMNIST/raw")
+    return folder
+
+
+class Command:
+    """A running `kmnist-search`, with its output in a file, so that no pipe fills up."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        self.log = folder / f"{time.monotonic_ns()}.log"
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [COMMAND, *arguments], cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=environment()
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, ready: Callable[[], bool], *, seconds: float = 90) -> None:
+        """Wait until `ready()`; fail if the command ends or time runs out before."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{self.output}"
+            time.sleep(0.02)
+
+    def ended(self, *, seconds: float = 120) -> int:
+        return self.process.wait(seconds)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a user who has set nothing up, one thread a process so that processes do not fight."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("KMNIST_SEARCH_")}
+    return {**ours, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., Command]:
+    """Start `kmnist-search` with the arguments given, in `tmp_path`."""
+    return lambda *arguments: Command(arguments, tmp_path)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `kmnist-search` with the arguments given to its end, in `tmp_path`."""
+
+    def run(*arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=seconds, env=environment()
+        )
+
+    return run

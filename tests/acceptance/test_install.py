@@ -1,0 +1,56 @@
+"""The wheel in a fresh virtual environment, run from an empty folder."""
+
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT, environment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", folder, CHECKOUT], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_carries_the_studies_and_nothing_of_the_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    studies = {name for name in names if name.startswith("kmnist_search/studies/")}
+    assert studies == {f"kmnist_search/studies/{name}.toml" for name in ("kmnist", "kmnist-cpu", "quickstart")}
+    assert not [name for name in names if name.startswith("tests")]
+
+
+def test_installed_from_the_wheel_it_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+    # The dependencies, gigabytes of them, are those of the environment the tests run in.
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (Path(site.stdout.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    ran = subprocess.run(
+        [python.with_name("kmnist-search"), "run", "quickstart", "--trials", "2", "--epochs", "2"],
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(),
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Done: 2 of 2 trials are finished." in ran.stdout
+    assert (empty / "kmnist-search.db").exists()
+    where = [python, "-c", "import kmnist_search; print(kmnist_search.__file__)"]
+    imported = subprocess.run(where, cwd=empty, check=True, capture_output=True, text=True)
+    assert imported.stdout.startswith(str(tmp_path))

@@ -1,0 +1,204 @@
+"""The commands as a user meets them: messages, exit codes, JSON, help."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+import torchvision
+from click.testing import CliRunner, Result
+from conftest import COMMAND
+
+from kmnist_search.builtin import builtin_studies
+from kmnist_search.cli import main
+
+Invoke = Callable[..., Result]
+COMMANDS = list(main.commands)
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_study: Path) -> Invoke:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KMNIST_SEARCH_STORAGE", raising=False)
+    monkeypatch.delenv("KMNIST_SEARCH_DATA", raising=False)
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def _refused(result: Result, message: str) -> None:
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Error: {message}\n"
+
+
+def test_a_run_shows_each_trial_and_the_best_and_run_again_does_nothing(invoke: Invoke) -> None:
+    first = invoke("run", "tiny.toml", "--trials", 3)
+    assert first.exit_code == 0, first.output
+    lines = first.stdout.splitlines()
+    assert lines[0] == "study tiny in sqlite:///kmnist-search.db: digits, 1,197 training images"
+    assert [line.split("]")[0] for line in lines[1:4]] == ["[1/3", "[2/3", "[3/3"]
+    assert lines[4] == "Done: 3 of 3 trials are finished."
+    assert lines[5].startswith("best: val_accuracy 0.")
+    again = invoke("run", "tiny.toml", "--trials", 3)
+    assert again.exit_code == 0
+    assert "3 trials are finished, 3 were asked for: nothing to do." in again.stdout
+    more = invoke("run", "tiny.toml", "--trials", 5)
+    assert "[5/5]" in more.stdout
+    assert "[4/5]" in more.stdout
+    assert "[3/5]" not in more.stdout
+
+
+def test_json_goes_to_standard_output_alone(invoke: Invoke) -> None:
+    ran = invoke("run", "tiny.toml", "--trials", 2, "--json")
+    summary = json.loads(ran.stdout)
+    assert summary["trials"]["finished"] == summary["trials"]["total"] == 2
+    assert summary["stopped_by"] == "budget"
+    assert "[2/2]" in ran.stderr
+    status = json.loads(invoke("status", "--json").stdout)
+    assert status == {key: value for key, value in summary.items() if key != "stopped_by"}
+    best = json.loads(invoke("best", "--json").stdout)
+    assert best["study"] == "tiny"
+    assert best["number"] == summary["best"]["number"]
+    assert best["config"]["model"]["dim"] == best["params"]["dim"]
+    studies = json.loads(invoke("studies", "--json").stdout)
+    assert [each["study"] for each in studies] == ["tiny"]
+
+
+def test_status_best_and_studies_say_which_study_they_show(invoke: Invoke) -> None:
+    invoke("run", "tiny.toml", "--trials", 1, "--name", "first")
+    invoke("run", "tiny.toml", "--trials", 2, "--name", "second")
+    assert invoke("status").stdout.splitlines()[0].split() == ["study", "second"]
+    assert invoke("best").stdout.splitlines()[0].split() == ["study", "second"]
+    assert invoke("best", "first").stdout.splitlines()[0].split() == ["study", "first"]
+    listed = invoke("studies").stdout.splitlines()
+    assert [line.split()[:4] for line in listed[1:]] == [["second", "2", "of", "2"], ["first", "1", "of", "1"]]
+
+
+def test_best_without_a_complete_trial_says_so(invoke: Invoke, tiny_study: Path) -> None:
+    invoke("run", "tiny.toml", "--trials", 1, "--set", "space.dim={choices = [1_000_000_000_000]}")
+    _refused(
+        invoke("best"), "study 'tiny' has no complete trial yet: 0 of 1 (1 failed). See: kmnist-search status tiny"
+    )
+
+
+def test_a_wrong_study_name_suggests_the_nearest(invoke: Invoke) -> None:
+    _refused(
+        invoke("run", "quickstat"),
+        "'quickstat' is neither a built-in study nor a file. Did you mean 'quickstart'? "
+        "Built in are: kmnist, kmnist-cpu, quickstart.",
+    )
+
+
+def test_a_wrong_file_name_is_named_whole(invoke: Invoke, tmp_path: Path) -> None:
+    _refused(
+        invoke("run", "tinny.toml"),
+        f"there is no study file {tmp_path}/tinny.toml. Built in are: kmnist, kmnist-cpu, quickstart.",
+    )
+
+
+def test_a_mistake_in_a_study_file_is_shown_before_anything_starts(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[space]\nlearning_rat = { low = 1e-4, high = 1e-2 }\n")
+    _refused(
+        invoke("run", "mine.toml"),
+        "mine.toml: [space] has no hyperparameter 'learning_rat'. Did you mean 'learning_rate'?",
+    )
+    assert not (tmp_path / "kmnist-search.db").exists()
+
+
+def test_a_changed_study_is_refused_with_the_difference(invoke: Invoke) -> None:
+    invoke("run", "tiny.toml", "--trials", 1)
+    result = invoke("run", "tiny.toml", "--trials", 2, "--epochs", 9)
+    assert result.exit_code == 2
+    assert "  train.epochs: 4 then, 9 now\n" in result.stderr
+    assert "--name tiny-2" in result.stderr
+
+
+def test_options_change_what_the_file_says(invoke: Invoke) -> None:
+    arguments = ("--trials", 1, "--epochs", 2, "--seed", 7, "--name", "true", "--set", "fixed.shift=1")
+    ran = invoke("run", "tiny.toml", *arguments, "--json")
+    best = json.loads(ran.stdout)["best"]
+    assert json.loads(ran.stdout)["study"] == "true"
+    assert len(best["reports"]) == 2
+    assert json.loads(invoke("best", "--json").stdout)["config"]["augment"]["shift"] == 1.0
+
+
+def test_no_data_and_no_network_is_one_clear_message(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nothing listens there
+    result = invoke("run", "kmnist", "--data-dir", "images")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: KMNIST is not in images/KMNIST/raw and could not be downloaded:\n")
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        assert f"  {name}-ubyte\n" in result.stderr
+    assert result.stderr.endswith("To try the search without any download: kmnist-search run quickstart\n")
+    assert not Path("kmnist-search.db").exists()
+
+
+def test_storage_and_data_may_come_from_the_environment(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KMNIST_SEARCH_STORAGE", "sqlite:///elsewhere.db")
+    monkeypatch.setenv("KMNIST_SEARCH_DATA", str(tmp_path))
+    assert invoke("run", "tiny.toml", "--trials", 1).exit_code == 0
+    assert (tmp_path / "elsewhere.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45", 45), ("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("1h1m1s", 3661)]
+)
+def test_a_time_is_written_as_people_write_it(text: str, seconds: float) -> None:
+    run = main.commands["run"]
+    with run.make_context("run", ["--timeout", text]) as context:
+        assert context.params["timeout"] == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2x", "h", "-5", "1.5h"])
+def test_a_time_that_is_none_is_refused(invoke: Invoke, text: str) -> None:
+    result = invoke("run", "tiny.toml", "--timeout", text)
+    assert result.exit_code == 2
+    assert f"{text!r} is no time. Write it as 45s, 90m, 2h or 1h30m." in result.stderr
+
+
+def test_a_study_for_a_gpu_says_what_it_would_take_on_this_cpu(invoke: Invoke, tiny_study: Path) -> None:
+    result = invoke("run", "tiny.toml", "--trials", 1, "--device", "cpu", "--set", "study.meant_for=gpu")
+    lines = result.stdout.splitlines()
+    assert lines[1] == "This study is meant for a GPU and there is none here. Measuring what it would take ..."
+    assert lines[2].startswith("On this CPU about ")
+    assert lines[2].endswith("A search this machine can do: kmnist-search run kmnist-cpu")
+
+
+def test_five_failures_exit_with_one_and_the_reason(invoke: Invoke) -> None:
+    result = invoke("run", "tiny.toml", "--set", "space.dim={choices = [1_000_000_000_000]}")
+    assert result.exit_code == 1
+    assert "Error: 5 trials in a row failed, the last (number 4) with\n  RuntimeError: " in result.stderr
+
+
+def test_the_built_in_studies_are_found_by_name() -> None:
+    assert list(builtin_studies()) == ["kmnist", "kmnist-cpu", "quickstart"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_that_parses(name: str) -> None:
+    command = main.commands[name]
+    assert command.help
+    assert command.epilog is not None
+    example = command.epilog.removeprefix("Example: kmnist-search ").split()
+    assert example[0] == name
+    with command.make_context(name, example[1:]):
+        pass
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help(name: str) -> None:
+    for parameter in main.commands[name].params:
+        assert isinstance(parameter, click.Argument) or (isinstance(parameter, click.Option) and parameter.help)
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=lambda names: " ".join(names) or "main")
+def test_help_answers_at_once(arguments: list[str]) -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        subprocess.run([COMMAND, *arguments, "--help"], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.3

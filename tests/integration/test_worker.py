@@ -1,0 +1,264 @@
+"""A worker on real trainings and a real database, in this process."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kmnist_search import worker as worker_module
+from kmnist_search.cost import flops_per_image, num_parameters
+from kmnist_search.errors import TrialsKeepFailingError
+from kmnist_search.search import Search, prepare
+from kmnist_search.worker import EpochDone, Event, StopSignals, TrialEnded, TrialStarted, Worker
+
+Prepare = Callable[..., Search]
+
+
+@pytest.fixture
+def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
+    def make(*overrides: str, trials: int = 6) -> Search:
+        return prepare(
+            tiny_study, overrides=overrides, trials=trials, storage_url=storage_url, data_dir=tmp_path, device="cpu"
+        )
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _work(search: Search, **limits: float) -> tuple[Worker, list[Event]]:
+    worker, events = search.work(StopSignals(), seconds=limits.get("seconds"), target=limits.get("target"))
+    return worker, list(events)
+
+
+def test_a_run_ends_with_exactly_its_budget_and_tells_each_step(prepared: Prepare) -> None:
+    search = prepared()
+    worker, events = _work(search)
+    assert worker.stopped_by == "budget"
+    assert [event.number for event in events if isinstance(event, TrialStarted)] == list(range(6))
+    ended = [event for event in events if isinstance(event, TrialEnded)]
+    assert {event.outcome for event in ended} <= {"complete", "pruned"}
+    assert ended[0].outcome == "complete"
+    assert len([event for event in events if isinstance(event, EpochDone)]) == sum(event.epochs for event in ended)
+    counts = search.study.queue.counts()
+    assert (counts.finished, counts.running, counts.waiting) == (6, 0, 0)
+
+
+def test_a_finished_trial_carries_all_that_is_known_of_it(prepared: Prepare) -> None:
+    search = prepared("study.pruner=none", trials=1)
+    _, events = _work(search)
+    trial = search.study.optuna.trials[0]
+    attributes = trial.user_attrs
+    started = next(event for event in events if isinstance(event, TrialStarted))
+    config = search.file.suggest(FixedSuggester(trial.params))
+    assert attributes["config_digest"] == config.digest
+    assert attributes["num_parameters"] == num_parameters(config.model) == started.num_parameters
+    assert attributes["flops_per_image"] == flops_per_image(config.model)
+    assert attributes["device"] == "CPU, 1 threads"
+    assert attributes["seed"] == search.study.training_seed(0)
+    assert set(attributes["versions"]) == {"kmnist-search", "python", "torch", "optuna"}
+    assert attributes["seconds"] > 0
+    steps = len(search.data.train_images) // 128
+    assert attributes["images_per_second"] == pytest.approx(4 * steps * 128 / attributes["seconds"])
+    epochs = [event.epoch for event in events if isinstance(event, EpochDone)]
+    assert attributes["train_loss_curve"] == [epoch.train_loss for epoch in epochs]
+    assert attributes["train_accuracy_curve"] == [epoch.train_accuracy for epoch in epochs]
+    assert trial.intermediate_values == {epoch.number: epoch.val_accuracy for epoch in epochs}
+    assert trial.value == epochs[-1].val_accuracy
+
+
+class FixedSuggester:
+    """Answers `suggest_*` from the parameters of a trial."""
+
+    def __init__(self, params: dict[str, object]) -> None:
+        self.params = params
+
+    def suggest_categorical(self, name: str, choices: object) -> object:
+        return self.params[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        value = self.params[name]
+        assert isinstance(value, int)
+        return value
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        value = self.params[name]
+        assert isinstance(value, float)
+        return value
+
+
+def test_a_diverged_trial_is_pruned_at_once_with_the_reason(prepared: Prepare) -> None:
+    overrides = ("space.learning_rate={low = 1e30, high = 2e30}", "fixed.optimizer=sgd", "fixed.clip_norm=0")
+    search = prepared(*overrides, "fixed.warmup_share=0", trials=2)
+    _, events = _work(search)
+    assert search.study.queue.counts().pruned == 2
+    trial = search.study.optuna.trials[0]
+    assert trial.user_attrs["reason"].startswith("diverged: the loss is not finite in epoch 1, by step ")
+    assert trial.intermediate_values == {}
+    assert all(event.epochs == 0 for event in events if isinstance(event, TrialEnded))
+
+
+def test_a_trial_that_breaks_is_failed_with_reason_and_traceback_and_the_study_goes_on(prepared: Prepare) -> None:
+    search = prepared("space.dim={choices = [8, 1_000_000_000_000]}", "study.sampler=random", trials=12)
+    _work(search)
+    counts = search.study.queue.counts()
+    assert counts.finished == 12
+    assert 0 < counts.fail < 12
+    failure = search.study.progress().failures[0]
+    assert failure.reason.startswith("RuntimeError: ")
+    assert "Traceback (most recent call last)" in failure.traceback
+    assert search.study.optuna.trials[failure.number].params["dim"] == 1_000_000_000_000
+
+
+def test_five_failures_in_a_row_end_the_run_and_leave_the_rest_waiting(prepared: Prepare) -> None:
+    search = prepared("space.dim={choices = [1_000_000_000_000]}", trials=9)
+    with pytest.raises(TrialsKeepFailingError, match=r"5 trials in a row failed, the last \(number 4\) with"):
+        _work(search)
+    counts = search.study.queue.counts()
+    assert (counts.fail, counts.running, counts.waiting) == (5, 0, 4)
+
+
+def test_the_target_ends_the_run_and_a_second_run_starts_nothing(prepared: Prepare) -> None:
+    search = prepared()
+    for _ in range(2):
+        worker, _events = _work(search, target=0.01)
+        assert worker.stopped_by == "target"
+        assert search.study.queue.counts().finished == 1
+
+
+def test_the_timeout_hands_the_trial_back_and_the_next_run_ends_it_without_gap_or_double(prepared: Prepare) -> None:
+    search = prepared("train.epochs=2000", "study.pruner=none", trials=1)
+    worker, events = _work(search, seconds=0.5)
+    assert worker.stopped_by == "timeout"
+    ended = events[-1]
+    assert isinstance(ended, TrialEnded)
+    assert ended.outcome == "handed back"
+    assert ended.reason.startswith("with a checkpoint at step ")
+    assert search.study.queue.counts().waiting == 1
+    before = search.study.optuna.trials[0].intermediate_values
+    worker, events = _work(search, seconds=0.5)
+    started = events[0]
+    assert isinstance(started, TrialStarted)
+    assert started.epochs_done == len(before) == ended.epochs
+    after = search.study.optuna.trials[0].intermediate_values
+    assert sorted(after) == list(range(1, len(after) + 1))
+    assert {epoch: after[epoch] for epoch in before} == before
+
+
+def test_an_interrupted_trial_ends_with_the_same_curve_as_an_uninterrupted_one(prepared: Prepare) -> None:
+    whole = prepared("study.name=whole", "study.pruner=none", "train.epochs=30", trials=1)
+    _work(whole)
+    parts = prepared("study.name=parts", "study.pruner=none", "train.epochs=30", trials=1)
+    interruptions = 0
+    while not parts.study.queue.counts().finished:
+        _work(parts, seconds=0.1)
+        interruptions += 1
+    assert interruptions > 1
+    one, other = whole.study.optuna.trials[0], parts.study.optuna.trials[0]
+    assert one.params == other.params
+    assert one.intermediate_values == other.intermediate_values
+    assert one.user_attrs["train_loss_curve"] == other.user_attrs["train_loss_curve"]
+
+
+def test_the_checkpoint_is_removed_when_its_trial_ends(prepared: Prepare) -> None:
+    search = prepared("train.epochs=40", "study.pruner=none", trials=1)
+    _work(search, seconds=0.05)
+    folder = search.study.storage.checkpoint_dir
+    assert [path.name for path in folder.iterdir()] == ["tiny-0.pt"]
+    _work(search)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_lost_checkpoint_begins_the_trial_anew(prepared: Prepare) -> None:
+    search = prepared("train.epochs=40", "study.pruner=none", trials=1)
+    _work(search, seconds=0.05)
+    (search.study.storage.checkpoint_dir / "tiny-0.pt").unlink()
+    _, events = _work(search)
+    assert isinstance(events[0], TrialStarted)
+    assert events[0].epochs_done == 0
+    assert len(search.study.optuna.trials[0].intermediate_values) == 40
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_only_itself(prepared: Prepare) -> None:
+    search = prepared("train.epochs=40", "study.pruner=none", trials=1)
+    search.study.storage.checkpoint_dir.write_text("a file where the folder should be")
+    _, events = _work(search, seconds=0.05)
+    ended = events[-1]
+    assert isinstance(ended, TrialEnded)
+    assert ended.reason.startswith("without a checkpoint: ")
+    assert search.study.queue.counts().waiting == 1
+
+
+def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    search = prepared("study.pruner=none", trials=1)
+    _, events = search.work(StopSignals(), seconds=None, target=None)
+    for event in events:
+        if isinstance(event, EpochDone) and event.epoch.number == 3:
+            break
+    assert (search.study.storage.checkpoint_dir / "tiny-0.pt").exists()
+
+
+def test_the_first_signal_asks_for_a_stop_and_the_second_ends_the_process() -> None:
+    with StopSignals() as signals:
+        assert signals.received is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_ends_the_run_at_the_next_step(prepared: Prepare) -> None:
+    search = prepared("train.epochs=2000", trials=3)
+    with StopSignals() as signals:
+        worker, events = search.work(signals, seconds=None, target=None)
+        drawn = []
+        for event in events:
+            drawn.append(event)
+            if isinstance(event, EpochDone) and event.epoch.number == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+    assert worker.stopped_by == "signal"
+    ended = drawn[-1]
+    assert isinstance(ended, TrialEnded)
+    assert (ended.outcome, ended.epochs) == ("handed back", 2)
+    assert search.study.queue.counts().running == 0
+
+
+def test_a_batch_larger_than_the_training_part_is_refused_before_anything_starts(
+    prepared: Prepare, storage_url: str
+) -> None:
+    with pytest.raises(Exception, match="batch_size 5000 is more than the 1,197 training images of digits"):
+        prepared("fixed.batch_size=5000")
+    assert not Path(storage_url.removeprefix("sqlite:///")).exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:99", "--device cuda:99: this machine has [0-9]+ usable GPUs. Use --device cpu or auto"),
+        ("gpu", "--device gpu: use auto, cpu, cuda or cuda:N"),
+        ("mps", "--device mps: use auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(tiny_study: Path, tmp_path: Path, device: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        prepare(
+            tiny_study,
+            overrides=[],
+            trials=1,
+            storage_url=f"sqlite:///{tmp_path}/x.db",
+            data_dir=tmp_path,
+            device=device,
+        )

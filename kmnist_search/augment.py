@@ -34,9 +34,12 @@ def mixup(images_BHW: Tensor, alpha: float, generator: torch.Generator) -> tuple
     """
     B = images_BHW.shape[0]
     partners_B = torch.randperm(B, generator=generator, device=images_BHW.device)
-    # Two gammas make a beta; torch.distributions has no way to name a generator.
-    gammas_2B = torch._standard_gamma(torch.full((2, B), alpha, device=images_BHW.device), generator=generator)
-    share_B = gammas_2B[0] / gammas_2B.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
+    # A beta is a ratio of two gammas; torch.distributions has no way to name a generator. In logarithms, and from
+    # gammas of alpha + 1, so that a small alpha does not underflow to a ratio of one half.
+    gammas_2B = torch._standard_gamma(torch.full((2, B), alpha + 1, device=images_BHW.device), generator=generator)
+    uniform_2B = 1 - torch.rand((2, B), generator=generator, device=images_BHW.device)
+    log_gammas_2B = gammas_2B.log() + uniform_2B.log() / alpha
+    share_B = torch.sigmoid(log_gammas_2B[0] - log_gammas_2B[1])
     share_B11 = share_B[:, None, None]
     return images_BHW * share_B11 + images_BHW[partners_B] * (1 - share_B11), partners_B, share_B
 

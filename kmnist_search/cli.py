@@ -4,6 +4,7 @@ Imports that take time wait inside the commands, so that `--help` answers at onc
 """
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -114,14 +115,19 @@ def run(
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Given again, the same
     command goes on where the study stands; any number of processes may work on one study.
     """
+    # Read by OpenMP when torch is imported. Threads that spin while they wait bring two processes that share the
+    # cores to a standstill: 1 step/s each in place of 50 (tests/benchmarks/LOG.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
     from rich.console import Console
 
     from kmnist_search import terminal
     from kmnist_search.builtin import find_study_file
     from kmnist_search.data.files import default_data_dir
+    from kmnist_search.progress import progress_of
     from kmnist_search.search import prepare
+    from kmnist_search.signals import StopSignals
     from kmnist_search.summary import progress_summary
-    from kmnist_search.worker import StopSignals
 
     options = {"study.name": json.dumps(name) if name else None, "study.seed": seed, "train.epochs": epochs}
     search = prepare(
@@ -139,7 +145,7 @@ def run(
         terminal.follow(console, search, events)
     terminal.conclude(console, search, worker.stopped_by, command=shlex.join(["kmnist-search", *sys.argv[1:]]))
     if as_json:
-        _print_json({**progress_summary(search.study.progress()), "stopped_by": worker.stopped_by})
+        _print_json({**progress_summary(progress_of(search.study)), "stopped_by": worker.stopped_by})
     if worker.stopped_by == "signal":
         sys.exit(INTERRUPTED)
 
@@ -155,12 +161,13 @@ def status(study: str | None, storage_url: str, as_json: bool) -> None:
     """
     from rich.console import Console
 
+    from kmnist_search.progress import progress_of
     from kmnist_search.storage import open_storage
     from kmnist_search.study import find_study
     from kmnist_search.summary import progress_summary
     from kmnist_search.terminal import status_view
 
-    progress = find_study(open_storage(storage_url, create=False), study).progress()
+    progress = progress_of(find_study(open_storage(storage_url, create=False), study))
     if as_json:
         _print_json(progress_summary(progress))
     else:
@@ -199,13 +206,14 @@ def studies(storage_url: str, as_json: bool) -> None:
     """List the studies of a storage, the one last worked on first."""
     from rich.console import Console
 
+    from kmnist_search.progress import progress_of
     from kmnist_search.storage import open_storage
     from kmnist_search.study import find_study, study_names
     from kmnist_search.summary import progress_summary
     from kmnist_search.terminal import studies_view
 
     storage = open_storage(storage_url, create=False)
-    progress = [find_study(storage, name).progress() for name in study_names(storage)]
+    progress = [progress_of(find_study(storage, name)) for name in study_names(storage)]
     if as_json:
         _print_json([progress_summary(each) for each in progress])
     else:

@@ -15,14 +15,20 @@ from kmnist_search.errors import ConfigError
 
 NUM_CLASSES = 10
 
+
+def _widths(value: Any) -> int | tuple[int, ...]:
+    widths = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not widths or any(type(width) is not int or width < 1 for width in widths):
+        raise ValueError("input should be a whole number above 0, or a list of them, one for each block")
+    return value if isinstance(value, int) else widths
+
+
 Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 #: One width for all blocks, or one for each block.
-Widths = Annotated[
-    Size | tuple[Size, ...], BeforeValidator(lambda width: tuple(width) if isinstance(width, list) else width)
-]
+Widths = Annotated[int | tuple[int, ...], BeforeValidator(_widths)]
 
 
 class Config(BaseModel):
@@ -41,7 +47,7 @@ def describe(error: ValidationError) -> list[str]:
     """Return one line for each problem pydantic found: the key, what is wrong with it, and the value given."""
     lines = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("function-", "tuple[")))
+        key = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"

@@ -11,11 +11,13 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.errors import ConfigError
+from kmnist_search.events import Event
+from kmnist_search.signals import StopSignals
 from kmnist_search.storage import check_url, open_storage
 from kmnist_search.study import SearchStudy, open_study
 from kmnist_search.study_file import StudyFile
 from kmnist_search.study_parser import load
-from kmnist_search.worker import Event, Limits, StopSignals, Worker
+from kmnist_search.worker import Limits, Worker
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -49,8 +49,8 @@ class IntRange(Config):
     def suggest(self, trial: Suggester, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
-    def values(self) -> tuple[int, ...]:
-        return tuple(range(self.low, self.high + 1, self.step))
+    def values(self) -> Sequence[int]:
+        return range(self.low, self.high + 1, self.step)
 
     def contains(self, value: Any) -> bool:
         return type(value) is int and self.low <= value <= self.high and (value - self.low) % self.step == 0
@@ -71,7 +71,10 @@ class FloatRange(Config):
         return self.low, self.high
 
     def contains(self, value: Any) -> bool:
-        return type(value) in (int, float) and self.low <= value <= self.high
+        if type(value) not in (int, float) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return bool(abs(steps - round(steps)) < 1e-6)
 
 
 Hyperparameter = Choices | IntRange | FloatRange

@@ -22,6 +22,9 @@ from kmnist_search.errors import StorageError
 BUSY_TIMEOUT_SECONDS = 60.0
 OPENING_ATTEMPTS = 20
 
+#: What a database in trouble raises, by way of optuna or directly.
+DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
+
 
 def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself: _on_begin does
@@ -75,7 +78,7 @@ def open_storage(url: str, *, create: bool) -> Storage:
         raise StorageError(f"the folder of {path.resolve()} does not exist. Make it, or use another --storage.")
     try:
         return Storage(parsed, _open(parsed))
-    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
+    except (*DATABASE_ERRORS, sqlite3.Error) as error:
         reason = getattr(error, "orig", None) or error.__cause__ or error
         raise StorageError(f"{path.resolve()} cannot be used as a database: {reason}.") from None
     except RuntimeError as error:

@@ -1,21 +1,19 @@
 """One study: made or found in a storage, its rules remembered, its trials claimed and ended. Knows nothing of torch."""
 
 import difflib
-import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
-from kmnist_search.queue import OWNER_KEY, REASON_KEY, Counts, Owner, Queue
+from kmnist_search.proposals import experimental, pruner_of, sampler_of
+from kmnist_search.queue import REASON_KEY, Owner, Queue
+from kmnist_search.seeds import derived_seed
 from kmnist_search.storage import Storage
-from kmnist_search.study_file import PrunerConfig, SamplerConfig, StudyFile
+from kmnist_search.study_file import StudyFile
 
 FILE_KEY = "study_file"
 DATA_KEY = "data_digest"
@@ -26,49 +24,6 @@ TRACEBACK_KEY = "traceback"
 FREE_KEYS = ("study.name", "study.trials", "study.meant_for", "enqueue")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """A trial at work: its number, who runs it, the last epoch it reported, and the metric there."""
-
-    number: int
-    owner: Owner | None
-    epoch: int
-    value: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A trial that broke."""
-
-    number: int
-    reason: str
-    traceback: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a study has come."""
-
-    name: str
-    metric: str
-    epochs: int
-    counts: Counts
-    best: FrozenTrial | None
-    running: tuple[Running, ...]
-    failures: tuple[Failure, ...]
-    trial_time: timedelta | None
-
-    @property
-    def trials_per_hour(self) -> float | None:
-        """At the pace of the finished trials, with as many at a time as run now (at least one)."""
-        return 3600 / self.trial_time.total_seconds() * max(len(self.running), 1) if self.trial_time else None
-
-    def time_left(self, budget: int) -> timedelta | None:
-        """Until `budget` trials are finished, at that pace."""
-        left = max(budget - self.counts.finished, 0)
-        return self.trial_time * left / max(len(self.running), 1) if self.trial_time else None
 
 
 class SearchStudy:
@@ -115,13 +70,13 @@ class SearchStudy:
             return None
         self.optuna.get_trials(deepcopy=False)  # lets optuna's cache know the trial
         number = self.optuna._storage.get_trial(trial_id).number
-        self.optuna.sampler = _sampler(file.study.sampler, _mixed(file.study.seed, number, 1))
-        self.optuna.pruner = _pruner(file.study.pruner, file.train.epochs)
+        self.optuna.sampler = sampler_of(file.study.sampler, derived_seed(file.study.seed, number, 1))
+        self.optuna.pruner = pruner_of(file.study.pruner, file.train.epochs)
         return Trial(self.optuna, trial_id)
 
     def training_seed(self, number: int) -> int:
         """Return the seed of the training of trial `number`, whoever runs it and however often."""
-        return _mixed(int(self.settings["study"]["seed"]), number, 0)
+        return derived_seed(int(self.settings["study"]["seed"]), number, 0)
 
     def complete(self, trial: Trial, value: float, attributes: Mapping[str, Any]) -> None:
         """End a trial that ran to its last epoch."""
@@ -168,23 +123,6 @@ class SearchStudy:
         value = float(ranked[0].values[0])
         return value >= target if self.optuna.direction == optuna.study.StudyDirection.MAXIMIZE else value <= target
 
-    def progress(self) -> Progress:
-        """Return how far the study has come."""
-        trials = self.optuna.get_trials(deepcopy=False)
-        finished = [trial for trial in trials if trial.state.is_finished()]
-        times = [trial.duration for trial in finished if trial.duration is not None]
-        ranked = self.ranked()
-        return Progress(
-            name=self.name,
-            metric=self.metric,
-            epochs=self.epochs,
-            counts=Counts(**Counter(trial.state.name.lower() for trial in trials)),
-            best=ranked[0] if ranked else None,
-            running=tuple(_running(trial) for trial in trials if trial.state == TrialState.RUNNING),
-            failures=tuple(_failure(trial) for trial in finished if trial.state == TrialState.FAIL),
-            trial_time=sum(times, timedelta()) / len(times) if times else None,
-        )
-
 
 def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
     """Make the study that `file` describes, or go on with it.
@@ -204,7 +142,7 @@ def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
         )
     if before is None:
         study.set_user_attr(FILE_KEY, settings)
-        with _experimental():
+        with experimental():
             study.set_metric_names([file.study.metric])
     elif changes := list(_changes(before, settings)):
         raise StudyChangedError(
@@ -242,25 +180,6 @@ def study_names(storage: Storage) -> list[str]:
     return [summary.study_name for summary in ours]
 
 
-def _running(trial: FrozenTrial) -> Running:
-    owner = trial.user_attrs.get(OWNER_KEY)
-    epoch = trial.last_step or 0
-    return Running(
-        number=trial.number,
-        owner=Owner(**owner) if owner else None,
-        epoch=epoch,
-        value=trial.intermediate_values.get(epoch),
-    )
-
-
-def _failure(trial: FrozenTrial) -> Failure:
-    return Failure(
-        number=trial.number,
-        reason=trial.user_attrs.get(REASON_KEY, "not known"),
-        traceback=trial.user_attrs.get(TRACEBACK_KEY, ""),
-    )
-
-
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     old, new = dict(_flat(before)), dict(_flat(now))
     for key in sorted(old.keys() | new.keys()):
@@ -274,45 +193,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler for one trial.
-
-    Each trial has a seed of its own: samplers that start alike in several processes, or again after a restart, would
-    propose the same trials again.
-    """
-    if config.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with _experimental():
-        # group: with multivariate alone, a hyperparameter that not every trial has would be drawn by itself.
-        return optuna.samplers.TPESampler(
-            n_startup_trials=config.startup_trials, multivariate=True, group=True, seed=seed
-        )
-
-
-def _experimental() -> "warnings.catch_warnings[None]":
-    """While entered, optuna does not warn of features it calls experimental; these are used on purpose."""
-    return warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
-def _pruner(config: PrunerConfig, epochs: int) -> optuna.pruners.BasePruner:
-    min_epochs = min(config.min_epochs, epochs)
-    match config.name:
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(
-                min_resource=min_epochs, max_resource=epochs, reduction_factor=config.reduction_factor
-            )
-        case "successive_halving":
-            return optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=min_epochs, reduction_factor=config.reduction_factor
-            )
-        case "median":
-            return optuna.pruners.MedianPruner(n_warmup_steps=min_epochs)
-        case "none":
-            return optuna.pruners.NopPruner()
-
-
-def _mixed(*numbers: int) -> int:
-    """Return a seed that differs for every list of numbers, and fits what optuna and torch take."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -67,7 +67,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
         value = text.strip()
     entry = tables.setdefault(table, {})
     if not isinstance(entry, dict):
-        raise StudyFileError(f"--set {override}: [[{table}]] is a list and cannot be set from here")
+        raise StudyFileError(f"--set {override}: {table!r} is no table in the study file and cannot be set from here")
     entry[key] = value
 
 
@@ -161,7 +161,7 @@ class _Checker:
         if missing := {"low", "high"} - spec.keys():
             raise self._error(place, f"has no {missing.pop()!r}")
         low, high = (self._value(place, name, spec[end]) for end in ("low", "high"))
-        if isinstance(low, (bool, str)):
+        if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
             raise self._error(place, "is not a number: list its values as { choices = [...] }")
         if low > high:
             raise self._error(place, f"has low {low} above high {high}")
@@ -198,6 +198,6 @@ class _Checker:
                 raise self._error(place, "must be a table")
             for name, value in entry.items():
                 self._known(name, list(space), f"{place} has {name!r}, which is not in [space]")
-                if not space[name].contains(value):
+                if not space[name].contains(self._value(f"{place} {name}", name, value)):
                     raise self._error(place, f"has {name} = {value!r}, which [space] does not contain")
-            yield entry
+            yield {name: self._value(place, name, value) for name, value in entry.items()}

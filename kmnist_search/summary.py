@@ -6,7 +6,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from kmnist_search.study import Progress, SearchStudy
+from kmnist_search.progress import Progress
+from kmnist_search.study import SearchStudy
 
 #: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.
 FACTS = (

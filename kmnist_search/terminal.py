@@ -10,10 +10,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from kmnist_search.events import EpochDone, Event, StoppedBy, TrialEnded, TrialStarted
+from kmnist_search.progress import Progress, progress_of
 from kmnist_search.search import Search
-from kmnist_search.study import Progress, SearchStudy
+from kmnist_search.study import SearchStudy
 from kmnist_search.summary import shown_params
-from kmnist_search.worker import EpochDone, Event, StoppedBy, TrialEnded, TrialStarted
 
 RECENT_TRIALS = 8
 OUTCOME_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "handed back": "cyan"}
@@ -41,7 +42,7 @@ def announce(console: Console, search: Search) -> None:
 
 def conclude(console: Console, search: Search, stopped_by: StoppedBy, *, command: str) -> None:
     """Say how the run ended, what is best, and how to go on."""
-    progress = search.study.progress()
+    progress = progress_of(search.study)
     counts = progress.counts
     state = f"{counts.finished} of {search.budget} trials are finished"
     match stopped_by:
@@ -97,7 +98,7 @@ class RunView:
 
     def __init__(self, search: Search) -> None:
         self.search = search
-        self.progress = search.study.progress()
+        self.progress = progress_of(search.study)
         self.recent: deque[TrialEnded] = deque(maxlen=RECENT_TRIALS)
         self.params: dict[int, str] = {}
         self.now = Text("claiming a trial ...")
@@ -118,7 +119,7 @@ class RunView:
             case TrialEnded():
                 self.recent.append(event)
         if not isinstance(event, EpochDone):
-            self.progress = self.search.study.progress()
+            self.progress = progress_of(self.search.study)
 
     def __rich__(self) -> RenderableType:
         counts, budget = self.progress.counts, self.search.budget

@@ -4,28 +4,27 @@
 """
 
 import platform
-import signal
 import time
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import torch
-from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from kmnist_search import cost
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
 from kmnist_search.engine.training import Epoch, Training
 from kmnist_search.errors import TrainingDivergedError, TrialsKeepFailingError, WorkError
+from kmnist_search.events import EpochDone, Event, Outcome, StoppedBy, TrialEnded, TrialStarted
 from kmnist_search.queue import Owner
+from kmnist_search.signals import StopSignals
+from kmnist_search.storage import DATABASE_ERRORS
 from kmnist_search.study import SearchStudy
 from kmnist_search.study_file import StudyFile
 
@@ -33,42 +32,6 @@ from kmnist_search.study_file import StudyFile
 FAILURES_IN_A_ROW = 5
 #: After a `kill -9` at most this much training is lost; a checkpoint of a large net takes about 0.1 s.
 CHECKPOINT_EVERY_SECONDS = 30.0
-
-Outcome = Literal["complete", "pruned", "failed", "handed back"]
-StoppedBy = Literal["budget", "queue", "signal", "timeout", "target"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialStarted:
-    """A trial was claimed; `epochs_done` is above 0 when it goes on from a checkpoint."""
-
-    number: int
-    params: dict[str, Any]
-    num_parameters: int
-    epochs_done: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochDone:
-    """A trial came one epoch further."""
-
-    number: int
-    epoch: Epoch
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialEnded:
-    """A trial is over, or was handed back; `value` is the metric after its last epoch."""
-
-    number: int
-    outcome: Outcome
-    value: float | None
-    reason: str
-    epochs: int
-    seconds: float
-
-
-Event = TrialStarted | EpochDone | TrialEnded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,29 +41,6 @@ class Limits:
     budget: int
     seconds: float | None = None
     target: float | None = None
-
-
-class StopSignals:
-    """While entered, the first SIGINT or SIGTERM asks for a stop and the second ends the process at once."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        for each in self.SIGNALS:
-            signal.signal(each, signal.default_int_handler)
 
 
 class Worker:
@@ -133,21 +73,31 @@ class Worker:
 
         Raises:
             TrialsKeepFailingError: one trial after another failed.
+            WorkError: the database failed.
         """
-        while True:
-            self.study.queue.recover()
-            if self._should_stop():
-                self.stopped_by = "signal" if self.signals.received else "timeout"
-                return
-            if self.limits.target is not None and self.study.reached(self.limits.target):
-                self.stopped_by = "target"
-                return
-            trial = self.study.claim(self.owner, self.file, budget=self.limits.budget)
-            if trial is None:
-                done = self.study.queue.counts().finished >= self.limits.budget
-                self.stopped_by = "budget" if done else "queue"
-                return
-            yield from self._run(trial)
+        try:
+            while (trial := self._claim()) is not None:
+                yield from self._run(trial)
+        except DATABASE_ERRORS as error:
+            raise WorkError(
+                f"the database failed: {error.__cause__ or error}\n"
+                "The next run takes up the trial that was at work, from its last checkpoint."
+            ) from error
+
+    def _claim(self) -> Trial | None:
+        """Take the next trial, or None after noting why there is no next one."""
+        self.study.queue.recover()
+        if self._should_stop():
+            self.stopped_by = "signal" if self.signals.received else "timeout"
+            return None
+        if self.limits.target is not None and self.study.reached(self.limits.target):
+            self.stopped_by = "target"
+            return None
+        trial = self.study.claim(self.owner, self.file, budget=self.limits.budget)
+        if trial is None:
+            done = self.study.queue.counts().finished >= self.limits.budget
+            self.stopped_by = "budget" if done else "queue"
+        return trial
 
     def _should_stop(self) -> bool:
         return self.signals.received is not None or (self.deadline is not None and time.monotonic() > self.deadline)
@@ -161,11 +111,8 @@ class Worker:
             outcome, reason = yield from self._train(trial, training)
         except TrainingDivergedError as error:
             outcome, reason = "pruned", f"diverged: {error}"
-        except (SQLAlchemyError, StorageInternalError) as error:
-            raise WorkError(
-                f"the database failed: {error.__cause__ or error}\n"
-                f"Trial {trial.number} is taken up again by the next run."
-            ) from error
+        except DATABASE_ERRORS:
+            raise
         except Exception as error:  # whatever breaks a trial must not break the study
             outcome, reason, broken = "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
         self._end(trial, training, outcome, reason, broken)

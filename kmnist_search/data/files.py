@@ -31,10 +31,10 @@ def training_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
     Raises:
         DataError: they are not there and cannot be downloaded.
     """
-    found = _find(dataset, data_dir)
-    if found is None:
-        _download(dataset, data_dir)
-        found = _find(dataset, data_dir)
+    try:
+        found = _find(dataset, data_dir) or _download(dataset, data_dir)
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
+        raise _missing(dataset, data_dir, str(error)) from None
     if found is None:
         raise _missing(dataset, data_dir, "the download did not bring them")
     return found
@@ -54,26 +54,24 @@ def _find(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
     return (images, labels) if images and labels else None
 
 
-def _download(dataset: IdxDataset, data_dir: Path) -> None:
+def _download(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
     """Bring all files by torchvision, which checks them, into a folder of their own; then move them into place."""
     import torchvision
 
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(data_dir / f".{dataset.folder}.lock"):
-            if _find(dataset, data_dir):  # another process was faster
-                return
-            for abandoned in data_dir.glob(f"{DOWNLOAD_PREFIX}{dataset.folder}-*"):
-                shutil.rmtree(abandoned, ignore_errors=True)
-            prefix = f"{DOWNLOAD_PREFIX}{dataset.folder}-"
-            with tempfile.TemporaryDirectory(dir=data_dir, prefix=prefix) as temporary, _timeout():
-                getattr(torchvision.datasets, dataset.folder)(temporary, download=True)
-                target = raw_folder(dataset, data_dir)
-                target.mkdir(parents=True, exist_ok=True)
-                for packed in raw_folder(dataset, Path(temporary)).glob("*.gz"):
-                    packed.replace(target / packed.name)
-    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        raise _missing(dataset, data_dir, str(error)) from None
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(data_dir / f".{dataset.folder}.lock"):
+        if found := _find(dataset, data_dir):  # another process was faster
+            return found
+        prefix = f"{DOWNLOAD_PREFIX}{dataset.folder}-"
+        for abandoned in data_dir.glob(f"{prefix}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=data_dir, prefix=prefix) as temporary, _timeout():
+            getattr(torchvision.datasets, dataset.folder)(temporary, download=True)
+            target = raw_folder(dataset, data_dir)
+            target.mkdir(parents=True, exist_ok=True)
+            for packed in raw_folder(dataset, Path(temporary)).glob("*.gz"):
+                packed.replace(target / packed.name)
+        return _find(dataset, data_dir)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def read(path: Path, *, dimensions: int, md5: str) -> NDArray[np.uint8]:
     if len(content) != wanted:
         raise _broken(path, f"it should hold {wanted:,} bytes for its shape {shape}, but holds {len(content):,}")
     array = np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-    if dimensions == 1 and array.max() > 9:
+    if dimensions == 1 and array.size and array.max() > 9:
         raise _broken(path, f"label out of range: {array.max()} at position {array.argmax():,}, labels are 0 to 9")
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:

@@ -3,15 +3,20 @@
 A checkpoint is written whole or not at all, and read without running code from it.
 """
 
+import copy
 import os
 import pickle
 import tempfile
+import zipfile
 from pathlib import Path
 
 import torch
 
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError
+
+#: What a damaged file raises beside the ordinary errors.
+UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError)
 
 
 def save(training: Training, path: Path) -> None:
@@ -40,14 +45,23 @@ def resume(training: Training, path: Path) -> str | None:
     """
     if not path.exists():
         return "there is no checkpoint"
+    before = copy.deepcopy(training.state_dict())
     try:
-        state = torch.load(path, map_location=training.device, weights_only=True)
-        training.load_state_dict(state)
+        _check(path)
+        training.load_state_dict(torch.load(path, map_location=training.device, weights_only=True))
     except ConfigError as error:
         return str(error)
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, *UNREADABLE) as error:
+        training.load_state_dict(before)
         return f"{path} is damaged: {error}"
     return None
+
+
+def _check(path: Path) -> None:
+    """Compare the checksums in the file, which torch writes but does not read."""
+    with zipfile.ZipFile(path) as archive:
+        if broken := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
 
 
 def discard(path: Path) -> None:

@@ -17,7 +17,8 @@ def seconds_per_epoch(config: TrialConfig, data: SearchData, device: torch.devic
     """
     training = Training(config, data, seed=0, device=device)
     training.launch(lambda: training.step == 1)
-    started = time.perf_counter()
-    training.launch(lambda: training.step > 1 and time.perf_counter() - started > seconds)
-    steps = training.step - 1
-    return (time.perf_counter() - started) / max(steps, 1) * training.steps_per_epoch
+    if training.ready():  # that step was the epoch
+        training.read()
+    warm, started = training.step, time.perf_counter()
+    training.launch(lambda: training.step > warm and time.perf_counter() - started > seconds)
+    return (time.perf_counter() - started) / (training.step - warm) * training.steps_per_epoch

@@ -20,6 +20,7 @@ from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.optimizer import MovingAverage, make_optimizer
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.errors import ConfigError, TrainingDivergedError
+from kmnist_search.seeds import derived_seed
 
 #: Images of one validation step; the accuracy does not depend on it.
 VAL_BATCH_SIZE = 1000
@@ -71,7 +72,7 @@ class Training:
         self.optimizer = make_optimizer(self.model, config.optimizer)
         decay = config.optimizer.ema_decay
         self.average = MovingAverage(self.model, decay) if decay else None
-        self.generator = torch.Generator(device).manual_seed(_mixed(seed, 0))
+        self.generator = torch.Generator(device).manual_seed(derived_seed(seed, 0))
         self.autocast = _uses_bfloat16(config, device)
         self.history: list[Epoch] = []
         self.step = 0
@@ -112,7 +113,7 @@ class Training:
         self._launched_at = time.perf_counter()
         epoch = len(self.history) + 1
         if self._order_epoch != epoch:
-            shuffle = torch.Generator(self.device).manual_seed(_mixed(self.seed, epoch))
+            shuffle = torch.Generator(self.device).manual_seed(derived_seed(self.seed, epoch))
             self._order = torch.randperm(len(self.data.train_images), generator=shuffle, device=self.device)
             self._order_epoch = epoch
         self.model.train()
@@ -285,8 +286,3 @@ def _uses_bfloat16(config: TrialConfig, device: torch.device) -> bool:
     if config.train.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return config.train.precision == "bfloat16"
-
-
-def _mixed(seed: int, stream: int) -> int:
-    """Return a seed that differs for every pair of `seed` and `stream`."""
-    return int(np.random.SeedSequence((seed, stream)).generate_state(1, np.uint64)[0] >> 1)

@@ -51,6 +51,6 @@ def test_installed_from_the_wheel_it_runs_from_an_empty_folder(wheel: Path, tmp_
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Done: 2 of 2 trials are finished." in ran.stdout
     assert (empty / "kmnist-search.db").exists()
-    where = [python, "-c", "import kmnist_search; print(kmnist_search.__file__)"]
+    where = [str(python), "-c", "import kmnist_search; print(kmnist_search.__file__)"]
     imported = subprocess.run(where, cwd=empty, check=True, capture_output=True, text=True)
     assert imported.stdout.startswith(str(tmp_path))

@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from kmnist_search.errors import StudyChangedError, StudyNotFoundError
+from kmnist_search.progress import progress_of
 from kmnist_search.queue import Owner
 from kmnist_search.storage import Storage, open_storage
 from kmnist_search.study import SearchStudy, find_study, open_study, study_names
@@ -86,7 +87,7 @@ def test_without_a_name_the_study_last_worked_on_is_found(storage: Storage, tiny
 
 
 def test_a_missing_study_names_those_that_exist(storage: Storage, tiny_study: Path) -> None:
-    with pytest.raises(StudyNotFoundError, match="holds no study yet. Begin one with: kmnist-search run"):
+    with pytest.raises(StudyNotFoundError, match=r"holds no study yet\. Begin one with: kmnist-search run"):
         find_study(storage, None)
     open_study(storage, load(tiny_study)).touch()
     with pytest.raises(StudyNotFoundError, match=r"has no study 'tinny'. Did you mean 'tiny'\? It holds: tiny."):
@@ -176,7 +177,7 @@ def test_progress_tells_states_best_running_and_failures(storage: Storage, file:
     assert running is not None
     study.fail(broken, "it broke", "Traceback ...", {})
     running.report(0.4, 2)
-    progress = study.progress()
+    progress = progress_of(study)
     assert (progress.counts.complete, progress.counts.fail, progress.counts.running, progress.counts.waiting) == (
         2,
         1,

@@ -11,8 +11,11 @@ import torch
 from kmnist_search import worker as worker_module
 from kmnist_search.cost import flops_per_image, num_parameters
 from kmnist_search.errors import TrialsKeepFailingError
+from kmnist_search.events import EpochDone, Event, TrialEnded, TrialStarted
+from kmnist_search.progress import progress_of
 from kmnist_search.search import Search, prepare
-from kmnist_search.worker import EpochDone, Event, StopSignals, TrialEnded, TrialStarted, Worker
+from kmnist_search.signals import StopSignals
+from kmnist_search.worker import Worker
 
 Prepare = Callable[..., Search]
 
@@ -115,7 +118,7 @@ def test_a_trial_that_breaks_is_failed_with_reason_and_traceback_and_the_study_g
     counts = search.study.queue.counts()
     assert counts.finished == 12
     assert 0 < counts.fail < 12
-    failure = search.study.progress().failures[0]
+    failure = progress_of(search.study).failures[0]
     assert failure.reason.startswith("RuntimeError: ")
     assert "Traceback (most recent call last)" in failure.traceback
     assert search.study.optuna.trials[failure.number].params["dim"] == 1_000_000_000_000

@@ -16,6 +16,7 @@ import click
 
 from kmnist_search.errors import KmnistSearchError
 
+WORK_FAILED = 1
 INTERRUPTED = 130
 DEFAULT_STORAGE = "sqlite:///kmnist-search.db"
 
@@ -34,6 +35,14 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted. The next run takes up what was left.", err=True)
             ctx.exit(INTERRUPTED)
+        except Exception as error:
+            from kmnist_search.storage import DATABASE_ERRORS
+
+            if not isinstance(error, DATABASE_ERRORS):
+                raise
+            click.echo(f"Error: the database failed: {error.__cause__ or error}", err=True)
+            click.echo("What it holds is kept; the next run takes up the trial that was at work.", err=True)
+            ctx.exit(WORK_FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order they are used, not of the alphabet

@@ -26,7 +26,6 @@ class Search:
 
     Attributes:
         budget: trials the study shall end with.
-        added: how many of them were put into the queue just now.
         recovered: numbers of trials that a process which died had left.
     """
 
@@ -35,7 +34,6 @@ class Search:
     data: SearchData
     device: torch.device
     budget: int
-    added: int
     recovered: Sequence[int]
 
     @property
@@ -46,7 +44,7 @@ class Search:
     def estimate(self) -> timedelta:
         """Return about how long the trials left would take here if none were pruned; measures for two seconds."""
         epochs = self.file.train.epochs * (self.budget - self.study.queue.counts().finished)
-        return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data, self.device))
+        return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data))
 
     def work(
         self, signals: StopSignals, *, seconds: float | None, target: float | None
@@ -89,8 +87,8 @@ def prepare(
     study.touch()
     budget = trials if trials is not None else file.study.trials
     recovered = study.queue.recover()
-    added = study.queue.fill(budget, file.enqueue)
-    return Search(study=study, file=file, data=data, device=chosen, budget=budget, added=added, recovered=recovered)
+    study.queue.fill(budget, file.enqueue)
+    return Search(study=study, file=file, data=data, device=chosen, budget=budget, recovered=recovered)
 
 
 def _device(name: str) -> torch.device:

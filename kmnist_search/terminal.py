@@ -201,6 +201,8 @@ def status_view(progress: Progress) -> RenderableType:
     for running in progress.running:
         value = "" if running.value is None else f"  {progress.metric} {running.value:.4f}"
         owner = f"  on {running.owner.host}, process {running.owner.pid}" if running.owner else ""
+        if running.owner and running.owner.is_dead():
+            owner += ", which has died: the next run takes the trial up"
         rows.add_row(
             Text("running", style="dim"),
             Text(f"trial {running.number}  epoch {running.epoch}/{progress.epochs}{value}{owner}"),

@@ -19,8 +19,9 @@ from optuna.trial import Trial
 from kmnist_search import cost
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
+from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import Epoch, Training
-from kmnist_search.errors import TrainingDivergedError, TrialsKeepFailingError, WorkError
+from kmnist_search.errors import TrainingDivergedError, TrialsKeepFailingError
 from kmnist_search.events import EpochDone, Event, Outcome, StoppedBy, TrialEnded, TrialStarted
 from kmnist_search.queue import Owner
 from kmnist_search.signals import StopSignals
@@ -73,16 +74,9 @@ class Worker:
 
         Raises:
             TrialsKeepFailingError: one trial after another failed.
-            WorkError: the database failed.
         """
-        try:
-            while (trial := self._claim()) is not None:
-                yield from self._run(trial)
-        except DATABASE_ERRORS as error:
-            raise WorkError(
-                f"the database failed: {error.__cause__ or error}\n"
-                "The next run takes up the trial that was at work, from its last checkpoint."
-            ) from error
+        while (trial := self._claim()) is not None:
+            yield from self._run(trial)
 
     def _claim(self) -> Trial | None:
         """Take the next trial, or None after noting why there is no next one."""
@@ -107,11 +101,13 @@ class Worker:
         training, broken = None, ""
         try:
             config = self.file.suggest(trial)
+            if self.device.type == "cpu":
+                torch.set_num_threads(threads_for(config))
             training = Training(config, self.data, seed=self.study.training_seed(trial.number), device=self.device)
             outcome, reason = yield from self._train(trial, training)
         except TrainingDivergedError as error:
             outcome, reason = "pruned", f"diverged: {error}"
-        except DATABASE_ERRORS:
+        except DATABASE_ERRORS:  # no fault of the trial, which the next run takes up
             raise
         except Exception as error:  # whatever breaks a trial must not break the study
             outcome, reason, broken = "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
@@ -218,4 +214,4 @@ def _results(training: Training) -> dict[str, Any]:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"

@@ -1,4 +1,4 @@
-"""How long an epoch takes here, by trying. Knows nothing of studies."""
+"""How long an epoch takes on this CPU, by trying. Knows nothing of studies."""
 
 import time
 
@@ -6,16 +6,17 @@ import torch
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import Training
 
 
-def seconds_per_epoch(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float = 2.0) -> float:
+def seconds_per_epoch(config: TrialConfig, data: SearchData, *, seconds: float = 2.0) -> float:
     """Train `config` for about `seconds` (at least one step after the first) and return what an epoch would take.
 
-    The first step pays for what is set up once, so it is not counted. On a GPU steps are only queued in that time:
-    this is for the CPU.
+    The first step pays for what is set up once, so it is not counted.
     """
-    training = Training(config, data, seed=0, device=device)
+    torch.set_num_threads(threads_for(config))
+    training = Training(config, data, seed=0, device=torch.device("cpu"))
     training.launch(lambda: training.step == 1)
     if training.ready():  # that step was the epoch
         training.read()

@@ -1,6 +1,7 @@
 """The commands as a user meets them: messages, exit codes, JSON, help."""
 
 import json
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -171,6 +172,17 @@ def test_five_failures_exit_with_one_and_the_reason(invoke: Invoke) -> None:
     result = invoke("run", "tiny.toml", "--set", "space.dim={choices = [1_000_000_000_000]}")
     assert result.exit_code == 1
     assert "Error: 5 trials in a row failed, the last (number 4) with\n  RuntimeError: " in result.stderr
+
+
+def test_a_database_that_fails_is_an_error_without_a_traceback(invoke: Invoke) -> None:
+    invoke("run", "tiny.toml", "--trials", 1)
+    with sqlite3.connect("kmnist-search.db") as connection:
+        connection.execute("DROP TABLE trial_values")
+    for arguments in (("status",), ("run", "tiny.toml", "--trials", 2)):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: the database failed: (sqlite3.OperationalError) no such table")
+        assert result.stderr.endswith("the next run takes up the trial that was at work.\n")
 
 
 def test_the_built_in_studies_are_found_by_name() -> None:

@@ -2,11 +2,10 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from kmnist_search import worker as worker_module
 from kmnist_search.cost import flops_per_image, num_parameters
@@ -28,14 +27,6 @@ def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
         )
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _work(search: Search, **limits: float) -> tuple[Worker, list[Event]]:
@@ -66,7 +57,7 @@ def test_a_finished_trial_carries_all_that_is_known_of_it(prepared: Prepare) -> 
     assert attributes["config_digest"] == config.digest
     assert attributes["num_parameters"] == num_parameters(config.model) == started.num_parameters
     assert attributes["flops_per_image"] == flops_per_image(config.model)
-    assert attributes["device"] == "CPU, 1 threads"
+    assert attributes["device"] == "CPU, threads: 1"
     assert attributes["seed"] == search.study.training_seed(0)
     assert set(attributes["versions"]) == {"kmnist-search", "python", "torch", "optuna"}
     assert attributes["seconds"] > 0

@@ -35,6 +35,8 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted. The next run takes up what was left.", err=True)
             ctx.exit(INTERRUPTED)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
         except Exception as error:
             from kmnist_search.storage import DATABASE_ERRORS
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,17 @@ def real_data_dir() -> Path:
     if not (folder / "KMNIST" / "raw").is_dir():
         pytest.skip("no KMNIST files: set KMNIST_SEARCH_TEST_DATA to a folder that has KMNIST/raw")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Models of the size of the tests only wait for each other's threads, all the more on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Command:

@@ -177,11 +177,12 @@ def test_five_failures_exit_with_one_and_the_reason(invoke: Invoke) -> None:
 def test_a_database_that_fails_is_an_error_without_a_traceback(invoke: Invoke) -> None:
     invoke("run", "tiny.toml", "--trials", 1)
     with sqlite3.connect("kmnist-search.db") as connection:
-        connection.execute("DROP TABLE trial_values")
+        connection.execute("ALTER TABLE trials RENAME COLUMN number TO numero")
     for arguments in (("status",), ("run", "tiny.toml", "--trials", 2)):
         result = invoke(*arguments)
         assert result.exit_code == 1
-        assert result.stderr.startswith("Error: the database failed: (sqlite3.OperationalError) no such table")
+        assert result.stderr.startswith("Error: the database failed: ")
+        assert "no such column" in result.stderr
         assert result.stderr.endswith("the next run takes up the trial that was at work.\n")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.trial import FixedTrial
 
 from kmnist_search import worker as worker_module
 from kmnist_search.cost import flops_per_image, num_parameters
@@ -53,7 +54,7 @@ def test_a_finished_trial_carries_all_that_is_known_of_it(prepared: Prepare) -> 
     trial = search.study.optuna.trials[0]
     attributes = trial.user_attrs
     started = next(event for event in events if isinstance(event, TrialStarted))
-    config = search.file.suggest(FixedSuggester(trial.params))
+    config = search.file.suggest(FixedTrial(trial.params))
     assert attributes["config_digest"] == config.digest
     assert attributes["num_parameters"] == num_parameters(config.model) == started.num_parameters
     assert attributes["flops_per_image"] == flops_per_image(config.model)
@@ -68,28 +69,6 @@ def test_a_finished_trial_carries_all_that_is_known_of_it(prepared: Prepare) -> 
     assert attributes["train_accuracy_curve"] == [epoch.train_accuracy for epoch in epochs]
     assert trial.intermediate_values == {epoch.number: epoch.val_accuracy for epoch in epochs}
     assert trial.value == epochs[-1].val_accuracy
-
-
-class FixedSuggester:
-    """Answers `suggest_*` from the parameters of a trial."""
-
-    def __init__(self, params: dict[str, object]) -> None:
-        self.params = params
-
-    def suggest_categorical(self, name: str, choices: object) -> object:
-        return self.params[name]
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        value = self.params[name]
-        assert isinstance(value, int)
-        return value
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        value = self.params[name]
-        assert isinstance(value, float)
-        return value
 
 
 def test_a_diverged_trial_is_pruned_at_once_with_the_reason(prepared: Prepare) -> None:

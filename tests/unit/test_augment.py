@@ -1,6 +1,5 @@
 """Tests of augment.py: each kind of augmentation alone, and mixup."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +11,8 @@ from torch import Tensor
 from kmnist_search.augment import augment, mixup
 from kmnist_search.config import AugmentConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS: dict[str, Any] = {
     "shift": 2.0,
     "rotate": 15.0,
@@ -20,15 +21,6 @@ KINDS: dict[str, Any] = {
     "elastic": 1.5,
     "cutout": 8,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for each other's threads, all the more on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import os
 import shutil
 import socket
 import subprocess
@@ -30,17 +29,12 @@ from kmnist_search.errors import DataError
 KMNIST = IDX_DATASETS["kmnist"]
 TRAINING_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 ALL_FILES = (*TRAINING_FILES, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-DATA_VARIABLE = "KMNIST_SEARCH_TEST_DATA"
 
 
 @pytest.fixture(scope="session")
-def real_raw() -> Path:
+def real_raw(real_data_dir: Path) -> Path:
     """The folder of the four published KMNIST files."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get(DATA_VARIABLE, beside)) / "KMNIST" / "raw"
-    if not all((folder / f"{name}.gz").is_file() for name in ALL_FILES):
-        pytest.skip(f"needs the four KMNIST .gz files in {folder}: point {DATA_VARIABLE} at a folder with KMNIST/raw")
-    return folder
+    return real_data_dir / "KMNIST" / "raw"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Tests of model.py and cost.py: the PatchMLP against a batch-first reference, and its counted costs."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,16 +15,9 @@ from kmnist_search import cost, model
 from kmnist_search.config import ModelConfig
 from kmnist_search.model import Block, ChannelMLP, FeatureNorm, PatchMLP, TokenMLP
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL: dict[str, Any] = {"patch_size": 7, "dim": 12, "token_width": 10, "channel_width": 14, "num_blocks": 3}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for each other's threads, all the more on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @st.composite

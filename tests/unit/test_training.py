@@ -24,6 +24,8 @@ from kmnist_search.engine.schedule import lr_at
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrainingDivergedError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 REFERENCE = Path(__file__).with_name("reference_losses.json")
 UPDATE_VARIABLE = "KMNIST_SEARCH_UPDATE_REFERENCE"
@@ -71,15 +73,6 @@ RESUMED: dict[str, dict[str, Any]] = {
     "sgd with plateaus and batch norm": {**EVERYTHING_DRAWN, **PLATEAU, "optimizer": "sgd", "norm": "batch"},
     "sgd without momentum": {"optimizer": "sgd", "momentum": 0.0, "mixup": 1.0, "schedule": "constant"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for each other's threads, all the more on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,10 @@ def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     if not match or not any(match.groups()):
         raise click.BadParameter(f"{value!r} is no time. Write it as 45s, 90m, 2h or 1h30m.")
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
-    return 3600.0 * hours + 60 * minutes + seconds
+    total = 3600.0 * hours + 60 * minutes + seconds
+    if not total:
+        raise click.BadParameter(f"{value!r} leaves no time to run.")
+    return total
 
 
 def storage_option(command: Command) -> Command:
@@ -101,7 +104,7 @@ def main() -> None:
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Change the study file's value.")
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
     envvar="KMNIST_SEARCH_DATA",
     show_envvar=True,
     help="Folder of the images.  [default: the user's cache folder]",
@@ -126,8 +129,8 @@ def run(
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Given again, the same
     command goes on where the study stands; any number of processes may work on one study.
     """
-    # Read by OpenMP when torch is imported. Threads that spin while they wait bring two processes that share the
-    # cores to a standstill: 1 step/s each in place of 50 (tests/benchmarks/LOG.md).
+    # Read by OpenMP when torch is imported. Threads that spin while they wait steal the cores from each other: two
+    # runs on two cores made 15 steps/s each in place of 53 (tests/benchmarks/LOG.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from rich.console import Console
@@ -140,11 +143,12 @@ def run(
     from kmnist_search.signals import StopSignals
     from kmnist_search.summary import progress_summary
 
-    options = {"study.name": json.dumps(name) if name else None, "study.seed": seed, "train.epochs": epochs}
+    options = {"study.name": json.dumps(name) if name is not None else None, "study.seed": seed, "train.epochs": epochs}
     search = prepare(
         find_study_file(study),
         overrides=[*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)],
         trials=trials,
+        target=target,
         storage_url=storage_url,
         data_dir=data_dir or default_data_dir(),
         device=device,
@@ -152,7 +156,7 @@ def run(
     console = Console(stderr=as_json)
     terminal.announce(console, search)
     with StopSignals() as signals:
-        worker, events = search.work(signals, seconds=timeout, target=target)
+        worker, events = search.work(signals, seconds=timeout)
         terminal.follow(console, search, events)
     terminal.conclude(console, search, worker.stopped_by, command=shlex.join(["kmnist-search", *sys.argv[1:]]))
     if as_json:

@@ -26,6 +26,7 @@ class Search:
 
     Attributes:
         budget: trials the study shall end with.
+        target: the metric to stop at, if any.
         recovered: numbers of trials that a process which died had left.
     """
 
@@ -34,6 +35,7 @@ class Search:
     data: SearchData
     device: torch.device
     budget: int
+    target: float | None
     recovered: Sequence[int]
 
     @property
@@ -46,11 +48,9 @@ class Search:
         epochs = self.file.train.epochs * (self.budget - self.study.queue.counts().finished)
         return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data))
 
-    def work(
-        self, signals: StopSignals, *, seconds: float | None, target: float | None
-    ) -> tuple[Worker, Iterator[Event]]:
+    def work(self, signals: StopSignals, *, seconds: float | None) -> tuple[Worker, Iterator[Event]]:
         """Return a worker and the events of its work, which goes on while they are drawn."""
-        limits = Limits(budget=self.budget, seconds=seconds, target=target)
+        limits = Limits(budget=self.budget, seconds=seconds, target=self.target)
         worker = Worker(self.study, self.file, self.data, device=self.device, limits=limits, signals=signals)
         return worker, worker.work()
 
@@ -60,6 +60,7 @@ def prepare(
     *,
     overrides: Sequence[str],
     trials: int | None,
+    target: float | None,
     storage_url: str,
     data_dir: Path,
     device: str,
@@ -70,6 +71,7 @@ def prepare(
         path: the study file.
         overrides: `table.key=value` each.
         trials: the budget; None is the study file's own.
+        target: a metric to stop at; None is no such.
         storage_url: the database.
         data_dir: folder of the images.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -78,6 +80,7 @@ def prepare(
         InputError: something of that cannot be; no trial was added.
     """
     file = load(path, overrides=overrides)
+    _check_target(target, file)
     check_url(storage_url)
     chosen = _device(device)
     data = search_data.load(file.data, data_dir)
@@ -88,7 +91,7 @@ def prepare(
     budget = trials if trials is not None else file.study.trials
     recovered = study.queue.recover()
     study.queue.fill(budget, file.enqueue)
-    return Search(study=study, file=file, data=data, device=chosen, budget=budget, recovered=recovered)
+    return Search(study=study, file=file, data=data, device=chosen, budget=budget, target=target, recovered=recovered)
 
 
 def _device(name: str) -> torch.device:
@@ -104,6 +107,13 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= present:
         raise ConfigError(f"--device {name}: this machine has {present} usable GPUs. Use --device cpu or auto")
     return device
+
+
+def _check_target(target: float | None, file: StudyFile) -> None:
+    if target is None:
+        return
+    if target <= 0 or (file.study.metric == "val_accuracy" and target > 1):
+        raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
 
 
 def _check_batch_sizes(file: StudyFile, data: SearchData) -> None:

@@ -5,6 +5,7 @@ or a trial taken. So every transaction here begins as a writer (BEGIN IMMEDIATE)
 write-ahead log keeps a commit cheap.
 """
 
+import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -71,11 +72,17 @@ def open_storage(url: str, *, create: bool) -> Storage:
     path = Path(parsed.database)
     if not create and not path.exists():
         raise StorageError(
-            f"there is no database at {path.resolve()}. Start a search with: kmnist-search run, "
+            f"there is no database at {path.resolve()}. Start a search with: kmnist-search run quickstart, "
             "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
         )
     if not path.parent.is_dir():
         raise StorageError(f"the folder of {path.resolve()} does not exist. Make it, or use another --storage.")
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise StorageError(
+                f"{place.resolve()} is read-only for you, and SQLite writes even to read a study. "
+                "Copy the database to a folder of your own, or mend the permissions."
+            )
     try:
         return Storage(parsed, _open(parsed))
     except (*DATABASE_ERRORS, sqlite3.Error) as error:
@@ -93,13 +100,15 @@ def check_url(url: str) -> URL:
     Raises:
         StorageError: it is no URL, or not of a kind this package can use.
     """
-    example = "sqlite:///kmnist-search.db"
+    example = "sqlite:///kmnist-search.db" if "://" in url else f"sqlite:///{url}"
     try:
         parsed = make_url(url)
     except ArgumentError:
         raise StorageError(f"{url!r} is not a database URL; write it like {example}") from None
     if parsed.get_backend_name() != "sqlite":
         raise StorageError(f"{parsed.drivername} databases are not supported; use SQLite, like {example}")
+    if parsed.host:
+        raise StorageError(f"{url!r} has too few slashes: a file is written sqlite:///{parsed.host}")
     if parsed.database in (None, "", ":memory:"):
         raise StorageError(f"a search needs a database that lasts: name a file, like {example}")
     return parsed

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from kmnist_search.builtin import builtin_studies
 from kmnist_search.config import (
     HYPERPARAMETERS,
     SECTIONS,
@@ -51,9 +52,12 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> StudyFile:
         raise StudyFileError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise StudyFileError(f"{path}: is not TOML: {error}") from None
+    if not tables and not overrides:
+        raise StudyFileError(f"{path}: is empty. Name hyperparameters to search in [space], or fix some in [fixed].")
     for override in overrides:
         _override(tables, override)
-    return _Checker(str(path)).checked(tables, default_name=path.stem)
+    label = f"built-in study {path.stem}" if builtin_studies().get(path.stem) == path else str(path)
+    return _Checker(" with ".join((label, *overrides))).checked(tables, default_name=path.stem)
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
@@ -69,6 +73,11 @@ def _override(tables: dict[str, Any], override: str) -> None:
     if not isinstance(entry, dict):
         raise StudyFileError(f"--set {override}: {table!r} is no table in the study file and cannot be set from here")
     entry[key] = value
+    if table in ("fixed", "space"):  # it moves there from where the file has it
+        tables.get("space" if table == "fixed" else "fixed", {}).pop(key, None)
+    if table == "fixed":
+        for known in tables.get("enqueue", []):
+            known.pop(key, None)
 
 
 class _Checker:
@@ -134,7 +143,7 @@ class _Checker:
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
-            raise self._error(place, "; ".join(describe(error))) from None
+            raise self._error(f"{place}:", "; ".join(describe(error))) from None
 
     def _hyperparameter(self, place: str, name: str, spec: Any) -> Hyperparameter:
         if not isinstance(spec, dict) or not ({"choices", "low", "high"} & spec.keys()):

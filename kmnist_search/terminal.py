@@ -30,13 +30,13 @@ def announce(console: Console, search: Search) -> None:
         _line(console, f"taken up again from a process that died: trial {numbers}")
     if counts.finished >= search.budget:
         _line(console, f"{counts.finished} trials are finished, {search.budget} were asked for: nothing to do.")
-        _line(console, f"For more: --trials {counts.finished + search.budget}. The best: kmnist-search best {name}")
+        _line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
     elif search.needs_warning:
         _line(console, "This study is meant for a GPU and there is none here. Measuring what it would take ...")
         _line(
             console,
             f"On this CPU about {duration(search.estimate())} if no trial were pruned. "
-            "A search this machine can do: kmnist-search run kmnist-cpu",
+            "A study that this machine can do, in place of this one: kmnist-search run kmnist-cpu",
         )
 
 
@@ -44,7 +44,7 @@ def conclude(console: Console, search: Search, stopped_by: StoppedBy, *, command
     """Say how the run ended, what is best, and how to go on."""
     progress = progress_of(search.study)
     counts = progress.counts
-    state = f"{counts.finished} of {search.budget} trials are finished"
+    state = f"{counts.finished} of {max(search.budget, counts.finished)} trials are finished"
     match stopped_by:
         case "signal":
             _line(console, f"Stopped: {state}, none is left running here. To go on: {command}")
@@ -89,8 +89,9 @@ def _line(console: Console, text: str) -> None:
 
 def _ending(study: SearchStudy, ended: TrialEnded) -> str:
     value = "" if ended.value is None else f"  {study.metric} {ended.value:.4f}"
+    epochs = "1 epoch" if ended.epochs == 1 else f"{ended.epochs} epochs"
     reason = f" ({ended.reason})" if ended.outcome in ("failed", "handed back") and ended.reason else ""
-    return f"trial {ended.number} {ended.outcome}{reason}{value}  {ended.epochs} epochs  {ended.seconds:.1f} s"
+    return f"trial {ended.number} {ended.outcome}{reason}{value}  {epochs}  {ended.seconds:.1f} s"
 
 
 class RunView:
@@ -118,6 +119,7 @@ class RunView:
                 )
             case TrialEnded():
                 self.recent.append(event)
+                self.now = Text("")
         if not isinstance(event, EpochDone):
             self.progress = progress_of(self.search.study)
 
@@ -132,7 +134,8 @@ class RunView:
         rows = Table.grid(padding=(0, 2))
         rows.add_row(Text("trials", style="dim"), counts_text(self.progress))
         rows.add_row(Text("best", style="dim"), best_text(self.progress))
-        rows.add_row(Text("now", style="dim"), self.now)
+        if self.now:
+            rows.add_row(Text("now", style="dim"), self.now)
         return Group(head, rows, self._recent_table())
 
     def _recent_table(self) -> RenderableType:
@@ -196,7 +199,9 @@ def status_view(progress: Progress) -> RenderableType:
     rows.add_row(Text("finished", style="dim"), Text(f"{progress.counts.finished} of {progress.counts.total}"))
     rows.add_row(Text("trials", style="dim"), counts_text(progress))
     rows.add_row(Text("best", style="dim"), best_text(progress))
-    if pace := _pace(progress, progress.counts.total):
+    if not progress.running:
+        rows.add_row(Text("now", style="dim"), Text("nothing runs"))
+    elif pace := _pace(progress, progress.counts.total):
         rows.add_row(Text("pace", style="dim"), Text(pace))
     for running in progress.running:
         value = "" if running.value is None else f"  {progress.metric} {running.value:.4f}"

@@ -81,6 +81,9 @@ class Worker:
     def _claim(self) -> Trial | None:
         """Take the next trial, or None after noting why there is no next one."""
         self.study.queue.recover()
+        if self.study.queue.counts().finished >= self.limits.budget:
+            self.stopped_by = "budget"
+            return None
         if self._should_stop():
             self.stopped_by = "signal" if self.signals.received else "timeout"
             return None
@@ -89,8 +92,7 @@ class Worker:
             return None
         trial = self.study.claim(self.owner, self.file, budget=self.limits.budget)
         if trial is None:
-            done = self.study.queue.counts().finished >= self.limits.budget
-            self.stopped_by = "budget" if done else "queue"
+            self.stopped_by = "queue"
         return trial
 
     def _should_stop(self) -> bool:

@@ -5,7 +5,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -58,8 +58,10 @@ def _download(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
     """Bring all files by torchvision, which checks them, into a folder of their own; then move them into place."""
     import torchvision
 
+    made = not data_dir.exists()
     data_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(data_dir / f".{dataset.folder}.lock"):
+    lock = data_dir / f".{dataset.folder}.lock"
+    with FileLock(lock), _removed_on_failure(lock, made):
         if found := _find(dataset, data_dir):  # another process was faster
             return found
         prefix = f"{DOWNLOAD_PREFIX}{dataset.folder}-"
@@ -72,6 +74,19 @@ def _download(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
             for packed in raw_folder(dataset, Path(temporary)).glob("*.gz"):
                 packed.replace(target / packed.name)
         return _find(dataset, data_dir)
+
+
+@contextmanager
+def _removed_on_failure(lock: Path, folder_made: bool) -> Iterator[None]:
+    """Leave no trace of a download that failed: not the lock, and not a folder that was made for it."""
+    try:
+        yield
+    except BaseException:
+        lock.unlink(missing_ok=True)
+        if folder_made:
+            with suppress(OSError):  # meanwhile it holds something
+                lock.parent.rmdir()
+        raise
 
 
 @contextmanager

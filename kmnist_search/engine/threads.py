@@ -6,7 +6,7 @@ from kmnist_search.config import TrialConfig
 from kmnist_search.cost import flops_per_image
 
 #: Threads wait for each other after every operation, so small operations are faster on one: at 0.5 GFLOP a step one
-#: thread made 1.25 times the steps of two, at 4.6 GFLOP two made 1.4 times those of one (tests/benchmarks/LOG.md).
+#: thread made 1.2 times the steps of two, at 4.6 GFLOP two made 1.2 times those of one (tests/benchmarks/LOG.md).
 FLOPS_PER_THREAD = 1.0e9
 
 

@@ -126,6 +126,7 @@ def test_options_change_what_the_file_says(invoke: Invoke) -> None:
 
 def test_no_data_and_no_network_is_one_clear_message(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nothing listens there
+    Path("images").mkdir()
     result = invoke("run", "kmnist", "--data-dir", "images")
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: KMNIST is not in images/KMNIST/raw and could not be downloaded:\n")
@@ -133,6 +134,17 @@ def test_no_data_and_no_network_is_one_clear_message(invoke: Invoke, monkeypatch
         assert f"  {name}-ubyte\n" in result.stderr
     assert result.stderr.endswith("To try the search without any download: kmnist-search run quickstart\n")
     assert not Path("kmnist-search.db").exists()
+    assert list(Path("images").iterdir()) == []
+    assert "'elsewhere' does not exist" in invoke("run", "kmnist", "--data-dir", "elsewhere").stderr
+    assert not Path("elsewhere").exists()
+
+
+def test_a_smaller_budget_than_what_is_finished_does_nothing(invoke: Invoke) -> None:
+    invoke("run", "tiny.toml", "--trials", 3)
+    result = invoke("run", "tiny.toml", "--trials", 2)
+    assert "3 trials are finished, 2 were asked for: nothing to do.\nFor ten more: --trials 13." in result.stdout
+    assert "Done: 3 of 3 trials are finished." in result.stdout
+    assert "nothing runs" in invoke("status").stdout
 
 
 def test_storage_and_data_may_come_from_the_environment(
@@ -153,7 +165,7 @@ def test_a_time_is_written_as_people_write_it(text: str, seconds: float) -> None
         assert context.params["timeout"] == seconds
 
 
-@pytest.mark.parametrize("text", ["", "2x", "h", "-5", "1.5h"])
+@pytest.mark.parametrize("text", ["2x", "h", "-5", "1.5h"])
 def test_a_time_that_is_none_is_refused(invoke: Invoke, text: str) -> None:
     result = invoke("run", "tiny.toml", "--timeout", text)
     assert result.exit_code == 2
@@ -165,7 +177,7 @@ def test_a_study_for_a_gpu_says_what_it_would_take_on_this_cpu(invoke: Invoke, t
     lines = result.stdout.splitlines()
     assert lines[1] == "This study is meant for a GPU and there is none here. Measuring what it would take ..."
     assert lines[2].startswith("On this CPU about ")
-    assert lines[2].endswith("A search this machine can do: kmnist-search run kmnist-cpu")
+    assert lines[2].endswith("A study that this machine can do, in place of this one: kmnist-search run kmnist-cpu")
 
 
 def test_five_failures_exit_with_one_and_the_reason(invoke: Invoke) -> None:

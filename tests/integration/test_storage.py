@@ -15,7 +15,8 @@ from kmnist_search.storage import open_storage
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("search.db", "'search.db' is not a database URL; write it like sqlite:///kmnist-search.db"),
+        ("search.db", "'search.db' is not a database URL; write it like sqlite:///search.db"),
+        ("sqlite://search.db", "'sqlite://search.db' has too few slashes: a file is written sqlite:///search.db"),
         (
             "mysql://me:secret@host/db",
             "mysql databases are not supported; use SQLite, like sqlite:///kmnist-search.db",
@@ -40,7 +41,7 @@ def test_a_database_that_is_not_there_is_named_and_not_made_by_reading(tmp_path:
     with pytest.raises(StorageError) as error:
         open_storage(f"sqlite:///{tmp_path}/none.db", create=False)
     assert str(error.value) == (
-        f"there is no database at {tmp_path}/none.db. Start a search with: kmnist-search run, "
+        f"there is no database at {tmp_path}/none.db. Start a search with: kmnist-search run quickstart, "
         "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
     )
     assert not (tmp_path / "none.db").exists()

@@ -10,7 +10,7 @@ from optuna.trial import FixedTrial
 
 from kmnist_search import worker as worker_module
 from kmnist_search.cost import flops_per_image, num_parameters
-from kmnist_search.errors import TrialsKeepFailingError
+from kmnist_search.errors import ConfigError, TrialsKeepFailingError
 from kmnist_search.events import EpochDone, Event, TrialEnded, TrialStarted
 from kmnist_search.progress import progress_of
 from kmnist_search.search import Search, prepare
@@ -22,16 +22,22 @@ Prepare = Callable[..., Search]
 
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
-    def make(*overrides: str, trials: int = 6) -> Search:
+    def make(*overrides: str, trials: int = 6, target: float | None = None) -> Search:
         return prepare(
-            tiny_study, overrides=overrides, trials=trials, storage_url=storage_url, data_dir=tmp_path, device="cpu"
+            tiny_study,
+            overrides=overrides,
+            trials=trials,
+            target=target,
+            storage_url=storage_url,
+            data_dir=tmp_path,
+            device="cpu",
         )
 
     return make
 
 
-def _work(search: Search, **limits: float) -> tuple[Worker, list[Event]]:
-    worker, events = search.work(StopSignals(), seconds=limits.get("seconds"), target=limits.get("target"))
+def _work(search: Search, seconds: float | None = None) -> tuple[Worker, list[Event]]:
+    worker, events = search.work(StopSignals(), seconds=seconds)
     return worker, list(events)
 
 
@@ -103,11 +109,24 @@ def test_five_failures_in_a_row_end_the_run_and_leave_the_rest_waiting(prepared:
 
 
 def test_the_target_ends_the_run_and_a_second_run_starts_nothing(prepared: Prepare) -> None:
-    search = prepared()
+    search = prepared(target=0.01)
     for _ in range(2):
-        worker, _events = _work(search, target=0.01)
+        worker, _events = _work(search)
         assert worker.stopped_by == "target"
         assert search.study.queue.counts().finished == 1
+
+
+def test_a_run_out_of_time_with_all_trials_finished_is_done(prepared: Prepare) -> None:
+    search = prepared(trials=1)
+    _work(search)
+    worker, _events = _work(search, seconds=0.0)
+    assert worker.stopped_by == "budget"
+
+
+@pytest.mark.parametrize("target", [98.0, 0.0, -1.0])
+def test_a_target_that_no_accuracy_can_reach_is_refused(prepared: Prepare, target: float) -> None:
+    with pytest.raises(ConfigError, match=r"98 % is written 0\.98"):
+        prepared(target=target)
 
 
 def test_the_timeout_hands_the_trial_back_and_the_next_run_ends_it_without_gap_or_double(prepared: Prepare) -> None:
@@ -176,7 +195,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_only_itself(prepared: Prepare
 def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
     search = prepared("study.pruner=none", trials=1)
-    _, events = search.work(StopSignals(), seconds=None, target=None)
+    _, events = search.work(StopSignals(), seconds=None)
     for event in events:
         if isinstance(event, EpochDone) and event.epoch.number == 3:
             break
@@ -196,7 +215,7 @@ def test_the_first_signal_asks_for_a_stop_and_the_second_ends_the_process() -> N
 def test_a_signal_ends_the_run_at_the_next_step(prepared: Prepare) -> None:
     search = prepared("train.epochs=2000", trials=3)
     with StopSignals() as signals:
-        worker, events = search.work(signals, seconds=None, target=None)
+        worker, events = search.work(signals, seconds=None)
         drawn = []
         for event in events:
             drawn.append(event)
@@ -231,6 +250,7 @@ def test_a_device_that_is_not_there_is_refused(tiny_study: Path, tmp_path: Path,
             tiny_study,
             overrides=[],
             trials=1,
+            target=None,
             storage_url=f"sqlite:///{tmp_path}/x.db",
             data_dir=tmp_path,
             device=device,

@@ -101,12 +101,12 @@ def loaded(folder: Path, text: str, *overrides: str) -> StudyFile:
             "[space]\ntoken_width = { choices = [[1, 2], [2, 3]] }",
             "[space] token_width choices must be numbers, words or true/false, got [1, 2].",
         ),
-        ("[space]\ndim = { choices = [0] }", "[space] dim input should be greater than or equal to 1, got 0."),
+        ("[space]\ndim = { choices = [0] }", "[space] dim: input should be greater than or equal to 1, got 0."),
         ("[space]\ndim = { low = 5, high = 3 }", "[space] dim has low 5 above high 3."),
         ("[space]\nshift = { low = 2, high = 1.5 }", "[space] shift has low 2.0 above high 1.5."),
-        ("[space]\ndim = { low = 0, high = 3 }", "[space] dim input should be greater than or equal to 1, got 0."),
-        ("[space]\ndim = { low = 1.0, high = 3 }", "[space] dim input should be a valid integer, got 1.0."),
-        ("[space]\ndropout = { low = 0, high = 1 }", "[space] dropout input should be less than 1, got 1."),
+        ("[space]\ndim = { low = 0, high = 3 }", "[space] dim: input should be greater than or equal to 1, got 0."),
+        ("[space]\ndim = { low = 1.0, high = 3 }", "[space] dim: input should be a valid integer, got 1.0."),
+        ("[space]\ndropout = { low = 0, high = 1 }", "[space] dropout: input should be less than 1, got 1."),
         (
             "[space]\nweight_decay = { low = 0, high = 1, log = true }",
             "[space] weight_decay with log = true needs low above 0 and no step.",
@@ -137,14 +137,14 @@ def loaded(folder: Path, text: str, *overrides: str) -> StudyFile:
             "[space] norm is not a number: list its values as { choices = [...] }.",
         ),
         # Values of the wrong type or out of bounds.
-        ("[fixed]\ndim = 'big'", "[fixed] dim input should be a valid integer, got 'big'."),
-        ("[fixed]\ndim = 1.5", "[fixed] dim input should be a valid integer, got 1.5."),
-        ("[fixed]\nskip = 1", "[fixed] skip input should be a valid boolean, got 1."),
-        ("[fixed]\ndropout = 1", "[fixed] dropout input should be less than 1, got 1."),
-        ("[fixed]\nlearning_rate = 0", "[fixed] learning_rate input should be greater than 0, got 0."),
-        ("[fixed]\nlearning_rate = inf", "[fixed] learning_rate input should be a finite number, got inf."),
-        ("[fixed]\nnorm = 'group'", "[fixed] norm input should be 'layer', 'batch' or 'none', got 'group'."),
-        ("[fixed]\nimage_size = 30", "[fixed] image_size input should be 28 or 32, got 30."),
+        ("[fixed]\ndim = 'big'", "[fixed] dim: input should be a valid integer, got 'big'."),
+        ("[fixed]\ndim = 1.5", "[fixed] dim: input should be a valid integer, got 1.5."),
+        ("[fixed]\nskip = 1", "[fixed] skip: input should be a valid boolean, got 1."),
+        ("[fixed]\ndropout = 1", "[fixed] dropout: input should be less than 1, got 1."),
+        ("[fixed]\nlearning_rate = 0", "[fixed] learning_rate: input should be greater than 0, got 0."),
+        ("[fixed]\nlearning_rate = inf", "[fixed] learning_rate: input should be a finite number, got inf."),
+        ("[fixed]\nnorm = 'group'", "[fixed] norm: input should be 'layer', 'batch' or 'none', got 'group'."),
+        ("[fixed]\nimage_size = 30", "[fixed] image_size: input should be 28 or 32, got 30."),
         ("[train]\nepochs = '5'", "[train] epochs: input should be a valid integer, got '5'."),
         ("[train]\nepochs = 0", "[train] epochs: input should be greater than or equal to 1, got 0."),
         (
@@ -215,7 +215,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> StudyFile:
         ),
         (
             "[[enqueue]]\ndim = 3.0\n[space]\ndim = { low = 1, high = 5 }",
-            "[[enqueue]] 1 dim input should be a valid integer, got 3.0.",
+            "[[enqueue]] 1 dim: input should be a valid integer, got 3.0.",
         ),
         (
             "[[enqueue]]\nshift = 2.1\n[space]\nshift = { low = 1, high = 2 }",
@@ -223,7 +223,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> StudyFile:
         ),
         (
             "[[enqueue]]\nskip = 'true'\n[space]\nskip = { choices = [true, false] }",
-            "[[enqueue]] 1 skip input should be a valid boolean, got 'true'.",
+            "[[enqueue]] 1 skip: input should be a valid boolean, got 'true'.",
         ),
     ],
 )
@@ -253,11 +253,13 @@ def test_a_file_that_is_not_toml_is_refused_with_the_place(tmp_path: Path, text:
         (".epochs=3", f"--set .epochs=3: {SET_ADVICE}"),
         ("train.epochs", f"--set train.epochs: {SET_ADVICE}"),
         ("enqueue.dim=3", "--set enqueue.dim=3: 'enqueue' is no table in the study file and cannot be set from here"),
-        ("train.epochs=x", "{path}: [train] epochs: input should be a valid integer, got 'x'."),
-        ("train.epoch=3", "{path}: [train] has no key 'epoch'. Did you mean 'epochs'?"),
-        ("trian.epochs=3", "{path}: there is no table [trian]. Did you mean 'train'?"),
-        ("fixed.dim=3", "{path}: [space] dim also stands in [fixed]. Keep one of the two."),
-        ("space.dim=3", "{path}: [space] dim needs {{ choices = [...] }} or {{ low = ..., high = ... }}, got 3."),
+        ("train.epochs=x", "{path} with train.epochs=x: [train] epochs: input should be a valid integer, got 'x'."),
+        ("train.epoch=3", "{path} with train.epoch=3: [train] has no key 'epoch'. Did you mean 'epochs'?"),
+        ("trian.epochs=3", "{path} with trian.epochs=3: there is no table [trian]. Did you mean 'train'?"),
+        (
+            "space.dim=3",
+            "{path} with space.dim=3: [space] dim needs {{ choices = [...] }} or {{ low = ..., high = ... }}, got 3.",
+        ),
     ],
 )
 def test_a_wrong_override_is_refused_with_this_message(tmp_path: Path, override: str, message: str) -> None:
@@ -340,8 +342,8 @@ def test_only_the_large_study_is_meant_for_a_gpu() -> None:
     assert meant_for == {"kmnist": "gpu", "kmnist-cpu": "any", "quickstart": "any"}
 
 
-def test_an_empty_file_is_a_study_of_the_defaults_named_after_the_file(tmp_path: Path) -> None:
-    study = loaded(tmp_path, "")
+def test_a_file_that_sets_nothing_is_a_study_of_the_defaults_named_after_the_file(tmp_path: Path) -> None:
+    study = loaded(tmp_path, "[study]")
     assert study.study.name == "mine"
     assert study == StudyFile(study=study.study)
     assert study.study.direction == "maximize"
@@ -468,3 +470,29 @@ def test_the_middle_is_of_middling_size(tmp_path: Path) -> None:
 def test_without_a_space_the_fixed_values_alone_are_the_middle(tmp_path: Path) -> None:
     study = loaded(tmp_path, "[fixed]\ndim = 8")
     assert study.middle().model == ModelConfig(dim=8) == study.suggest(Recorder({})).model
+
+
+def test_an_override_moves_a_hyperparameter_from_the_space_to_the_fixed_and_back(tmp_path: Path) -> None:
+    text = (
+        "[space]\ndim = { choices = [1, 2] }\nnum_blocks = { low = 1, high = 2 }\n[[enqueue]]\ndim = 1\nnum_blocks = 2"
+    )
+    fixed = loaded(tmp_path, text, "fixed.dim=64")
+    assert (fixed.fixed, list(fixed.space), fixed.enqueue) == ({"dim": 64}, ["num_blocks"], ({"num_blocks": 2},))
+    searched = loaded(tmp_path, "[fixed]\ndim = 8", "space.dim={choices = [1, 2]}")
+    assert (searched.fixed, list(searched.space)) == ({}, ["dim"])
+
+
+def test_an_empty_study_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        loaded(tmp_path, "")
+    assert str(caught.value).endswith(
+        "mine.toml: is empty. Name hyperparameters to search in [space], or fix some in [fixed]."
+    )
+
+
+def test_a_wrong_override_of_a_built_in_study_names_the_study_and_the_override() -> None:
+    with pytest.raises(StudyFileError) as caught:
+        load(builtin_studies()["quickstart"], overrides=["fixed.cutout=abc"])
+    assert str(caught.value) == (
+        "built-in study quickstart with fixed.cutout=abc: [fixed] cutout: input should be a valid integer, got 'abc'."
+    )

@@ -34,7 +34,11 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The process that runs a trial. `born` tells it from a later process with the same pid."""
+    """The process that runs a trial.
+
+    `born`, in seconds after the machine's start so that setting the clock does not move it, tells the process from a
+    later one with the same pid.
+    """
 
     host: str
     pid: int
@@ -42,7 +46,7 @@ class Owner:
 
     @classmethod
     def this_process(cls) -> "Owner":
-        return cls(host=platform.node(), pid=os.getpid(), born=psutil.Process().create_time())
+        return cls(host=platform.node(), pid=os.getpid(), born=_born(psutil.Process()))
 
     def is_dead(self) -> bool:
         """Return True if the process certainly no longer runs; of another host that is not known."""
@@ -50,9 +54,13 @@ class Owner:
             return False
         try:
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.born) > 1 or process.status() == psutil.STATUS_ZOMBIE
+            return abs(_born(process) - self.born) > 1 or process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
+
+
+def _born(process: psutil.Process) -> float:
+    return process.create_time() - psutil.boot_time()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,19 @@
 """What tests of several folders share: the real images, a tiny study, and the command as a user runs it."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from kmnist_search.queue import Owner
 
 # As the command sets it, before torch is imported: a busy machine would bring the trainings in here to a standstill.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -72,6 +78,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def dead_owner() -> "Owner":
+    """The owner that a process would be which was killed a moment ago."""
+    code = (
+        "import dataclasses, json; from kmnist_search.queue import Owner;"
+        "print(json.dumps(dataclasses.asdict(Owner.this_process())), flush=True); import time; time.sleep(600)"
+    )
+    from kmnist_search.queue import Owner
+
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        owner = Owner(**json.loads(process.stdout.readline()))
+        assert not owner.is_dead()
+        process.send_signal(signal.SIGKILL)
+    assert owner.is_dead()
+    return owner
 
 
 class Command:

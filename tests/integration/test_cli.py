@@ -15,6 +15,9 @@ from conftest import COMMAND
 
 from kmnist_search.builtin import builtin_studies
 from kmnist_search.cli import main
+from kmnist_search.queue import Owner
+from kmnist_search.storage import open_storage
+from kmnist_search.study import find_study
 
 Invoke = Callable[..., Result]
 COMMANDS = list(main.commands)
@@ -74,6 +77,18 @@ def test_status_best_and_studies_say_which_study_they_show(invoke: Invoke) -> No
     assert invoke("best", "first").stdout.splitlines()[0].split() == ["study", "first"]
     listed = invoke("studies").stdout.splitlines()
     assert [line.split()[:4] for line in listed[1:]] == [["second", "2", "of", "2"], ["first", "1", "of", "1"]]
+
+
+def test_status_says_that_the_process_of_a_trial_has_died(invoke: Invoke, dead_owner: Owner) -> None:
+    invoke("run", "tiny.toml", "--trials", 1)
+    queue = find_study(open_storage("sqlite:///kmnist-search.db", create=False), "tiny").queue
+    queue.fill(2)
+    queue.claim(dead_owner, budget=2)
+    shown = " ".join(invoke("status").stdout.split())
+    assert f"trial 1 epoch 0/4 on {dead_owner.host}, process {dead_owner.pid}, which has died" in shown
+    again = invoke("run", "tiny.toml", "--trials", 2)
+    assert "taken up again from a process that died: trial 1\n" in again.stdout
+    assert "Done: 2 of 2 trials are finished." in again.stdout
 
 
 def test_best_without_a_complete_trial_says_so(invoke: Invoke, tiny_study: Path) -> None:

@@ -1,12 +1,8 @@
 """The queue that is the budget: filled exactly, claimed once, recovered from the dead, on a real database."""
 
-import json
 import multiprocessing
 import multiprocessing.queues
 import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,22 +28,6 @@ def queue(storage_url: str, study: optuna.Study) -> Queue:
 
 def _queue(url: str, study: optuna.Study) -> Queue:
     return Queue(open_storage(url, create=False), study._study_id)
-
-
-@pytest.fixture
-def dead_owner() -> Owner:
-    """The owner that a process would be which was killed a moment ago."""
-    code = (
-        "import dataclasses, json; from kmnist_search.queue import Owner;"
-        "print(json.dumps(dataclasses.asdict(Owner.this_process())), flush=True); import time; time.sleep(600)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        owner = Owner(**json.loads(process.stdout.readline()))
-        assert not owner.is_dead()
-        process.send_signal(signal.SIGKILL)
-    assert owner.is_dead()
-    return owner
 
 
 def test_filling_adds_what_is_missing_and_no_more(queue: Queue) -> None:

@@ -61,7 +61,8 @@ def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_out(
 
 def test_a_new_budget_is_no_change(storage: Storage, tiny_study: Path, file: StudyFile) -> None:
     open_study(storage, file)
-    open_study(storage, load(tiny_study, overrides=["study.trials=99"]))
+    again = open_study(storage, load(tiny_study, overrides=["study.trials=99"]))
+    assert study_names(storage) == [again.name] == ["tiny"]
 
 
 def test_a_study_that_somebody_else_made_is_refused(storage: Storage, file: StudyFile) -> None:

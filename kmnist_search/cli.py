@@ -8,46 +8,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from kmnist_search.errors import KmnistSearchError
-
-WORK_FAILED = 1
-INTERRUPTED = 130
-DEFAULT_STORAGE = "sqlite:///kmnist-search.db"
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Commands(click.Group):
-    """Turns this package's errors into messages and exit codes: 2 the user's input, 1 the work, 130 interrupted."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KmnistSearchError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Interrupted. The next run takes up what was left.", err=True)
-            ctx.exit(INTERRUPTED)
-        except (click.exceptions.Exit, click.Abort, click.ClickException):
-            raise
-        except Exception as error:
-            from kmnist_search.storage import DATABASE_ERRORS
-
-            if not isinstance(error, DATABASE_ERRORS):
-                raise
-            click.echo(f"Error: the database failed: {error.__cause__ or error}", err=True)
-            click.echo("What it holds is kept; the next run takes up the trial that was at work.", err=True)
-            ctx.exit(WORK_FAILED)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order they are used, not of the alphabet
+from kmnist_search.cli_options import INTERRUPTED, Commands, json_option, print_json, storage_option
+from kmnist_search.cli_studies import studies
 
 
 def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -62,23 +28,6 @@ def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     if not total:
         raise click.BadParameter(f"{value!r} leaves no time to run.")
     return total
-
-
-def storage_option(command: Command) -> Command:
-    return click.option(
-        "--storage",
-        "storage_url",
-        metavar="URL",
-        default=DEFAULT_STORAGE,
-        envvar="KMNIST_SEARCH_STORAGE",
-        show_default=True,
-        show_envvar=True,
-        help="Database of the studies.",
-    )(command)
-
-
-def json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
 
 
 @click.group(
@@ -99,6 +48,22 @@ def main() -> None:
 @click.option("--timeout", callback=duration, metavar="TIME", help="Stop after this time, such as 90m or 2h.")
 @click.option("--target", type=float, help="Stop once a complete trial is as good as this, such as 0.98.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--checkpoints",
+    "checkpoint_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="KMNIST_SEARCH_CHECKPOINTS",
+    show_envvar=True,
+    help="Folder of the checkpoints; shared, another machine can go on.  [default: beside a SQLite file, else here]",
+)
+@click.option(
+    "--database-timeout",
+    callback=duration,
+    metavar="TIME",
+    default="10m",
+    show_default=True,
+    help="Give up on a database that is away for longer.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of proposals and trainings.  [default: the study's]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial.  [default: the study's]")
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Change the study file's value.")
@@ -118,6 +83,8 @@ def run(
     timeout: float | None,
     target: float | None,
     device: str,
+    checkpoint_dir: Path | None,
+    database_timeout: float,
     seed: int | None,
     epochs: int | None,
     overrides: tuple[str, ...],
@@ -138,10 +105,11 @@ def run(
     from kmnist_search import terminal
     from kmnist_search.builtin import find_study_file
     from kmnist_search.data.files import default_data_dir
-    from kmnist_search.progress import progress_of
+    from kmnist_search.progress import status_of
     from kmnist_search.search import prepare
     from kmnist_search.signals import StopSignals
-    from kmnist_search.summary import progress_summary
+    from kmnist_search.storage import when_it_answers
+    from kmnist_search.summary import status_summary
 
     options = {"study.name": json.dumps(name) if name is not None else None, "study.seed": seed, "train.epochs": epochs}
     search = prepare(
@@ -152,15 +120,19 @@ def run(
         storage_url=storage_url,
         data_dir=data_dir or default_data_dir(),
         device=device,
+        checkpoint_dir=checkpoint_dir,
+        database_timeout=database_timeout,
     )
     console = Console(stderr=as_json)
     terminal.announce(console, search)
     with StopSignals() as signals:
         worker, events = search.work(signals, seconds=timeout)
-        terminal.follow(console, search, events)
-    terminal.conclude(console, search, worker.stopped_by, command=shlex.join(["kmnist-search", *sys.argv[1:]]))
+        terminal.follow(console, search, worker.courier, events)
+        status = when_it_answers()(status_of, search.study)
+    command = shlex.join(["kmnist-search", *_without_passwords(sys.argv[1:])])
+    terminal.conclude(console, status.progress, search.budget, worker.stopped_by, command=command)
     if as_json:
-        _print_json({**progress_summary(progress_of(search.study)), "stopped_by": worker.stopped_by})
+        print_json({**status_summary(status), "stopped_by": worker.stopped_by})
     if worker.stopped_by == "signal":
         sys.exit(INTERRUPTED)
 
@@ -176,17 +148,23 @@ def status(study: str | None, storage_url: str, as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from kmnist_search.progress import progress_of
+    from kmnist_search.progress import status_of
     from kmnist_search.storage import open_storage
     from kmnist_search.study import find_study
-    from kmnist_search.summary import progress_summary
-    from kmnist_search.terminal import status_view
+    from kmnist_search.summary import status_summary
+    from kmnist_search.views import status_view
 
-    progress = progress_of(find_study(open_storage(storage_url, create=False), study))
+    found = find_study(open_storage(storage_url, create=False), study)
+    recovered = found.recover()
+    status = status_of(found)
     if as_json:
-        _print_json(progress_summary(progress))
-    else:
-        Console().print(status_view(progress))
+        print_json(status_summary(status))
+        return
+    console = Console()
+    console.print(status_view(status))
+    if recovered:
+        numbers = ", ".join(str(number) for number in recovered)
+        console.print(f"Put back among the waiting, because its worker is gone: trial {numbers}", highlight=False)
 
 
 @main.command(epilog="Example: kmnist-search best quickstart --json")
@@ -204,35 +182,17 @@ def best(study: str | None, storage_url: str, as_json: bool) -> None:
     from kmnist_search.storage import open_storage
     from kmnist_search.study import find_study
     from kmnist_search.summary import best_summary
-    from kmnist_search.terminal import best_view
+    from kmnist_search.views import best_view
 
     found = find_study(open_storage(storage_url, create=False), study)
     summary = best_summary(found)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         Console().print(best_view(found))
 
 
-@main.command(epilog="Example: kmnist-search studies --storage sqlite:///kmnist-search.db")
-@storage_option
-@json_option
-def studies(storage_url: str, as_json: bool) -> None:
-    """List the studies of a storage, the one last worked on first."""
-    from rich.console import Console
-
-    from kmnist_search.progress import progress_of
-    from kmnist_search.storage import open_storage
-    from kmnist_search.study import find_study, study_names
-    from kmnist_search.summary import progress_summary
-    from kmnist_search.terminal import studies_view
-
-    storage = open_storage(storage_url, create=False)
-    progress = [progress_of(find_study(storage, name)) for name in study_names(storage)]
-    if as_json:
-        _print_json([progress_summary(each) for each in progress])
-    else:
-        Console().print(studies_view(progress))
+main.add_command(studies)
 
 
 @main.command(epilog="Example: kmnist-search dashboard --port 8080")
@@ -245,13 +205,21 @@ def dashboard(storage_url: str, port: int) -> None:
     from kmnist_search.dashboard import HOST, server
     from kmnist_search.storage import open_storage
 
-    serving = server(open_storage(storage_url, create=False), port)
-    click.echo(f"Dashboard of {storage_url}: http://{HOST}:{serving.effective_port}/dashboard  (Ctrl-C ends it)")
+    storage = open_storage(storage_url, create=False)
+    serving = server(storage, port)
+    click.echo(f"Dashboard of {storage.shown_url}: http://{HOST}:{serving.effective_port}/dashboard  (Ctrl-C ends it)")
     serving.run()
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+def _without_passwords(arguments: list[str]) -> list[str]:
+    """Return a command line as it may be shown."""
+    from kmnist_search.storage import without_password
+
+    shown = []
+    for argument in arguments:
+        option, equals, value = argument.rpartition("=") if argument.startswith("--storage=") else ("", "", argument)
+        shown.append(f"{option}{equals}{without_password(value)}" if "://" in value else argument)
+    return shown
 
 
 if __name__ == "__main__":

@@ -8,8 +8,12 @@ KmnistSearchError
 │   ├── StorageError            the database: its URL, its file, its state
 │   ├── StudyNotFoundError      no such study in that storage
 │   ├── StudyChangedError       a study that was begun with other settings
+│   ├── StudyExistsError        a study of that name is there already
+│   ├── StudyInUseError         trials of a study run, which must not while this is done
+│   ├── ArchiveError            the file of an exported study: names file and line
 │   └── NoCompleteTrialError    nothing to show or choose from yet
 └── WorkError                   the work itself failed: exit code 1
+    ├── DatabaseAwayError       the database could not be used for too long
     ├── TrainingDivergedError   a loss is no longer finite
     └── TrialsKeepFailingError  one trial after another failed
 """
@@ -51,12 +55,28 @@ class StudyChangedError(InputError):
     """A study that exists was begun with other settings than those given now."""
 
 
+class StudyExistsError(InputError):
+    """A study cannot have a name because another one there has it."""
+
+
+class StudyInUseError(InputError):
+    """What was asked for cannot be done while trials of the study run."""
+
+
+class ArchiveError(InputError):
+    """The file of an exported study cannot be written or read; the message names file and line."""
+
+
 class NoCompleteTrialError(InputError):
     """What was asked for needs a complete trial, and the study has none."""
 
 
 class WorkError(KmnistSearchError):
     """The work itself failed."""
+
+
+class DatabaseAwayError(WorkError):
+    """The database could not be used for longer than one was ready to wait."""
 
 
 class TrialsKeepFailingError(WorkError):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from kmnist_search.engine.training import Epoch
 
-Outcome = Literal["complete", "pruned", "failed", "handed back"]
+Outcome = Literal["complete", "pruned", "failed", "handed back", "lost"]
 StoppedBy = Literal["budget", "queue", "signal", "timeout", "target"]
 
 
@@ -29,7 +29,7 @@ class EpochDone:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded:
-    """A trial is over, or was handed back; `value` is the metric after its last epoch."""
+    """A trial is over, or was handed back or lost to another worker; `value` is the metric after its last epoch."""
 
     number: int
     outcome: Outcome
@@ -39,4 +39,18 @@ class TrialEnded:
     seconds: float
 
 
-Event = TrialStarted | EpochDone | TrialEnded
+@dataclass(frozen=True, kw_only=True)
+class DatabaseAway:
+    """The database cannot be used at the moment, for this reason; it is asked again and again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseBack:
+    """The database can be used again, after so many seconds."""
+
+    seconds: float
+
+
+Event = TrialStarted | EpochDone | TrialEnded | DatabaseAway | DatabaseBack

@@ -1,23 +1,28 @@
 """How far a study has come. Changes nothing."""
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.queue import OWNER_KEY, REASON_KEY, Counts, Owner
+from kmnist_search.mirror import Mirror
+from kmnist_search.queue import ATTEMPTS_KEY, REASON_KEY, Counts
 from kmnist_search.study import TRACEBACK_KEY, SearchStudy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A trial at work: its number, who runs it, the last epoch it reported, and the metric there."""
+    """A trial at work: its number, who runs it, the last epoch it reported, and the metric there.
+
+    `attempts` are those at this trial so far, the last one being at work; see `Queue.claim`.
+    """
 
     number: int
-    owner: Owner | None
     epoch: int
     value: float | None
+    attempts: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,54 +36,74 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study has come."""
+    """How far a study has come. `trial_time` is how long a finished trial took on the mean."""
 
     name: str
     metric: str
     epochs: int
     counts: Counts
     best: FrozenTrial | None
-    running: tuple[Running, ...]
-    failures: tuple[Failure, ...]
     trial_time: timedelta | None
 
     @property
     def trials_per_hour(self) -> float | None:
         """At the pace of the finished trials, with as many at a time as run now (at least one)."""
-        return 3600 / self.trial_time.total_seconds() * max(len(self.running), 1) if self.trial_time else None
+        return 3600 / self.trial_time.total_seconds() * max(self.counts.running, 1) if self.trial_time else None
 
     def time_left(self, budget: int) -> timedelta | None:
         """Until `budget` trials are finished, at that pace."""
         left = max(budget - self.counts.finished, 0)
-        return self.trial_time * left / max(len(self.running), 1) if self.trial_time else None
+        return self.trial_time * left / max(self.counts.running, 1) if self.trial_time else None
 
 
-def progress_of(study: SearchStudy) -> Progress:
-    """Return how far the study has come."""
-    trials = study.optuna.get_trials(deepcopy=False)
-    finished = [trial for trial in trials if trial.state.is_finished()]
-    times = [trial.duration for trial in finished if trial.duration is not None]
-    ranked = study.ranked()
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a study has come, and what each of its trials that runs or broke is about."""
+
+    progress: Progress
+    running: Sequence[Running]
+    failures: Sequence[Failure]
+
+
+def status_of(study: SearchStudy) -> Status:
+    """Return how a study stands in its database."""
+    counts, trials = study.counts(), study.trials()
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    progress = _progress(study, counts, trials)
+    study.with_details([*([progress.best] if progress.best else []), *running, *failed])
+    return Status(
+        progress=progress,
+        running=[_running(trial) for trial in running],
+        failures=[_failure(trial) for trial in failed],
+    )
+
+
+def progress_seen_by(study: SearchStudy, mirror: Mirror, counts: Counts) -> Progress:
+    """Return how far a study has come as a worker knows it, without asking the database."""
+    return _progress(study, counts, mirror.get_all_trials(mirror.study_id, deepcopy=False))
+
+
+def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial]) -> Progress:
+    times = [trial.duration for trial in trials if trial.duration is not None]
+    ranked = study.ranked(trials)
     return Progress(
         name=study.name,
         metric=study.metric,
         epochs=study.epochs,
-        counts=Counts(**Counter(trial.state.name.lower() for trial in trials)),
+        counts=counts,
         best=ranked[0] if ranked else None,
-        running=tuple(_running(trial) for trial in trials if trial.state == TrialState.RUNNING),
-        failures=tuple(_failure(trial) for trial in finished if trial.state == TrialState.FAIL),
         trial_time=sum(times, timedelta()) / len(times) if times else None,
     )
 
 
 def _running(trial: FrozenTrial) -> Running:
-    owner = trial.user_attrs.get(OWNER_KEY)
     epoch = trial.last_step or 0
     return Running(
         number=trial.number,
-        owner=Owner(**owner) if owner else None,
         epoch=epoch,
         value=trial.intermediate_values.get(epoch),
+        attempts=trial.user_attrs.get(ATTEMPTS_KEY, []),
     )
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
+from kmnist_search.courier import Courier
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.errors import ConfigError
 from kmnist_search.events import Event
+from kmnist_search.queue import Counts
 from kmnist_search.signals import StopSignals
-from kmnist_search.storage import check_url, open_storage
+from kmnist_search.storage import Storage, check_url, open_storage, when_it_answers
 from kmnist_search.study import SearchStudy, open_study
 from kmnist_search.study_file import StudyFile
 from kmnist_search.study_parser import load
@@ -27,7 +29,8 @@ class Search:
     Attributes:
         budget: trials the study shall end with.
         target: the metric to stop at, if any.
-        recovered: numbers of trials that a process which died had left.
+        recovered: numbers of trials that an owner who is gone had left.
+        database_timeout: seconds that the database may be away.
     """
 
     study: SearchStudy
@@ -37,21 +40,35 @@ class Search:
     budget: int
     target: float | None
     recovered: Sequence[int]
+    database_timeout: float
 
     @property
     def needs_warning(self) -> bool:
         """True when the study is meant for a GPU and there is none."""
         return self.file.study.meant_for == "gpu" and self.device.type == "cpu"
 
+    def counts(self) -> Counts:
+        """Return how many trials are in which state."""
+        return when_it_answers()(self.study.counts)
+
     def estimate(self) -> timedelta:
         """Return about how long the trials left would take here if none were pruned; measures for two seconds."""
-        epochs = self.file.train.epochs * (self.budget - self.study.queue.counts().finished)
+        epochs = self.file.train.epochs * (self.budget - self.counts().finished)
         return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data))
 
     def work(self, signals: StopSignals, *, seconds: float | None) -> tuple[Worker, Iterator[Event]]:
         """Return a worker and the events of its work, which goes on while they are drawn."""
         limits = Limits(budget=self.budget, seconds=seconds, target=self.target)
-        worker = Worker(self.study, self.file, self.data, device=self.device, limits=limits, signals=signals)
+        courier = Courier(
+            self.study.storage,
+            self.study.queue,
+            self.study.mirror(),
+            lease_seconds=self.file.study.lease_seconds,
+            max_retries=self.file.study.max_retries,
+            database_timeout=self.database_timeout,
+            counts=self.counts(),
+        )
+        worker = Worker(self.study, self.file, self.data, courier, device=self.device, limits=limits, signals=signals)
         return worker, worker.work()
 
 
@@ -64,6 +81,8 @@ def prepare(
     storage_url: str,
     data_dir: Path,
     device: str,
+    checkpoint_dir: Path | None = None,
+    database_timeout: float = 600.0,
 ) -> Search:
     """Check everything a search needs, cheap things first, then make or open the study and fill its queue.
 
@@ -75,6 +94,8 @@ def prepare(
         storage_url: the database.
         data_dir: folder of the images.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        checkpoint_dir: folder of the checkpoints; None is the storage's own.
+        database_timeout: seconds that the database may be away while trials run.
 
     Raises:
         InputError: something of that cannot be; no trial was added.
@@ -85,13 +106,31 @@ def prepare(
     chosen = _device(device)
     data = search_data.load(file.data, data_dir)
     _check_batch_sizes(file, data)
-    study = open_study(open_storage(storage_url, create=True), file)
-    study.remember_data(data.digest)
-    study.touch()
+    storage = open_storage(storage_url, create=True, checkpoint_dir=checkpoint_dir)
     budget = trials if trials is not None else file.study.trials
-    recovered = study.queue.recover()
-    study.queue.fill(budget, file.enqueue)
-    return Search(study=study, file=file, data=data, device=chosen, budget=budget, target=target, recovered=recovered)
+    # Where many workers begin at the same moment, a server may have no connection left for a while.
+    study, recovered = when_it_answers()(_made_ready, storage, file, data.digest, budget)
+    return Search(
+        study=study,
+        file=file,
+        data=data,
+        device=chosen,
+        budget=budget,
+        target=target,
+        recovered=recovered,
+        database_timeout=database_timeout,
+    )
+
+
+def _made_ready(storage: Storage, file: StudyFile, data_digest: str, budget: int) -> tuple[SearchStudy, list[int]]:
+    """Open the study, recover what was lost and fill its queue; done again it changes nothing."""
+    study = open_study(storage, file)
+    study.remember_data(data_digest)
+    study.touch()
+    recovered = study.recover(file.study.max_retries)
+    study.fill(budget, file.enqueue)
+    storage.let_go()
+    return study, recovered
 
 
 def _device(name: str) -> torch.device:

@@ -6,9 +6,12 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM asks for a stop and the second ends the process at once."""
+    """While entered, SIGINT, SIGTERM and SIGUSR1 ask for a stop; a second SIGINT ends the process at once.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    Schedulers send SIGUSR1 or SIGTERM some time before they kill, and some send them more than once.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -24,5 +27,5 @@ class StopSignals:
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        for each in self.SIGNALS:
-            signal.signal(each, signal.default_int_handler)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)

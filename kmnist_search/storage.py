@@ -1,75 +1,240 @@
 """The database that holds the studies: its URL, its settings, its errors. Knows nothing of what a study is.
 
 As optuna opens SQLite, several processes spoil each other's work: they read, then write, and find the database locked
-or a trial taken. So every transaction here begins as a writer (BEGIN IMMEDIATE) and waits for its turn, and the
-write-ahead log keeps a commit cheap.
+or a trial taken. So here every transaction that may write begins as a writer (BEGIN IMMEDIATE) and waits for its turn,
+and the write-ahead log keeps a commit cheap. On Postgres an idle connection is checked before it is used, and one that
+no longer answers is noticed.
 """
 
 import os
+import re
+import socket
 import sqlite3
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import event
+from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
+from kmnist_search import tables
 from kmnist_search.errors import StorageError
 
 BUSY_TIMEOUT_SECONDS = 60.0
-OPENING_ATTEMPTS = 20
+#: A statement of ours that waits so long for a lock is tried again later, so that a lease can be renewed in between.
+LOCK_TIMEOUT_SECONDS = 20
+CONNECT_TIMEOUT_SECONDS = 10
+#: For processes that open the database at the same moment; beyond that something is wrong.
+OPENING_SECONDS = 30
 
 #: What a database in trouble raises, by way of optuna or directly.
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 
+#: SQLite's primary result codes that may be gone when asked again: busy, locked, out of memory, I/O error, full,
+#: cannot open, locking protocol.
+PASSING_SQLITE_CODES = {5, 6, 7, 10, 13, 14, 15}
+#: Classes of Postgres' error codes that may be gone when asked again: connection exception, transaction rollback
+#: (deadlock), insufficient resources (connections, disk), operator intervention (shutdown, starting up), system error;
+#: and a lock that was not available.
+PASSING_SQLSTATES = ("08", "40", "53", "57", "58", "55P03")
+UNIQUE_VIOLATION = "23505"
 
-def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: _on_begin does
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+#: What of a URL's query is shown.
+SHOWN_QUERY = ("host", "port", "sslmode")
+POSTGRES_EXAMPLE = "postgresql://user@host/database"
 
-
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+_READING = "kmnist_search_reading"
 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """An open database. `rdb` is optuna's view of it; `engine` the connections that both use."""
+    """An open database.
+
+    Attributes:
+        rdb: optuna's view of it.
+        connections: to Postgres, that are open at the moment.
+    """
 
     url: URL
     rdb: RDBStorage
+    checkpoint_dir: Path
+    connections: set[psycopg.Connection[Any]]
 
     @property
     def engine(self) -> Engine:
+        """The connections, optuna's as well."""
         return self.rdb.engine
 
     @property
     def shown_url(self) -> str:
         """The URL without a password."""
-        return self.url.render_as_string(hide_password=True)
+        return shown(self.url)
 
-    @property
-    def checkpoint_dir(self) -> Path:
-        """Folder beside the database for the checkpoints of its trials."""
-        assert self.url.database is not None
-        return Path(self.url.database).with_suffix(".checkpoints")
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may change the database, all of it or nothing."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees the database as it is now and changes nothing; it makes no writer wait."""
+        with self.engine.connect().execution_options(**{_READING: True}) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """While entered, break the connections if it takes longer; what waits for an answer then fails as one away.
+
+        What notices that a machine is gone does not notice a server that hangs while its machine still answers.
+        SQLite needs none of this: it never waits for longer than its busy timeout.
+        """
+        watch = threading.Timer(seconds, self._break)
+        watch.daemon = True
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    def _break(self) -> None:
+        for connection in list(self.connections):
+            try:
+                with socket.socket(fileno=os.dup(connection.pgconn.socket)) as same:
+                    same.shutdown(socket.SHUT_RDWR)
+            except (OSError, psycopg.Error):
+                continue  # it was closed at this moment
+
+    def let_go(self) -> None:
+        """Close the connections that are not in use; the next use opens one again."""
+        self.engine.dispose()
 
 
-def open_storage(url: str, *, create: bool) -> Storage:
-    """Open the database at `url`, making it if `create` is true.
+def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) -> Storage:
+    """Open the database at `url`.
+
+    Args:
+        url: of a SQLite file, or of a database on a Postgres server, which must exist there.
+        create: make the SQLite file, and the tables, if they are not there.
+        checkpoint_dir: folder for the checkpoints of trials; by default beside the SQLite file, and for Postgres
+            `kmnist-search.checkpoints` in the current folder.
 
     Raises:
         StorageError: the URL is not of a kind this package can use, the database is not there, cannot be opened, or
             is something else.
     """
     parsed = check_url(url)
-    assert parsed.database is not None
-    path = Path(parsed.database)
+    if parsed.get_backend_name() == "sqlite":
+        _check_file(Path(parsed.database or ""), create=create)
+    try:
+        rdb = _open(parsed, create=create)
+        connections = _settle(rdb.engine)
+    except (*DATABASE_ERRORS, sqlite3.Error) as error:
+        raise StorageError(f"{shown(parsed)} cannot be used as a database: {reason_of(error)}.") from None
+    except RuntimeError as error:
+        if "table schema" not in str(error):  # what optuna says of tables of another version
+            raise
+        raise StorageError(f"{shown(parsed)}: {error}") from None
+    return Storage(parsed, rdb, checkpoint_dir or _checkpoints_beside(parsed), connections)
+
+
+def check_url(url: str) -> URL:
+    """Return the URL taken apart; `postgresql://` becomes `postgresql+psycopg://`.
+
+    Raises:
+        StorageError: it is no URL, or not of a kind this package can use.
+    """
+    example = f"sqlite:///{url}" if re.fullmatch(r"[\w./-]+", url) else "sqlite:///kmnist-search.db"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StorageError(f"{without_password(url)!r} is not a database URL; write it like {example}") from None
+    if _has_stray_at(parsed):
+        raise StorageError(
+            "the storage URL has an @ too many. In a user name or password write @ as %40, : as %3A and / as %2F"
+        )
+    if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        if not parsed.database:
+            raise StorageError(f"{shown(parsed)} names no database; write it like {POSTGRES_EXAMPLE}")
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StorageError(
+            f"{parsed.drivername} databases are not supported; use SQLite, like {example}, "
+            f"or Postgres, like {POSTGRES_EXAMPLE}"
+        )
+    if parsed.host:
+        raise StorageError(f"{url!r} has too few slashes: a file is written sqlite:///{parsed.host}")
+    if parsed.database in (None, "", ":memory:"):
+        raise StorageError(f"a search needs a database that lasts: name a file, like {example}")
+    return parsed
+
+
+def when_it_answers() -> Retrying:
+    """Return what tries again, for half a minute, what a database in passing trouble refused."""
+    return Retrying(
+        retry=retry_if_exception(is_passing),
+        stop=stop_after_delay(OPENING_SECONDS),
+        wait=wait_random(0.1, 1.0),
+        reraise=True,
+    )
+
+
+def shown(url: URL) -> str:
+    """Return the URL as it may be shown: without a password, wherever it stands or was misspelt."""
+    hidden = [key for key in url.query if key not in SHOWN_QUERY]
+    return url.difference_update_query(hidden).render_as_string(hide_password=True)
+
+
+def without_password(url: str) -> str:
+    """Return what may be shown of a URL as it was typed, or of something that is none."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is not None and not _has_stray_at(parsed):
+        return shown(parsed)
+    return f"...@{url.rpartition('@')[2].partition('?')[0]}" if "@" in url else url  # a password would stand before it
+
+
+def _has_stray_at(url: URL) -> bool:
+    """Return whether an @ that was not escaped has split a password in two."""
+    return url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a database error says, on one line, without the SQL and its values."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        error = error.__cause__
+    reason = getattr(error, "orig", None) or error
+    return " ".join(str(reason).split()).removesuffix(".")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether the database may well answer when it is asked again: it is away, busy, full, or in a deadlock."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        error = error.__cause__
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, SQLAlchemyError) and "QueuePool limit" in str(error)
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in PASSING_SQLITE_CODES
+    state = getattr(error.orig, "sqlstate", None)
+    if state == UNIQUE_VIOLATION and tables.leases.name in str(error.orig):
+        return True  # a claim whose first try was still being committed: asked again, it finds that
+    if state is None:  # nothing came back from the server, or not even a connection
+        return error.connection_invalidated or isinstance(error, OperationalError)
+    return str(state).startswith(PASSING_SQLSTATES)
+
+
+def _check_file(path: Path, *, create: bool) -> None:
     if not create and not path.exists():
         raise StorageError(
             f"there is no database at {path.resolve()}. Start a search with: kmnist-search run quickstart, "
@@ -83,53 +248,107 @@ def open_storage(url: str, *, create: bool) -> Storage:
                 f"{place.resolve()} is read-only for you, and SQLite writes even to read a study. "
                 "Copy the database to a folder of your own, or mend the permissions."
             )
-    try:
-        return Storage(parsed, _open(parsed))
-    except (*DATABASE_ERRORS, sqlite3.Error) as error:
-        reason = getattr(error, "orig", None) or error.__cause__ or error
-        raise StorageError(f"{path.resolve()} cannot be used as a database: {reason}.") from None
-    except RuntimeError as error:
-        if "table schema" not in str(error):  # what optuna says of tables of another version
-            raise
-        raise StorageError(f"{path.resolve()}: {error}") from None
 
 
-def check_url(url: str) -> URL:
-    """Return the URL taken apart.
+def _checkpoints_beside(url: URL) -> Path:
+    if url.get_backend_name() == "sqlite":
+        return Path(url.database or "").with_suffix(".checkpoints")
+    return Path("kmnist-search.checkpoints")
+
+
+def _open(url: URL, *, create: bool) -> RDBStorage:
+    """Open the database; when processes make its tables at the same moment, the slower ones find them made."""
+    complete_url = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # optuna formats it
+    settings = _engine_settings(url)
+    for attempt in Retrying(
+        retry=retry_if_exception(_is_race),
+        stop=stop_after_delay(OPENING_SECONDS),
+        wait=wait_random(0.05, 0.5),
+        reraise=True,
+    ):
+        with attempt:
+            made = url.get_backend_name() != "sqlite" and _has_tables(url, settings, create=create)
+            rdb = RDBStorage(complete_url, engine_kwargs=settings, skip_table_creation=made)
+    return rdb
+
+
+def _settle(engine: Engine) -> set[psycopg.Connection[Any]]:
+    """Set how connections behave from now on; return where those to Postgres are kept while they are open."""
+    connections: set[psycopg.Connection[Any]] = set()
+    if engine.dialect.name == "sqlite":
+        # Only now: while optuna makes its tables it reads in one connection and writes in another.
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
+    else:
+        event.listen(engine, "connect", _on_postgres_connect)
+        event.listen(engine, "connect", lambda connection, _record: connections.add(connection))
+        event.listen(engine, "close", lambda connection, _record: connections.discard(connection))
+        event.listen(engine, "close_detached", connections.discard)
+    engine.dispose()
+    return connections
+
+
+def _has_tables(url: URL, settings: dict[str, Any], *, create: bool) -> bool:
+    """Return whether all tables are there, which spares a worker to look for each of them.
 
     Raises:
-        StorageError: it is no URL, or not of a kind this package can use.
+        StorageError: there is none and none shall be made.
     """
-    example = "sqlite:///kmnist-search.db" if "://" in url else f"sqlite:///{url}"
+    engine = create_engine(url, **settings)
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise StorageError(f"{url!r} is not a database URL; write it like {example}") from None
-    if parsed.get_backend_name() != "sqlite":
-        raise StorageError(f"{parsed.drivername} databases are not supported; use SQLite, like {example}")
-    if parsed.host:
-        raise StorageError(f"{url!r} has too few slashes: a file is written sqlite:///{parsed.host}")
-    if parsed.database in (None, "", ":memory:"):
-        raise StorageError(f"a search needs a database that lasts: name a file, like {example}")
-    return parsed
+        names = inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    if tables.studies.name not in names and not create:
+        raise StorageError(
+            f"{shown(url)} holds no studies yet. Start a search with: kmnist-search run quickstart --storage URL, "
+            "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
+        )
+    return tables.leases.name in names  # a server makes all tables in one transaction
 
 
-def _open(url: URL) -> RDBStorage:
-    """Open the database; when processes make it at the same moment, the slower ones find it made."""
-    for attempt in range(1, OPENING_ATTEMPTS + 1):
-        try:
-            rdb = RDBStorage(
-                url.render_as_string(hide_password=False),
-                engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}},
-            )
-            break
-        except (OperationalError, IntegrityError, StorageInternalError) as error:
-            cause = str(error.__cause__ or error)
-            if attempt == OPENING_ATTEMPTS or not any(word in cause for word in ("already exists", "locked", "UNIQUE")):
-                raise
-            time.sleep(0.1)
-    # Only now: while optuna makes its tables it reads in one connection and writes in another.
-    event.listen(rdb.engine, "connect", _on_connect)
-    event.listen(rdb.engine, "begin", _on_begin)
-    rdb.engine.dispose()
-    return rdb
+def _is_race(error: BaseException) -> bool:
+    """Return whether opening failed because others do the same at this moment."""
+    return isinstance(error, DATABASE_ERRORS) and any(
+        word in reason_of(error)
+        for word in ("already exists", "locked", "UNIQUE", "duplicate key", "too many clients", "starting up")
+    )
+
+
+def _engine_settings(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"pool_size": 1, "max_overflow": 1, "connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
+    return {
+        "pool_size": 1,
+        "max_overflow": 1,
+        "pool_pre_ping": True,
+        "pool_recycle": 300,
+        "use_native_hstore": False,  # would be asked for at each first connection
+        "connect_args": {
+            "application_name": "kmnist-search",
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            # A server that is gone without a word is noticed within half a minute.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+            "prepare_threshold": None,  # statements prepared on a server connection that PgBouncer shares would clash
+        },
+    }
+
+
+def _on_sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself: _on_sqlite_begin does
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _on_postgres_connect(connection: Any, _record: Any) -> None:
+    connection.autocommit = True
+    connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
+    connection.autocommit = False
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    reading = connection.get_execution_options().get(_READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

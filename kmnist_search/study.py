@@ -1,27 +1,42 @@
-"""One study: made or found in a storage, its rules remembered, its trials claimed and ended. Knows nothing of torch."""
+"""One study: made or found in a storage, its rules remembered, its trials read and ranked. Knows nothing of torch."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import select
 
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
-from kmnist_search.proposals import experimental, pruner_of, sampler_of
-from kmnist_search.queue import REASON_KEY, Owner, Queue
+from kmnist_search.mirror import Mirror
+from kmnist_search.proposals import Remembered, experimental, pruner_of, sampler_of
+from kmnist_search.queue import Claim, Counts, Queue
 from kmnist_search.seeds import derived_seed
 from kmnist_search.storage import Storage
 from kmnist_search.study_file import StudyFile
+from kmnist_search.tables import put, study_user_attributes
+from kmnist_search.trial_reader import read_attributes, read_reports, read_trials
 
 FILE_KEY = "study_file"
 DATA_KEY = "data_digest"
 LAST_WORKED_KEY = "last_worked_at"
 TRACEBACK_KEY = "traceback"
+CHECKPOINTS_KEY = "checkpoints"
 
 #: What may differ from one run of a study to the next.
-FREE_KEYS = ("study.name", "study.trials", "study.meant_for", "enqueue")
+FREE_KEYS = (
+    "study.name",
+    "study.trials",
+    "study.meant_for",
+    "study.max_retries",
+    "study.lease_seconds",
+    "enqueue",
+)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -33,8 +48,12 @@ class SearchStudy:
         self.storage = storage
         self.optuna = study
         self.name = study.study_name
-        self.queue = Queue(storage, study._study_id)
-        self.settings: Mapping[str, Any] = study.user_attrs[FILE_KEY]
+        self.direction = study.direction
+        self.queue = Queue(study._study_id)
+        attributes = study.user_attrs
+        self.settings: Mapping[str, Any] = attributes[FILE_KEY]
+        self._remembered: Remembered = {}
+        self.checkpoint_dir = storage.checkpoint_dir / attributes[CHECKPOINTS_KEY]
 
     @property
     def metric(self) -> str:
@@ -63,65 +82,81 @@ class SearchStudy:
         """Note that the study is worked on now."""
         self.optuna.set_user_attr(LAST_WORKED_KEY, datetime.now(UTC).isoformat())
 
-    def claim(self, owner: Owner, file: StudyFile, *, budget: int) -> Trial | None:
-        """Take the next waiting trial, ready to be asked for its hyperparameters; None when there is none to take."""
-        trial_id = self.queue.claim(owner, budget=budget)
-        if trial_id is None:
-            return None
-        self.optuna.get_trials(deepcopy=False)  # lets optuna's cache know the trial
-        number = self.optuna._storage.get_trial(trial_id).number
-        self.optuna.sampler = sampler_of(file.study.sampler, derived_seed(file.study.seed, number, 1))
-        self.optuna.pruner = pruner_of(file.study.pruner, file.train.epochs)
-        return Trial(self.optuna, trial_id)
+    def mirror(self) -> Mirror:
+        """Return an empty picture of the study for the samplers and pruners of one worker."""
+        return Mirror(self.queue.study_id, self.direction)
+
+    def trial(self, mirror: Mirror, claim: Claim, file: StudyFile) -> Trial:
+        """Return a claimed trial, which is in the mirror, ready to be asked for its hyperparameters."""
+        seed = derived_seed(file.study.seed, claim.number, 1)
+        study = optuna.Study(
+            study_name=mirror.NAME,
+            storage=mirror,
+            sampler=sampler_of(file.study.sampler, file.space, seed, self._remembered),
+            pruner=pruner_of(file.study.pruner, file.train.epochs),
+        )
+        return Trial(study, claim.trial_id)
 
     def training_seed(self, number: int) -> int:
         """Return the seed of the training of trial `number`, whoever runs it and however often."""
         return derived_seed(int(self.settings["study"]["seed"]), number, 0)
 
-    def complete(self, trial: Trial, value: float, attributes: Mapping[str, Any]) -> None:
-        """End a trial that ran to its last epoch."""
-        self.queue.set_attributes(trial._trial_id, attributes)
-        self.optuna.tell(trial, value)
+    def counts(self) -> Counts:
+        """Return how many trials are in which state."""
+        with self.storage.reading() as connection:
+            return self.queue.counts(connection)
 
-    def prune(self, trial: Trial, reason: str, attributes: Mapping[str, Any]) -> None:
-        """End a trial early because it is not worth going on."""
-        self.queue.set_attributes(trial._trial_id, {**attributes, REASON_KEY: reason})
-        self.optuna.tell(trial, state=TrialState.PRUNED)
+    def fill(self, budget: int, first: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Add waiting trials, see `Queue.fill`."""
+        with self.storage.writing() as connection:
+            return self.queue.fill(connection, budget, first)
 
-    def fail(self, trial: Trial, reason: str, traceback: str, attributes: Mapping[str, Any]) -> None:
-        """End a trial that broke."""
-        broken = {REASON_KEY: reason, TRACEBACK_KEY: traceback}
-        self.queue.set_attributes(trial._trial_id, {**attributes, **broken})
-        self.optuna.tell(trial, state=TrialState.FAIL)
+    def recover(self, max_retries: int | None = None) -> list[int]:
+        """Put trials whose owner is gone back among the waiting, see `Queue.recover`."""
+        if max_retries is None:
+            max_retries = int(self.settings["study"]["max_retries"])
+        with self.storage.writing() as connection:
+            return self.queue.recover(connection, max_retries=max_retries)
 
-    def ranked(self) -> list[FrozenTrial]:
-        """Return the complete trials, best first."""
-        trials = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        best_is_highest = self.optuna.direction == optuna.study.StudyDirection.MAXIMIZE
-        return sorted(trials, key=lambda trial: trial.values[0], reverse=best_is_highest)
+    def trials(self) -> list[FrozenTrial]:
+        """Return the trials that run or are finished, by number, without their reports and user attributes."""
+        with self.storage.reading() as connection:
+            return read_trials(connection, self.queue.study_id, with_reports=False)
+
+    def with_details(self, trials: Sequence[FrozenTrial]) -> None:
+        """Add their reports and user attributes to trials that lack them."""
+        ids = [trial._trial_id for trial in trials]
+        with self.storage.reading() as connection:
+            attributes, reports = read_attributes(connection, ids), read_reports(connection, ids)
+        for trial in trials:
+            trial.user_attrs = attributes[trial._trial_id]
+            trial.intermediate_values = reports[trial._trial_id]
+
+    def ranked(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """Return the complete ones among the trials, best first."""
+        complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+        highest_first = self.direction == StudyDirection.MAXIMIZE
+        return sorted(complete, key=lambda trial: trial.values[0], reverse=highest_first)
 
     def best(self) -> FrozenTrial:
-        """Return the best complete trial.
+        """Return the best complete trial with all that is known of it.
 
         Raises:
             NoCompleteTrialError: there is none.
         """
-        ranked = self.ranked()
+        ranked = self.ranked(self.trials())
         if not ranked:
-            counts = self.queue.counts()
+            counts = self.counts()
             raise NoCompleteTrialError(
                 f"study {self.name!r} has no complete trial yet: 0 of {counts.total} ({counts.fail} failed). "
                 f"See: kmnist-search status {self.name}"
             )
+        self.with_details(ranked[:1])
         return ranked[0]
 
-    def reached(self, target: float) -> bool:
-        """Return whether the best complete trial is at least as good as `target`."""
-        ranked = self.ranked()
-        if not ranked:
-            return False
-        value = float(ranked[0].values[0])
-        return value >= target if self.optuna.direction == optuna.study.StudyDirection.MAXIMIZE else value <= target
+    def is_as_good(self, value: float, target: float) -> bool:
+        """Return whether a metric of `value` is at least as good as `target`."""
+        return value >= target if self.direction == StudyDirection.MAXIMIZE else value <= target
 
 
 def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
@@ -130,18 +165,16 @@ def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
     Raises:
         StudyChangedError: a study of that name was begun with other settings, or not by this package.
     """
-    study = optuna.create_study(
-        study_name=file.study.name, storage=storage.rdb, direction=file.study.direction, load_if_exists=True
-    )
-    settings = file.model_dump(mode="json")
-    before = study.user_attrs.get(FILE_KEY)
-    if before is None and study.get_trials(deepcopy=False):
-        raise StudyChangedError(
-            f"{storage.shown_url} has a study {file.study.name!r} that kmnist-search did not make. "
-            "Choose another --name."
+    name = file.study.name
+    try:
+        study = optuna.load_study(study_name=name, storage=storage.rdb)
+    except KeyError:
+        study = optuna.create_study(
+            study_name=name, storage=storage.rdb, direction=file.study.direction, load_if_exists=True
         )
+    settings = file.model_dump(mode="json")
+    before = _remember_first(storage, study, settings)
     if before is None:
-        study.set_user_attr(FILE_KEY, settings)
         with experimental():
             study.set_metric_names([file.study.metric])
     elif changes := list(_changes(before, settings)):
@@ -174,10 +207,42 @@ def find_study(storage: Storage, name: str | None) -> SearchStudy:
 
 def study_names(storage: Storage) -> list[str]:
     """Return the names of this package's studies, the one last worked on first."""
-    summaries = optuna.get_all_study_summaries(storage.rdb, include_best_trial=False)
-    ours = [summary for summary in summaries if FILE_KEY in summary.user_attrs]
-    ours.sort(key=lambda summary: str(summary.user_attrs.get(LAST_WORKED_KEY, "")), reverse=True)
-    return [summary.study_name for summary in ours]
+    ours = [study for study in storage.rdb.get_all_studies() if FILE_KEY in study.user_attrs]
+    ours.sort(key=lambda study: str(study.user_attrs.get(LAST_WORKED_KEY, "")), reverse=True)
+    return [study.study_name for study in ours]
+
+
+def new_checkpoint_folder(name: str) -> str:
+    """Return a folder name for the checkpoints of a new study, which it keeps when it is renamed."""
+    return f"{name}-{uuid4().hex[:8]}"
+
+
+def _remember_first(storage: Storage, study: optuna.Study, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Note the settings of a new study and return None, or return those that it was begun with.
+
+    Raises:
+        StudyChangedError: it has trials, but no settings.
+    """
+    known: Mapping[str, Any] | None = study.user_attrs.get(FILE_KEY)
+    if known is not None:
+        return known
+    table, queue = study_user_attributes, Queue(study._study_id)
+    with storage.writing() as connection:
+        queue.lock(connection)  # of processes that begin the study at the same moment, the first decides
+        its_settings = (table.c.study_id == study._study_id) & (table.c.key == FILE_KEY)
+        if (before := connection.scalar(select(table.c.value_json).where(its_settings))) is not None:
+            return dict(json.loads(before))
+        if queue.counts(connection).total:
+            raise StudyChangedError(
+                f"{storage.shown_url} has a study {study.study_name!r} that kmnist-search did not make. "
+                "Choose another --name."
+            )
+        new = {FILE_KEY: settings, CHECKPOINTS_KEY: new_checkpoint_folder(study.study_name)}
+        rows = [
+            {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()
+        ]
+        put(connection, table, rows, unique=("study_id", "key"))
+        return None
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -28,7 +28,10 @@ class PrunerConfig(Config):
 
 
 class StudyTable(Config):
-    """The table [study]."""
+    """The table [study].
+
+    A trial whose worker is gone for `lease_seconds` goes back to the queue, at most `max_retries` times.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\w[\w.-]*$")]
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
@@ -36,6 +39,8 @@ class StudyTable(Config):
     pruner: Annotated[PrunerConfig, BeforeValidator(_named)] = PrunerConfig()
     seed: Annotated[int, Field(ge=0)] = 0
     trials: Annotated[int, Field(ge=1)] = 100
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    lease_seconds: Annotated[float, Field(ge=1)] = 120.0
     meant_for: Literal["any", "gpu"] = "any"
 
     @property

@@ -6,7 +6,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from kmnist_search.progress import Progress
+from kmnist_search.progress import Progress, Status
+from kmnist_search.queue import ATTEMPTS_KEY
 from kmnist_search.study import SearchStudy
 
 #: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.
@@ -31,6 +32,7 @@ def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
         metric: trial.value,
         "params": trial.params,
         **{fact: attributes.get(fact) for fact in FACTS},
+        "attempts": attributes.get(ATTEMPTS_KEY, []),
         "reports": {str(epoch): value for epoch, value in sorted(trial.intermediate_values.items())},
         "curves": {key.removesuffix("_curve"): value for key, value in attributes.items() if key.endswith("_curve")},
     }
@@ -44,10 +46,17 @@ def progress_summary(progress: Progress) -> dict[str, Any]:
         "metric": progress.metric,
         "trials": {**asdict(progress.counts), "finished": progress.counts.finished, "total": progress.counts.total},
         "best": trial_summary(progress.best, progress.metric) if progress.best else None,
-        "running": [asdict(running) for running in progress.running],
-        "failures": [asdict(failure) for failure in progress.failures],
         "trials_per_hour": progress.trials_per_hour,
         "seconds_left": left.total_seconds() if left is not None else None,
+    }
+
+
+def status_summary(status: Status) -> dict[str, Any]:
+    """Return how a study stands, with its trials that run or broke."""
+    return {
+        **progress_summary(status.progress),
+        "running": [asdict(running) for running in status.running],
+        "failures": [asdict(failure) for failure in status.failures],
     }
 
 

@@ -1,5 +1,6 @@
 """What tests of several folders share: the real images, a tiny study, and the command as a user runs it."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,10 +14,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from kmnist_search.queue import Owner
+    from click.testing import Result
+    from postgres import PostgresServer
+
+    from kmnist_search.owner import Owner
 
 # As the command sets it, before torch is imported: a busy machine would bring the trainings in here to a standstill.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Where the tests run in the background, Ctrl-C is ignored, and commands they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKOUT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("kmnist-search")
@@ -55,8 +62,63 @@ def tiny_study(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_study: Path) -> Callable[..., "Result"]:
+    """Run a command in this process, in `tmp_path`, where there is a `tiny.toml`."""
+    from click.testing import CliRunner
+
+    from kmnist_search.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KMNIST_SEARCH_STORAGE", raising=False)
+    monkeypatch.delenv("KMNIST_SEARCH_DATA", raising=False)
+    return lambda *arguments, **options: CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+
+
+@pytest.fixture
 def storage_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'search.db'}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["PostgresServer"]:
+    """A server for this session; tests that kill one start their own."""
+    from postgres import PostgresServer
+
+    server = PostgresServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def _postgres_url(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Make a database on the server that the environment names, or else on one of the session's own."""
+    named = os.environ.get("KMNIST_SEARCH_TEST_POSTGRES")
+    if named is None:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.new_database
+    numbers = itertools.count(1)
+
+    def new_database() -> str:
+        import psycopg
+        from sqlalchemy import make_url
+
+        url = make_url(named)
+        name = f"kmnist_search_test_{os.getpid()}_{next(numbers)}"
+        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+
+    return new_database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: what holds for one kind holds for the other."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'search.db'}"
+    url: str = request.getfixturevalue("_postgres_url")()
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -84,10 +146,10 @@ def one_thread() -> Iterator[None]:
 def dead_owner() -> "Owner":
     """The owner that a process would be which was killed a moment ago."""
     code = (
-        "import dataclasses, json; from kmnist_search.queue import Owner;"
+        "import dataclasses, json; from kmnist_search.owner import Owner;"
         "print(json.dumps(dataclasses.asdict(Owner.this_process())), flush=True); import time; time.sleep(600)"
     )
-    from kmnist_search.queue import Owner
+    from kmnist_search.owner import Owner
 
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -26,7 +26,7 @@ def save(training: Training, path: Path) -> None:
         OSError: the folder cannot be written; what was at `path` is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_part_prefix(path), delete=False) as file:
         try:
             torch.save(training.state_dict(), file)
             file.flush()
@@ -65,5 +65,10 @@ def _check(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove the checkpoint at `path`, if there is one."""
-    path.unlink(missing_ok=True)
+    """Remove the checkpoint at `path`, if there is one, and what a process that was killed left of it half-written."""
+    for file in (path, *path.parent.glob(f"{_part_prefix(path)}*")):
+        file.unlink(missing_ok=True)
+
+
+def _part_prefix(path: Path) -> str:
+    return f".{path.name}-"

@@ -18,7 +18,8 @@ def seconds_per_epoch(config: TrialConfig, data: SearchData, *, seconds: float =
     torch.set_num_threads(threads_for(config))
     training = Training(config, data, seed=0, device=torch.device("cpu"))
     training.launch(lambda: training.step == 1)
-    if training.ready():  # that step was the epoch
+    if training.step == training.steps_per_epoch:  # that step was the epoch, but for its validation
+        training.launch()
         training.read()
     warm, started = training.step, time.perf_counter()
     training.launch(lambda: training.step > warm and time.perf_counter() - started > seconds)

@@ -106,7 +106,8 @@ class Training:
             yield self.read()
 
     def launch(self, stop: Callable[[], bool] = never) -> None:
-        """Start the next epoch, or the rest of one that was stopped; `stop` is asked before every step.
+        """Start the next epoch, or the rest of one that was stopped; `stop` is asked before each step and each
+        validation batch.
 
         After a stop `ready()` stays False, and `state_dict()` says where to go on.
         """
@@ -125,7 +126,9 @@ class Training:
             if self.device.type == "cpu" and not loss.isfinite():  # free to ask here, a wait on a GPU
                 break
         else:
-            self._validate()
+            if not self._validate(stop):
+                self._count_seconds()
+                return
         self._whole = True
         if self.device.type == "cuda":
             self._done = torch.cuda.Event()
@@ -204,17 +207,22 @@ class Training:
         return losses_B.mean(), (logits.argmax(dim=1) == labels_B).sum()
 
     @torch.no_grad()
-    def _validate(self) -> None:
+    def _validate(self, stop: Callable[[], bool]) -> bool:
+        """Add up the validation images; return False, with nothing added, if `stop()` was true in between."""
         model = self.average.model if self.average else self.model
         model.eval()
         data = self.data
         for images_BHW, labels_B in zip(
             data.val_images.split(VAL_BATCH_SIZE), data.val_labels.split(VAL_BATCH_SIZE), strict=True
         ):
+            if stop():
+                self._sums.forget_val()
+                return False
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 logits = model(self._normalised(images_BHW.float().div_(255)))
             loss = F.cross_entropy(logits.float(), labels_B, reduction="sum")
             self._sums.add_val(loss, (logits.argmax(dim=1) == labels_B).sum())
+        return True
 
     def _normalised(self, images_BHW: Tensor) -> Tensor:
         return (images_BHW - self.data.mean) / self.data.std
@@ -277,6 +285,9 @@ class _Sums:
 
     def add_train(self, loss: Tensor, correct: Tensor) -> None:
         self.values[0:2] += torch.stack((loss.detach().double(), correct.double()))
+
+    def forget_val(self) -> None:
+        self.values[2:4] = 0
 
     def add_val(self, loss: Tensor, correct: Tensor) -> None:
         self.values[2:4] += torch.stack((loss.double(), correct.double()))

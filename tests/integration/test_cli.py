@@ -10,25 +10,29 @@ from pathlib import Path
 import click
 import pytest
 import torchvision
-from click.testing import CliRunner, Result
+from click.testing import Result
 from conftest import COMMAND
 
 from kmnist_search.builtin import builtin_studies
 from kmnist_search.cli import main
-from kmnist_search.queue import Owner
+from kmnist_search.owner import Owner
 from kmnist_search.storage import open_storage
-from kmnist_search.study import find_study
+from kmnist_search.study import SearchStudy, find_study
 
 Invoke = Callable[..., Result]
-COMMANDS = list(main.commands)
 
 
-@pytest.fixture
-def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_study: Path) -> Invoke:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("KMNIST_SEARCH_STORAGE", raising=False)
-    monkeypatch.delenv("KMNIST_SEARCH_DATA", raising=False)
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+def _commands(group: click.Group, *path: str) -> dict[str, click.Command]:
+    """Return all commands and those below them, by what is typed."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[" ".join([*path, name])] = command
+        if isinstance(command, click.Group):
+            found |= _commands(command, *path, name)
+    return found
+
+
+COMMANDS = _commands(main)
 
 
 def _refused(result: Result, message: str) -> None:
@@ -79,16 +83,33 @@ def test_status_best_and_studies_say_which_study_they_show(invoke: Invoke) -> No
     assert [line.split()[:4] for line in listed[1:]] == [["second", "2", "of", "2"], ["first", "1", "of", "1"]]
 
 
-def test_status_says_that_the_process_of_a_trial_has_died(invoke: Invoke, dead_owner: Owner) -> None:
+def _leave_trial_1_to(owner: Owner) -> SearchStudy:
+    study = find_study(open_storage("sqlite:///kmnist-search.db", create=False), "tiny")
+    study.fill(2)
+    with study.storage.writing() as connection:
+        study.queue.claim(connection, owner, token="t", lease_seconds=100, budget=2)
+    return study
+
+
+def test_status_puts_the_trial_of_a_dead_process_back_and_says_so(invoke: Invoke, dead_owner: Owner) -> None:
     invoke("run", "tiny.toml", "--trials", 1)
-    queue = find_study(open_storage("sqlite:///kmnist-search.db", create=False), "tiny").queue
-    queue.fill(2)
-    queue.claim(dead_owner, budget=2)
+    _leave_trial_1_to(dead_owner)
     shown = " ".join(invoke("status").stdout.split())
-    assert f"trial 1 epoch 0/4 on {dead_owner.host}, process {dead_owner.pid}, which has died" in shown
+    assert "0 running 1 waiting" in shown
+    assert "Put back among the waiting, because its worker is gone: trial 1" in shown
+    assert "Put back" not in invoke("status").stdout
+    assert "Done: 2 of 2 trials are finished." in invoke("run", "tiny.toml", "--trials", 2).stdout
+
+
+def test_a_run_takes_up_the_trial_of_a_dead_process_and_says_so(invoke: Invoke, dead_owner: Owner) -> None:
+    invoke("run", "tiny.toml", "--trials", 1)
+    study = _leave_trial_1_to(dead_owner)
     again = invoke("run", "tiny.toml", "--trials", 2)
-    assert "taken up again from a process that died: trial 1\n" in again.stdout
+    assert "taken up again from a worker that is gone: trial 1\n" in again.stdout
     assert "Done: 2 of 2 trials are finished." in again.stdout
+    lost, last = study.optuna.trials[1].user_attrs["attempts"]
+    assert (lost["pid"], lost["how"]) == (dead_owner.pid, "its process died")
+    assert last["how"] in ("complete", "pruned")
 
 
 def test_best_without_a_complete_trial_says_so(invoke: Invoke, tiny_study: Path) -> None:
@@ -198,7 +219,7 @@ def test_a_study_for_a_gpu_says_what_it_would_take_on_this_cpu(invoke: Invoke, t
 def test_five_failures_exit_with_one_and_the_reason(invoke: Invoke) -> None:
     result = invoke("run", "tiny.toml", "--set", "space.dim={choices = [1_000_000_000_000]}")
     assert result.exit_code == 1
-    assert "Error: 5 trials in a row failed, the last (number 4) with\n  RuntimeError: " in result.stderr
+    assert "Error: 5 trials in a row failed, the last (number 4) with\n  out of memory: RuntimeError: " in result.stderr
 
 
 def test_a_database_that_fails_is_an_error_without_a_traceback(invoke: Invoke) -> None:
@@ -219,22 +240,24 @@ def test_the_built_in_studies_are_found_by_name() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example_that_parses(name: str) -> None:
-    command = main.commands[name]
+    command = COMMANDS[name]
     assert command.help
     assert command.epilog is not None
-    example = command.epilog.removeprefix("Example: kmnist-search ").split()
-    assert example[0] == name
-    with command.make_context(name, example[1:]):
-        pass
+    example = command.epilog.removeprefix(f"Example: kmnist-search {name}")
+    assert example != command.epilog
+    with command.make_context(name, example.split()) as context:
+        assert not context.args
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_help(name: str) -> None:
-    for parameter in main.commands[name].params:
+    for parameter in COMMANDS[name].params:
         assert isinstance(parameter, click.Argument) or (isinstance(parameter, click.Option) and parameter.help)
 
 
-@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=lambda names: " ".join(names) or "main")
+@pytest.mark.parametrize(
+    "arguments", [[], *(name.split() for name in COMMANDS)], ids=lambda names: " ".join(names) or "main"
+)
 def test_help_answers_at_once(arguments: list[str]) -> None:
     def seconds() -> float:
         started = time.perf_counter()

@@ -1,25 +1,32 @@
 """Studies in a real database: remembered, found, refused, and how they propose and prune."""
 
+import multiprocessing
+import multiprocessing.synchronize
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
-from kmnist_search.errors import StudyChangedError, StudyNotFoundError
-from kmnist_search.progress import progress_of
-from kmnist_search.queue import Owner
+from kmnist_search.courier import Courier
+from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
+from kmnist_search.progress import status_of
+from kmnist_search.queue import Claim
 from kmnist_search.storage import Storage, open_storage
 from kmnist_search.study import SearchStudy, find_study, open_study, study_names
 from kmnist_search.study_file import StudyFile
 from kmnist_search.study_parser import load
 
-OWNER = Owner(host="nowhere", pid=1, born=0.0)
-
 
 @pytest.fixture
-def storage(storage_url: str) -> Storage:
-    return open_storage(storage_url, create=True)
+def storage(any_storage_url: str) -> Iterator[Storage]:
+    storage = open_storage(any_storage_url, create=True)
+    yield storage
+    storage.let_go()
 
 
 @pytest.fixture
@@ -27,19 +34,49 @@ def file(tiny_study: Path) -> StudyFile:
     return load(tiny_study)
 
 
+class Clerk:
+    """Takes and ends trials of a study without training them."""
+
+    def __init__(self, study: SearchStudy, file: StudyFile, courier: Courier) -> None:
+        self.study, self.file, self.courier = study, file, courier
+
+    def take(self) -> tuple[Claim, Trial]:
+        claim = self.courier.claim(budget=1000).result(30)
+        assert claim is not None
+        trial = self.study.trial(self.courier.mirror, claim, self.file)
+        self.file.suggest(trial)
+        return claim, trial
+
+    def end(self, claim: Claim, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
+        trial.study.tell(trial, value, state=state)
+        assert self.courier.finish(claim, epochs=trial.study.trials[-1].last_step or 0).result(30)
+
+
+@contextmanager
+def clerk_of(study: SearchStudy, file: StudyFile) -> Iterator[Clerk]:
+    with Courier(
+        study.storage,
+        study.queue,
+        study.mirror(),
+        lease_seconds=100,
+        max_retries=3,
+        database_timeout=30,
+        counts=study.counts(),
+    ) as courier:
+        yield Clerk(study, file, courier)
+
+
 def _finish(study: SearchStudy, file: StudyFile, *values: float) -> None:
-    study.queue.fill(study.queue.counts().total + len(values))
-    for value in values:
-        trial = study.claim(OWNER, file, budget=1000)
-        assert trial is not None
-        file.suggest(trial)
-        study.complete(trial, value, {"seconds": 1.0})
+    study.fill(study.counts().total + len(values))
+    with clerk_of(study, file) as clerk:
+        for value in values:
+            clerk.end(*clerk.take(), value)
 
 
 def test_a_study_goes_on_where_it_was(storage: Storage, file: StudyFile) -> None:
     _finish(open_study(storage, file), file, 0.5)
     again = open_study(storage, file)
-    assert again.queue.counts().complete == 1
+    assert again.counts().complete == 1
 
 
 def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_out(
@@ -100,7 +137,7 @@ def test_every_trial_draws_its_own_proposals_and_a_restart_does_not_repeat_them(
 ) -> None:
     for _ in range(4):  # as four processes, one after another, would
         _finish(open_study(storage, file), file, 0.5)
-    rates = [trial.params["learning_rate"] for trial in open_study(storage, file).ranked()]
+    rates = [trial.params["learning_rate"] for trial in open_study(storage, file).trials()]
     assert len(set(rates)) == 4
 
 
@@ -122,74 +159,101 @@ def test_trainings_of_different_trials_have_different_seeds(storage: Storage, fi
     assert seeds == [open_study(storage, file).training_seed(number) for number in range(100)]
 
 
-def test_the_best_is_the_highest_accuracy_or_the_lowest_loss(tmp_path: Path, tiny_study: Path) -> None:
+def test_the_best_is_the_highest_accuracy_or_the_lowest_loss(storage: Storage, tiny_study: Path) -> None:
     for metric, best, target in (("val_accuracy", 0.9, 0.8), ("val_loss", 0.1, 0.2)):
-        file = load(tiny_study, overrides=[f"study.metric={metric}"])
-        study = open_study(open_storage(f"sqlite:///{tmp_path}/{metric}.db", create=True), file)
-        assert not study.reached(target)
-        _finish(study, file, 0.5)
-        assert not study.reached(target)
-        _finish(study, file, best)
-        assert study.ranked()[0].value == best
-        assert study.reached(target)
+        file = load(tiny_study, overrides=[f"study.metric={metric}", f"study.name={metric}"])
+        study = open_study(storage, file)
+        with pytest.raises(NoCompleteTrialError, match="has no complete trial yet: 0 of 0"):
+            study.best()
+        _finish(study, file, 0.5, best, 0.6)
+        assert study.best().value == best
+        assert study.is_as_good(best, target)
+        assert not study.is_as_good(0.5, target)
 
 
 @pytest.mark.parametrize("pruner", ["hyperband", "successive_halving", "median"])
 def test_each_pruner_ends_the_worst_of_many_trials(storage: Storage, tiny_study: Path, pruner: str) -> None:
-    overrides = [f"study.pruner={pruner}", "train.epochs=9"]
-    file = load(tiny_study, overrides=overrides)
+    file = load(tiny_study, overrides=[f"study.pruner={pruner}", "train.epochs=9"])
     study = open_study(storage, file)
-    study.queue.fill(20)
+    study.fill(20)
     ended = []
-    for number in range(20):
-        trial = study.claim(OWNER, file, budget=20)
-        assert trial is not None
-        file.suggest(trial)
-        for epoch in range(1, 10):
-            trial.report((20 - number) * 0.01 * epoch, epoch)
-            if trial.should_prune():
-                study.prune(trial, "worst", {})
-                ended.append(number)
-                break
-        else:
-            study.complete(trial, 0.0, {})
+    with clerk_of(study, file) as clerk:
+        for number in range(20):
+            claim, trial = clerk.take()
+            for epoch in range(1, 10):
+                trial.report((20 - number) * 0.01 * epoch, epoch)
+                if trial.should_prune():
+                    clerk.end(claim, trial, state=TrialState.PRUNED)
+                    ended.append(number)
+                    break
+            else:
+                clerk.end(claim, trial, 0.0)
     assert ended
-    assert study.queue.counts().pruned == len(ended)
-    assert study.optuna.trials[ended[0]].user_attrs["reason"] == "worst"
+    assert study.counts().pruned == len(ended)
+    assert study.optuna.trials[ended[0]].value == study.optuna.trials[ended[0]].intermediate_values[1]
 
 
 def test_no_pruner_prunes_nothing(storage: Storage, tiny_study: Path) -> None:
     file = load(tiny_study, overrides=["study.pruner=none"])
     study = open_study(storage, file)
     _finish(study, file, *[0.9] * 5)
-    study.queue.fill(6)
-    trial = study.claim(OWNER, file, budget=6)
-    assert trial is not None
-    trial.report(0.0, 3)
-    assert not trial.should_prune()
+    study.fill(6)
+    with clerk_of(study, file) as clerk:
+        _, trial = clerk.take()
+        trial.report(0.0, 3)
+        assert not trial.should_prune()
 
 
-def test_progress_tells_states_best_running_and_failures(storage: Storage, file: StudyFile) -> None:
+def test_status_tells_states_best_running_and_failures(storage: Storage, file: StudyFile) -> None:
     study = open_study(storage, file)
     _finish(study, file, 0.5, 0.7)
-    study.queue.fill(5)
-    broken, running = study.claim(OWNER, file, budget=5), study.claim(OWNER, file, budget=5)
-    assert broken is not None
-    assert running is not None
-    study.fail(broken, "it broke", "Traceback ...", {})
-    running.report(0.4, 2)
-    progress = progress_of(study)
-    assert (progress.counts.complete, progress.counts.fail, progress.counts.running, progress.counts.waiting) == (
-        2,
-        1,
-        1,
-        1,
-    )
-    assert progress.best is not None
-    assert progress.best.value == 0.7
-    assert [(each.number, each.epoch, each.value, each.owner) for each in progress.running] == [(3, 2, 0.4, OWNER)]
-    assert [(each.number, each.reason, each.traceback) for each in progress.failures] == [
+    study.fill(5)
+    with clerk_of(study, file) as clerk:
+        broken, running = clerk.take(), clerk.take()
+        broken[1].set_user_attr("reason", "it broke")
+        broken[1].set_user_attr("traceback", "Traceback ...")
+        clerk.end(*broken, state=TrialState.FAIL)
+        running[1].report(0.4, 2)
+        _wait_until(lambda: status_of(study).running[0].epoch == 2)
+        status = status_of(study)
+    counts = status.progress.counts
+    assert (counts.complete, counts.fail, counts.running, counts.waiting) == (2, 1, 1, 1)
+    assert status.progress.best is not None
+    assert status.progress.best.value == 0.7
+    (at_work,) = status.running
+    assert (at_work.number, at_work.epoch, at_work.value) == (3, 2, 0.4)
+    assert at_work.attempts[-1]["pid"] == os.getpid()
+    assert [(each.number, each.reason, each.traceback) for each in status.failures] == [
         (2, "it broke", "Traceback ...")
     ]
-    assert study.optuna.trials[2].state == TrialState.FAIL
-    assert progress.time_left(5) is not None
+    assert status.progress.time_left(5) is not None
+
+
+def _wait_until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _open_at_once(url: str, path: Path, barrier: "multiprocessing.synchronize.Barrier", name: str) -> None:
+    barrier.wait(60)
+    study = open_study(open_storage(url, create=True), load(path))
+    (path.parent / f"{name}.txt").write_text(str(study.checkpoint_dir))
+    os._exit(0)
+
+
+@pytest.mark.slow
+def test_processes_that_begin_a_study_at_once_agree_on_it(any_storage_url: str, tiny_study: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(8)
+    processes = [
+        context.Process(target=_open_at_once, args=(any_storage_url, tiny_study, barrier, f"agreed-{number}"))
+        for number in range(8)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert len({path.read_text() for path in tiny_study.parent.glob("agreed-*.txt")}) == 1

@@ -1,18 +1,21 @@
 """A worker on real trainings and a real database, in this process."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from optuna.trial import FixedTrial
 
 from kmnist_search import worker as worker_module
 from kmnist_search.cost import flops_per_image, num_parameters
+from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrialsKeepFailingError
 from kmnist_search.events import EpochDone, Event, TrialEnded, TrialStarted
-from kmnist_search.progress import progress_of
+from kmnist_search.progress import status_of
 from kmnist_search.search import Search, prepare
 from kmnist_search.signals import StopSignals
 from kmnist_search.worker import Worker
@@ -50,7 +53,7 @@ def test_a_run_ends_with_exactly_its_budget_and_tells_each_step(prepared: Prepar
     assert {event.outcome for event in ended} <= {"complete", "pruned"}
     assert ended[0].outcome == "complete"
     assert len([event for event in events if isinstance(event, EpochDone)]) == sum(event.epochs for event in ended)
-    counts = search.study.queue.counts()
+    counts = search.study.counts()
     assert (counts.finished, counts.running, counts.waiting) == (6, 0, 0)
 
 
@@ -81,7 +84,7 @@ def test_a_diverged_trial_is_pruned_at_once_with_the_reason(prepared: Prepare) -
     overrides = ("space.learning_rate={low = 1e30, high = 2e30}", "fixed.optimizer=sgd", "fixed.clip_norm=0")
     search = prepared(*overrides, "fixed.warmup_share=0", trials=2)
     _, events = _work(search)
-    assert search.study.queue.counts().pruned == 2
+    assert search.study.counts().pruned == 2
     trial = search.study.optuna.trials[0]
     assert trial.user_attrs["reason"].startswith("diverged: the loss is not finite in epoch 1, by step ")
     assert trial.intermediate_values == {}
@@ -91,20 +94,46 @@ def test_a_diverged_trial_is_pruned_at_once_with_the_reason(prepared: Prepare) -
 def test_a_trial_that_breaks_is_failed_with_reason_and_traceback_and_the_study_goes_on(prepared: Prepare) -> None:
     search = prepared("space.dim={choices = [8, 1_000_000_000_000]}", "study.sampler=random", trials=12)
     _work(search)
-    counts = search.study.queue.counts()
+    counts = search.study.counts()
     assert counts.finished == 12
     assert 0 < counts.fail < 12
-    failure = progress_of(search.study).failures[0]
-    assert failure.reason.startswith("RuntimeError: ")
+    failure = status_of(search.study).failures[0]
+    assert failure.reason.startswith("out of memory: RuntimeError: ")
     assert "Traceback (most recent call last)" in failure.traceback
     assert search.study.optuna.trials[failure.number].params["dim"] == 1_000_000_000_000
+
+
+def test_a_trial_that_runs_out_of_memory_amid_its_training_frees_what_it_held_and_the_next_one_runs(
+    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step = Training._train_step
+
+    def take_step_or_too_much(training: Training, step: int) -> torch.Tensor:
+        if training.config.model.dim == 8 and training.step == 5:
+            torch.empty(10**15)  # what a GPU that is too small says, said by the CPU's allocator
+        return take_step(training, step)
+
+    monkeypatch.setattr(Training, "_train_step", take_step_or_too_much)
+    search = prepared("study.sampler=random", "study.pruner=none", trials=6)
+    _, events = search.work(StopSignals(), seconds=None)
+    left_over = [  # the trial at work has one
+        sum(type(held) is Training for held in gc.get_objects()) for event in events if isinstance(event, TrialStarted)
+    ]
+    counts = search.study.counts()
+    assert counts.fail
+    assert counts.complete
+    assert counts.finished == 6
+    assert left_over == [1] * 6
+    failure = status_of(search.study).failures[0]
+    assert failure.reason.startswith("out of memory: RuntimeError: ")
+    assert "take_step_or_too_much" in failure.traceback
 
 
 def test_five_failures_in_a_row_end_the_run_and_leave_the_rest_waiting(prepared: Prepare) -> None:
     search = prepared("space.dim={choices = [1_000_000_000_000]}", trials=9)
     with pytest.raises(TrialsKeepFailingError, match=r"5 trials in a row failed, the last \(number 4\) with"):
         _work(search)
-    counts = search.study.queue.counts()
+    counts = search.study.counts()
     assert (counts.fail, counts.running, counts.waiting) == (5, 0, 4)
 
 
@@ -113,7 +142,7 @@ def test_the_target_ends_the_run_and_a_second_run_starts_nothing(prepared: Prepa
     for _ in range(2):
         worker, _events = _work(search)
         assert worker.stopped_by == "target"
-        assert search.study.queue.counts().finished == 1
+        assert search.study.counts().finished == 1
 
 
 def test_a_run_out_of_time_with_all_trials_finished_is_done(prepared: Prepare) -> None:
@@ -137,7 +166,7 @@ def test_the_timeout_hands_the_trial_back_and_the_next_run_ends_it_without_gap_o
     assert isinstance(ended, TrialEnded)
     assert ended.outcome == "handed back"
     assert ended.reason.startswith("with a checkpoint at step ")
-    assert search.study.queue.counts().waiting == 1
+    assert search.study.counts().waiting == 1
     before = search.study.optuna.trials[0].intermediate_values
     worker, events = _work(search, seconds=0.5)
     started = events[0]
@@ -153,7 +182,7 @@ def test_an_interrupted_trial_ends_with_the_same_curve_as_an_uninterrupted_one(p
     _work(whole)
     parts = prepared("study.name=parts", "study.pruner=none", "train.epochs=30", trials=1)
     interruptions = 0
-    while not parts.study.queue.counts().finished:
+    while not parts.study.counts().finished:
         _work(parts, seconds=0.1)
         interruptions += 1
     assert interruptions > 1
@@ -166,8 +195,8 @@ def test_an_interrupted_trial_ends_with_the_same_curve_as_an_uninterrupted_one(p
 def test_the_checkpoint_is_removed_when_its_trial_ends(prepared: Prepare) -> None:
     search = prepared("train.epochs=40", "study.pruner=none", trials=1)
     _work(search, seconds=0.05)
-    folder = search.study.storage.checkpoint_dir
-    assert [path.name for path in folder.iterdir()] == ["tiny-0.pt"]
+    folder = search.study.checkpoint_dir
+    assert [path.name for path in folder.iterdir()] == ["0-1.pt"]
     _work(search)
     assert list(folder.iterdir()) == []
 
@@ -175,7 +204,7 @@ def test_the_checkpoint_is_removed_when_its_trial_ends(prepared: Prepare) -> Non
 def test_a_lost_checkpoint_begins_the_trial_anew(prepared: Prepare) -> None:
     search = prepared("train.epochs=40", "study.pruner=none", trials=1)
     _work(search, seconds=0.05)
-    (search.study.storage.checkpoint_dir / "tiny-0.pt").unlink()
+    (search.study.checkpoint_dir / "0-1.pt").unlink()
     _, events = _work(search)
     assert isinstance(events[0], TrialStarted)
     assert events[0].epochs_done == 0
@@ -189,7 +218,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_only_itself(prepared: Prepare
     ended = events[-1]
     assert isinstance(ended, TrialEnded)
     assert ended.reason.startswith("without a checkpoint: ")
-    assert search.study.queue.counts().waiting == 1
+    assert search.study.counts().waiting == 1
 
 
 def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,14 +228,24 @@ def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch:
     for event in events:
         if isinstance(event, EpochDone) and event.epoch.number == 3:
             break
-    assert (search.study.storage.checkpoint_dir / "tiny-0.pt").exists()
+    assert (search.study.checkpoint_dir / "0-1.pt").exists()
 
 
-def test_the_first_signal_asks_for_a_stop_and_the_second_ends_the_process() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_asks_for_a_stop(number: signal.Signals) -> None:
     with StopSignals() as signals:
         assert signals.received is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.received == signal.SIGTERM
+        os.kill(os.getpid(), number)
+        assert signals.received == number
+
+
+def test_schedulers_may_signal_twice_but_a_second_ctrl_c_ends_the_process() -> None:
+    with StopSignals() as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -225,7 +264,7 @@ def test_a_signal_ends_the_run_at_the_next_step(prepared: Prepare) -> None:
     ended = drawn[-1]
     assert isinstance(ended, TrialEnded)
     assert (ended.outcome, ended.epochs) == ("handed back", 2)
-    assert search.study.queue.counts().running == 0
+    assert search.study.counts().running == 0
 
 
 def test_a_batch_larger_than_the_training_part_is_refused_before_anything_starts(

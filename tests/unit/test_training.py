@@ -19,6 +19,7 @@ from kmnist_search.config import DataConfig, ModelConfig, OptimizerConfig, Train
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
+from kmnist_search.engine import training as training_module
 from kmnist_search.engine.optimizer import MovingAverage, make_optimizer
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.engine.training import Training
@@ -152,7 +153,7 @@ def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
     stopped = training_of(config, data)
     before = list(stopped.epochs(at_step(stopped, stop_at)))
     assert stopped.step == stop_at
-    assert len(before) == stop_at // 5
+    assert len(before) == max(stop_at - 1, 0) // 5  # a stop after an epoch's last step comes before its validation
     checkpoint.save(stopped, tmp_path / "checkpoint")
 
     resumed = training_of(config, data)
@@ -189,6 +190,24 @@ def test_a_stopped_training_goes_on_by_itself_bit_for_bit(data: SearchData) -> N
     assert not stopped.ready()
     assert before + list(stopped.epochs()) == epochs
     assert differing(snapshot(whole), snapshot(stopped)) == []
+
+
+def test_a_training_stopped_amid_a_validation_goes_on_bit_for_bit(
+    data: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_module, "VAL_BATCH_SIZE", 10)
+    config = tiny(**RESUMED["adamw with everything drawn"])
+    whole, stopped = training_of(config, data), training_of(config, data)
+    epochs = list(whole.epochs())
+    asked = iter([False] * 7 + [True])  # before five steps, and before the third of several validation batches
+    assert list(stopped.epochs(lambda: next(asked))) == []
+    assert stopped.step == 5
+    checkpoint.save(stopped, tmp_path / "checkpoint")
+    resumed = training_of(config, data)
+    assert checkpoint.resume(resumed, tmp_path / "checkpoint") is None
+    for training in (stopped, resumed):
+        assert list(training.epochs()) == epochs
+        assert differing(snapshot(whole), snapshot(training)) == []
 
 
 def test_a_finished_training_resumes_as_finished(data: SearchData, tmp_path: Path) -> None:
@@ -457,7 +476,8 @@ def test_the_rate_of_every_step_is_that_of_the_schedule(data: SearchData) -> Non
         training.launch(at_step(training, step + 1))
         expected = lr_at(step, config.schedule, peak=0.01, total_steps=10, steps_per_epoch=5, val_losses=[])
         assert [group["lr"] for group in training.optimizer.param_groups] == [expected] * 2
-        if training.ready():
+        if step % 5 == 4:  # the validation is left
+            training.launch()
             training.read()
     assert training.finished
 
@@ -477,6 +497,7 @@ def test_the_moving_average_follows_the_weights_and_is_what_is_validated(data: S
     assert training.average is not None
     for name, value in training.average.model.state_dict().items():
         torch.testing.assert_close(value.double(), expected[name], rtol=1e-4, atol=1e-6)
+    training.launch()
     epoch = training.read()
     with torch.no_grad():
         of_average, of_model = (

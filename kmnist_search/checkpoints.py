@@ -1,0 +1,42 @@
+"""The checkpoints of a trial, one file for each attempt at it. Knows nothing of what is in them.
+
+A worker that was taken for dead and was not may still write its own attempt's file, but never that of its successor.
+"""
+
+from pathlib import Path
+
+from kmnist_search.engine import checkpoint
+from kmnist_search.engine.training import Training
+
+
+class Checkpoints:
+    """The checkpoints of trial `number`, as attempt `attempt` (from 1) sees them."""
+
+    def __init__(self, folder: Path, number: int, attempt: int) -> None:
+        self.folder, self.number, self.attempt = folder, number, attempt
+
+    def save(self, training: Training) -> None:
+        """Save a checkpoint of this attempt.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        checkpoint.save(training, self._path(self.attempt))
+
+    def resume(self, training: Training) -> None:
+        """Bring a new training to where the latest attempt that left a usable checkpoint had come, if there is one."""
+        for attempt in range(self.attempt, 0, -1):
+            if checkpoint.resume(training, self._path(attempt)) is None:
+                return
+
+    def discard(self) -> None:
+        """Remove the checkpoints of this attempt and of those before, and what a kill left of them half-written."""
+        for attempt in range(1, self.attempt + 1):
+            checkpoint.discard(self._path(attempt))
+
+    def discard_own(self) -> None:
+        """Remove the checkpoint of this attempt."""
+        checkpoint.discard(self._path(self.attempt))
+
+    def _path(self, attempt: int) -> Path:
+        return self.folder / f"{self.number}-{attempt}.pt"

@@ -1,0 +1,77 @@
+"""What the commands share: options, JSON, and errors as exit codes. Knows no command.
+
+Imports that take time wait inside the functions, so that `--help` answers at once.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from kmnist_search.errors import KmnistSearchError
+
+WORK_FAILED = 1
+INTERRUPTED = 130
+DEFAULT_STORAGE = "sqlite:///kmnist-search.db"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """Turns this package's errors into messages and exit codes: 2 the user's input, 1 the work, 130 interrupted."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KmnistSearchError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. The next run takes up what was left.", err=True)
+            ctx.exit(INTERRUPTED)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            from kmnist_search.storage import DATABASE_ERRORS, reason_of
+
+            if not isinstance(error, DATABASE_ERRORS):
+                raise
+            click.echo(f"Error: the database failed: {reason_of(error)}.", err=True)
+            click.echo("What it holds is kept; the next run takes up the trial that was at work.", err=True)
+            ctx.exit(WORK_FAILED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order they are used, not of the alphabet
+
+
+def storage_option(command: Command) -> Command:
+    return click.option(
+        "--storage",
+        "storage_url",
+        metavar="URL",
+        default=DEFAULT_STORAGE,
+        envvar="KMNIST_SEARCH_STORAGE",
+        show_default=True,
+        show_envvar=True,
+        callback=_or_as_given_before,
+        help="Database of the studies.",
+    )(command)
+
+
+def _or_as_given_before(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Return what was typed with a subcommand, or else before it, or else the environment's or the default."""
+    group, name = ctx.parent, str(param.name)
+    typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    if typed or group is None or group.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        return value
+    return group.params[name]
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))

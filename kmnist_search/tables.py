@@ -1,0 +1,88 @@
+"""The tables of a database of studies as SQL sees them: optuna's, and one of ours. Knows no transaction.
+
+optuna's own calls cost a transaction each, and between two of them another process can take the same trial. So what
+must happen together is written in SQL on optuna's tables (its models are private: `optuna>=5.0,<6` is what they were
+read from).
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from optuna.storages._rdb import models
+from sqlalchemy import Column, Float, ForeignKey, String, Table, Text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+studies: Table = models.StudyModel.__table__
+study_directions: Table = models.StudyDirectionModel.__table__
+study_user_attributes: Table = models.StudyUserAttributeModel.__table__
+study_system_attributes: Table = models.StudySystemAttributeModel.__table__
+trials: Table = models.TrialModel.__table__
+params: Table = models.TrialParamModel.__table__
+values: Table = models.TrialValueModel.__table__
+reports: Table = models.TrialIntermediateValueModel.__table__
+user_attributes: Table = models.TrialUserAttributeModel.__table__
+system_attributes: Table = models.TrialSystemAttributeModel.__table__
+
+#: Who runs a trial, and until when: a lease holds for `seconds` after `renewed_at` (seconds since 1970 by the
+#: database's clock). It stands in optuna's metadata so that it is made together with optuna's tables.
+leases = Table(
+    "kmnist_search_leases",
+    models.BaseModel.metadata,
+    Column("trial_id", ForeignKey(trials.c.trial_id, ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("token", String(32), nullable=False, unique=True),
+    Column("owner", Text, nullable=False),
+    Column("renewed_at", Float(53), nullable=False),
+    Column("seconds", Float(53), nullable=False),
+)
+
+
+class database_now(FunctionElement[float]):  # noqa: N801 - SQL functions are written small
+    """Seconds since 1970 by the database's clock, which all workers share, at the time of the statement."""
+
+    type = Float(53)
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "(julianday('now') - 2440587.5) * 86400.0"
+
+
+@compiles(database_now, "postgresql")
+def _postgres_now(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "extract(epoch from clock_timestamp())::float8"
+
+
+class database_started(FunctionElement[float]):  # noqa: N801
+    """When the database server started: before that nobody could renew a lease."""
+
+    type = Float(53)
+    inherit_cache = True
+
+
+@compiles(database_started, "sqlite")
+def _sqlite_started(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "0.0"
+
+
+@compiles(database_started, "postgresql")
+def _postgres_started(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "extract(epoch from pg_postmaster_start_time())::float8"
+
+
+def put(connection: Connection, table: Table, rows: list[dict[str, Any]], *, unique: tuple[str, ...]) -> None:
+    """Write rows; one that agrees with a row that is there in `unique` replaces it."""
+    if rows:
+        connection.execute(upsert(connection.dialect.name, table, tuple(rows[0]), unique), rows)
+
+
+@lru_cache
+def upsert(dialect: str, table: Table, columns: tuple[str, ...], unique: tuple[str, ...]) -> Any:
+    """Return the statement that writes a row with these columns, or replaces the one that agrees in `unique`."""
+    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(table)
+    changed = {name: statement.excluded[name] for name in columns if name not in unique}
+    return statement.on_conflict_do_update(index_elements=unique, set_=changed)

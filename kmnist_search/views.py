@@ -1,0 +1,104 @@
+"""Studies and trials as text and tables for a terminal. Knows nothing of training."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kmnist_search.progress import Progress, Status
+from kmnist_search.study import SearchStudy
+from kmnist_search.summary import shown_params
+
+
+def counts_text(progress: Progress) -> Text:
+    """Return how many trials are in which state."""
+    counts = progress.counts
+    text = Text(f"{counts.complete} complete  {counts.pruned} pruned  ")
+    text.append(f"{counts.fail} failed", style="red" if counts.fail else "")
+    return text.append(f"  {counts.running} running  {counts.waiting} waiting")
+
+
+def best_text(progress: Progress) -> Text:
+    """Return the best complete trial on one line."""
+    if progress.best is None:
+        return Text("no trial is complete yet")
+    text = Text(f"{progress.metric} {progress.best.value:.4f}", style="bold")
+    return text.append(f"  trial {progress.best.number}  {shown_params(progress.best.params)}", style="not bold")
+
+
+def pace_text(progress: Progress, budget: int) -> str:
+    """Return how fast a study goes on and how long `budget` trials still take; empty if that is not known."""
+    pace, left = progress.trials_per_hour, progress.time_left(budget)
+    if pace is None or left is None:
+        return ""
+    return f"{pace:.0f} trials/hour, about {duration_text(left)} left" if left else f"{pace:.0f} trials/hour"
+
+
+def duration_text(time: timedelta) -> str:
+    """Return a time in its two largest units."""
+    seconds = round(time.total_seconds())
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s" if minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
+
+
+def status_view(status: Status) -> RenderableType:
+    """Return how a study stands, as a table."""
+    progress = status.progress
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row(Text("study", style="dim"), Text(progress.name, style="bold"))
+    rows.add_row(Text("finished", style="dim"), Text(f"{progress.counts.finished} of {progress.counts.total}"))
+    rows.add_row(Text("trials", style="dim"), counts_text(progress))
+    rows.add_row(Text("best", style="dim"), best_text(progress))
+    if not status.running:
+        rows.add_row(Text("now", style="dim"), Text("nothing runs"))
+    elif pace := pace_text(progress, progress.counts.total):
+        rows.add_row(Text("pace", style="dim"), Text(pace))
+    for running in status.running:
+        value = "" if running.value is None else f"  {progress.metric} {running.value:.4f}"
+        attempt = running.attempts[-1] if running.attempts else {}
+        owner = f"  on {attempt['host']}, process {attempt['pid']}" if attempt else ""
+        again = f", attempt {len(running.attempts)}" if len(running.attempts) > 1 else ""
+        rows.add_row(
+            Text("running", style="dim"),
+            Text(f"trial {running.number}  epoch {running.epoch}/{progress.epochs}{value}{owner}{again}"),
+        )
+    for failure in status.failures:
+        rows.add_row(Text("failed", style="red"), Text(f"trial {failure.number}  {failure.reason}"))
+    return rows
+
+
+def best_view(study: SearchStudy) -> RenderableType:
+    """Return the best complete trial, whole."""
+    trial = study.best()
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row(Text("study", style="dim"), Text(study.name, style="bold"))
+    rows.add_row(Text("trial", style="dim"), Text(str(trial.number)))
+    rows.add_row(Text(study.metric, style="dim"), Text(f"{trial.value:.4f}", style="bold"))
+    for name, value in trial.params.items():
+        rows.add_row(Text(name, style="dim"), Text(f"{value:.6g}" if isinstance(value, float) else str(value)))
+    for name, value, unit in (
+        ("weights", trial.user_attrs["num_parameters"], ""),
+        ("FLOPs an image", trial.user_attrs["flops_per_image"], ""),
+        ("training time", round(trial.user_attrs["seconds"], 1), " s"),
+        ("configuration", trial.user_attrs["config_digest"], ""),
+    ):
+        rows.add_row(Text(name, style="dim"), Text(f"{value:,}{unit}" if not isinstance(value, str) else value))
+    return rows
+
+
+def studies_view(studies: Sequence[Progress]) -> RenderableType:
+    """Return the studies of a storage, one a row."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("study", "finished", "best"):
+        table.add_column(column)
+    for progress in studies:
+        best = "" if progress.best is None else f"{progress.metric} {progress.best.value:.4f}"
+        table.add_row(progress.name, f"{progress.counts.finished} of {progress.counts.total}", best)
+    return table

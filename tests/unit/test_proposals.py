@@ -1,0 +1,69 @@
+"""The samplers of a study: what saves them time must not change what they propose."""
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from kmnist_search.proposals import Remembered, sampler_of
+from kmnist_search.space import Choices, FloatRange, Hyperparameter, IntRange
+from kmnist_search.study_file import SamplerConfig
+
+SPACE: dict[str, Hyperparameter] = {
+    "rate": FloatRange(low=1e-4, high=1e-1, log=True),
+    "depth": IntRange(low=1, high=8),
+    "width": Choices(choices=(8, 16, 32)),
+    "drop": FloatRange(low=0.0, high=0.3),
+    "always": Choices(choices=("one",)),
+}
+
+
+def _proposals(sampler: Any, study: optuna.Study) -> list[dict[str, Any]]:
+    found = []
+    for number in range(40):
+        study.sampler = sampler(number)
+        trial = study.ask()
+        for name, hyperparameter in SPACE.items():
+            hyperparameter.suggest(trial, name)
+        found.append(trial.params)
+        if number % 7 == 3:
+            trial.report(trial.params["drop"], 1)
+            study.tell(trial, state=TrialState.PRUNED)
+        elif number % 7 == 4:
+            study.tell(trial, state=TrialState.FAIL)
+        elif number % 7 != 5:  # else it goes on running
+            study.tell(trial, trial.params["drop"] - abs(trial.params["depth"] - 3))
+    return found
+
+
+def test_proposals_are_those_of_optunas_own_sampler() -> None:
+    remembered: Remembered = {}
+    config = SamplerConfig(startup_trials=5)
+    ours = _proposals(lambda number: sampler_of(config, SPACE, number, remembered), optuna.create_study())
+    assert remembered
+    own = _proposals(
+        lambda number: optuna.samplers.TPESampler(n_startup_trials=5, multivariate=True, seed=number),
+        optuna.create_study(),
+    )
+    for ours_here, own_here in zip(ours[:5], own[:5], strict=True):
+        assert ours_here == own_here
+    # The order in which a space lists its hyperparameters decides which random number each takes.
+    assert [set(params) for params in ours] == [set(params) for params in own]
+    forgetful = _proposals(lambda number: sampler_of(config, SPACE, number, {}), optuna.create_study())
+    assert ours == forgetful
+
+
+def test_what_is_remembered_is_what_optuna_would_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study()
+    config, remembered = SamplerConfig(startup_trials=5), Remembered()
+    _proposals(lambda number: sampler_of(config, SPACE, number, remembered), study)
+    sampler: Any = sampler_of(config, SPACE, 0, remembered)
+    trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+    space = sampler.infer_relative_search_space(study, trials[0])
+    assert "always" not in space
+    ours = sampler._get_internal_repr(trials, space, study)
+    own = optuna.samplers.TPESampler(multivariate=True)._get_internal_repr(trials, space, study)
+    assert ours.keys() == own.keys()
+    for name, column in ours.items():
+        assert column.tolist() == own[name].tolist()

@@ -70,3 +70,34 @@ IDX_DATASETS: dict[str, IdxDataset] = {
         "15d484375f8d13e6eb1aabb0c3f46965",
     ),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassName:
+    """What a class shows, a character or a thing, and how a Japanese character is read in Latin letters."""
+
+    text: str
+    reading: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.reading}".rstrip()
+
+
+def _plain(*texts: str) -> tuple[ClassName, ...]:
+    return tuple(ClassName(text=text) for text in texts)
+
+
+#: The classes of each data set by label, 0 to 9.
+CLASS_NAMES: dict[str, tuple[ClassName, ...]] = {
+    "kmnist": tuple(
+        ClassName(text=text, reading=reading)
+        for text, reading in zip(
+            "おきすつなはまやれを", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"), strict=True
+        )
+    ),
+    "mnist": _plain(*"0123456789"),
+    "digits": _plain(*"0123456789"),
+    "fashion-mnist": _plain(
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
+    ),
+}

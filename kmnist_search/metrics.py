@@ -1,0 +1,216 @@
+"""The figures of a retrained winner as frozen values: what `metrics.json` holds. Knows not how they came about.
+
+Accuracies are shares of 1, losses mean cross entropies, times seconds of training unless a name says otherwise.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION: Literal[1] = 1
+
+UnitShare = Annotated[float, Field(ge=0, le=1)]
+Interval = Annotated[tuple[float, float], Field(description="lower and upper bound")]
+
+
+class Figures(BaseModel):
+    """A group of figures; refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StudyFigures(Figures):
+    """The search that the candidates come from, as it stood."""
+
+    name: str
+    metric: Literal["val_accuracy", "val_loss"]
+    complete: int
+    pruned: int
+    failed: int
+    unfinished: int = Field(description="trials that were waiting or running")
+    best_trial: int
+    best_value: float = Field(description="the metric of the best trial: the best of many looks, so it flatters")
+    seconds: float = Field(description="spent on training by all trials together")
+
+
+class DataFigures(Figures):
+    """The images."""
+
+    dataset: str
+    train_images: int = Field(description="all of the training set, with no part held out")
+    test_images: int
+    train_digest: str = Field(description="first 12 hexadecimal digits of the SHA-256 of images and labels")
+    test_digest: str
+    mean: float = Field(description="of the training pixels, as a share of 255; inputs are normalised by it")
+    std: float
+
+
+class EpochFigures(Figures):
+    """One epoch of a training; without a validation part the last two are null."""
+
+    number: int
+    train_loss: float = Field(description="of the augmented batches as they were trained on")
+    train_accuracy: UnitShare
+    val_loss: float | None = None
+    val_accuracy: UnitShare | None = None
+
+
+class Rerun(Figures):
+    """A candidate trained again with a fresh seed on a fresh split of the training set."""
+
+    seed: int
+    split_seed: int
+    val_accuracy: UnitShare
+    val_loss: float
+    seconds: float
+    epochs: tuple[EpochFigures, ...]
+
+
+class Candidate(Figures):
+    """One of the best distinct configurations of the study."""
+
+    trial: int
+    config_digest: str
+    params: Mapping[str, Any] = Field(description="the hyperparameters that were searched")
+    num_parameters: int
+    study_val_accuracy: UnitShare = Field(description="what it had in the study")
+    reruns: tuple[Rerun, ...] = Field(description="empty when there was one candidate and nothing to choose")
+    mean_val_accuracy: UnitShare | None = Field(description="of the reruns")
+    sd_val_accuracy: float | None = Field(description="standard deviation of the reruns; null for fewer than two")
+    luck: float | None = Field(description="study_val_accuracy minus mean_val_accuracy")
+
+
+class PairedTest(Figures):
+    """Whether winner and runner-up differ, by the reruns that share seed and split."""
+
+    winner: int = Field(description="number of its trial")
+    runner_up: int
+    mean_difference: float = Field(description="of validation accuracy, winner minus runner-up")
+    p_value: UnitShare | None = Field(description="two-sided; null for fewer than two reruns each")
+    distinguishable: bool = Field(description="true if p_value is below 0.05")
+    method: str
+
+
+class Recipe(Figures):
+    """What was decided before the test set was opened: all that a final model depends on but its seed."""
+
+    digest: str = Field(description="first 12 hexadecimal digits of the SHA-256 of configuration and training data")
+    trial: int
+    config: Mapping[str, Any] = Field(description="a whole trial configuration, as `kmnist_search.config` defines it")
+    config_digest: str
+    epochs: int
+    seeds: tuple[int, ...] = Field(description="of the final models; the first one's model is the one that is kept")
+    frozen_at: AwareDatetime
+
+
+class FinalModel(Figures):
+    """A model trained by the recipe on the whole training set, and its one look at the test set."""
+
+    seed: int
+    weights_sha256: str
+    seconds: float
+    epochs: tuple[EpochFigures, ...]
+    opened_at: AwareDatetime
+    test_correct: int
+    test_accuracy: UnitShare
+    test_loss: float
+
+
+class ClassFigures(Figures):
+    """How the kept model does on one class of the test set."""
+
+    label: int
+    name: str
+    precision: UnitShare | None = Field(description="null if the class was never predicted")
+    recall: UnitShare
+    f1: UnitShare
+    images: int
+
+
+class CalibrationBin(Figures):
+    """Test images whose highest probability lies in (low, high]."""
+
+    low: UnitShare
+    high: UnitShare
+    images: int
+    confidence: UnitShare | None = Field(description="mean highest probability; null if there is no image")
+    accuracy: UnitShare | None
+
+
+class KeptModel(Figures):
+    """The model that is saved: that of the recipe's first seed, which was decided before any look."""
+
+    seed: int
+    test_accuracy: UnitShare
+    confusion: tuple[tuple[int, ...], ...] = Field(description="test images by true (row) and predicted class (column)")
+    classes: tuple[ClassFigures, ...]
+    calibration: tuple[CalibrationBin, ...]
+    calibration_error: float = Field(description="expected calibration error over the bins")
+
+
+class FinalFigures(Figures):
+    """The end of it: what the final models came to on the test set."""
+
+    mean_accuracy: UnitShare
+    seeds_interval: Interval | None = Field(
+        description="95 % interval of the mean over seeds, by Student's t; null for one seed"
+    )
+    sampling_interval: Interval = Field(
+        description="95 % Wilson interval of an accuracy of mean_accuracy on so many test images"
+    )
+    val_accuracy: UnitShare = Field(description="what validation promised: the winner's mean over its reruns")
+    gap: float = Field(description="val_accuracy minus mean_accuracy")
+    models: tuple[FinalModel, ...]
+    kept: KeptModel
+
+
+class Opening(Figures):
+    """One model's look at the test set, as the study's ledger has it."""
+
+    opened_at: AwareDatetime
+    recipe_digest: str
+    seed: int
+    weights_sha256: str
+    accuracy: UnitShare | None = Field(description="null if it was cut off before the result was written")
+
+
+class Reference(Figures):
+    """A published result to compare with."""
+
+    name: str
+    system: str
+    dataset: str
+    accuracy: UnitShare
+    chosen_on: str = Field(description="which images its settings were chosen by")
+
+
+class Reproduction(Figures):
+    """What it takes to do it again."""
+
+    command: str
+    versions: Mapping[str, str]
+    machine: str
+    device: str
+    git_commit: str | None = Field(description="of the program, if it runs from a clone of its repository")
+
+
+class Metrics(Figures):
+    """All of `metrics.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    made_at: AwareDatetime
+    study: StudyFigures
+    data: DataFigures
+    candidates: tuple[Candidate, ...] = Field(description="the winner first, the others by mean validation accuracy")
+    paired_test: PairedTest | None = Field(description="null if there was one candidate")
+    recipe: Recipe
+    test: FinalFigures
+    ledger: tuple[Opening, ...] = Field(description="every look at the test set for this study, the earliest first")
+    references: tuple[Reference, ...]
+    reproduction: Reproduction
+
+    @property
+    def recipes_tested(self) -> int:
+        """How many different recipes have seen the test set: above 1, the last figure is no longer untouched."""
+        return len({opening.recipe_digest for opening in self.ledger})

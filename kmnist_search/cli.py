@@ -105,10 +105,10 @@ def run(
     from kmnist_search import terminal
     from kmnist_search.builtin import find_study_file
     from kmnist_search.data.files import default_data_dir
+    from kmnist_search.database_errors import when_it_answers
     from kmnist_search.progress import status_of
     from kmnist_search.search import prepare
     from kmnist_search.signals import StopSignals
-    from kmnist_search.storage import when_it_answers
     from kmnist_search.summary import status_summary
 
     options = {"study.name": json.dumps(name) if name is not None else None, "study.seed": seed, "train.epochs": epochs}
@@ -213,7 +213,7 @@ def dashboard(storage_url: str, port: int) -> None:
 
 def _without_passwords(arguments: list[str]) -> list[str]:
     """Return a command line as it may be shown."""
-    from kmnist_search.storage import without_password
+    from kmnist_search.storage_url import without_password
 
     shown = []
     for argument in arguments:

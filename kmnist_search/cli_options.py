@@ -34,7 +34,7 @@ class Commands(click.Group):
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except Exception as error:
-            from kmnist_search.storage import DATABASE_ERRORS, reason_of
+            from kmnist_search.database_errors import DATABASE_ERRORS, reason_of
 
             if not isinstance(error, DATABASE_ERRORS):
                 raise

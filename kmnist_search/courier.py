@@ -19,11 +19,12 @@ from uuid import uuid4
 from sqlalchemy.engine import Connection
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from kmnist_search.database_errors import is_passing, reason_of
 from kmnist_search.errors import DatabaseAwayError
 from kmnist_search.mirror import Mirror
 from kmnist_search.owner import Owner
 from kmnist_search.queue import Changes, Claim, Counts, Queue
-from kmnist_search.storage import LOCK_TIMEOUT_SECONDS, Storage, is_passing, reason_of
+from kmnist_search.storage import LOCK_TIMEOUT_SECONDS, Storage
 from kmnist_search.trial_reader import read_trials
 
 #: How long a trial that was just claimed may take before the others are told of it; many are over before.

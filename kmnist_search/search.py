@@ -10,12 +10,14 @@ import torch
 from kmnist_search.courier import Courier
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.database_errors import when_it_answers
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.errors import ConfigError
 from kmnist_search.events import Event
 from kmnist_search.queue import Counts
 from kmnist_search.signals import StopSignals
-from kmnist_search.storage import Storage, check_url, open_storage, when_it_answers
+from kmnist_search.storage import Storage, open_storage
+from kmnist_search.storage_url import check_url
 from kmnist_search.study import SearchStudy, open_study
 from kmnist_search.study_file import StudyFile
 from kmnist_search.study_parser import load

@@ -1,4 +1,4 @@
-"""The database that holds the studies: its URL, its settings, its errors. Knows nothing of what a study is.
+"""The database that holds the studies: opened, and how its connections behave. Knows nothing of what a study is.
 
 As optuna opens SQLite, several processes spoil each other's work: they read, then write, and find the database locked
 or a trial taken. So here every transaction that may write begins as a writer (BEGIN IMMEDIATE) and waits for its turn,
@@ -7,7 +7,6 @@ no longer answers is noticed.
 """
 
 import os
-import re
 import socket
 import sqlite3
 import threading
@@ -18,38 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, event, inspect
-from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.engine import URL, Connection, Engine
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from kmnist_search import tables
+from kmnist_search.database_errors import DATABASE_ERRORS, OPENING_SECONDS, is_race, reason_of
 from kmnist_search.errors import StorageError
+from kmnist_search.storage_url import check_url, shown
 
 BUSY_TIMEOUT_SECONDS = 60.0
 #: A statement of ours that waits so long for a lock is tried again later, so that a lease can be renewed in between.
 LOCK_TIMEOUT_SECONDS = 20
 CONNECT_TIMEOUT_SECONDS = 10
-#: For processes that open the database at the same moment; beyond that something is wrong.
-OPENING_SECONDS = 30
-
-#: What a database in trouble raises, by way of optuna or directly.
-DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
-
-#: SQLite's primary result codes that may be gone when asked again: busy, locked, out of memory, I/O error, full,
-#: cannot open, locking protocol.
-PASSING_SQLITE_CODES = {5, 6, 7, 10, 13, 14, 15}
-#: Classes of Postgres' error codes that may be gone when asked again: connection exception, transaction rollback
-#: (deadlock), insufficient resources (connections, disk), operator intervention (shutdown, starting up), system error;
-#: and a lock that was not available.
-PASSING_SQLSTATES = ("08", "40", "53", "57", "58", "55P03")
-UNIQUE_VIOLATION = "23505"
-
-#: What of a URL's query is shown.
-SHOWN_QUERY = ("host", "port", "sslmode")
-POSTGRES_EXAMPLE = "postgresql://user@host/database"
 
 _READING = "kmnist_search_reading"
 
@@ -146,94 +127,6 @@ def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) 
     return Storage(parsed, rdb, checkpoint_dir or _checkpoints_beside(parsed), connections)
 
 
-def check_url(url: str) -> URL:
-    """Return the URL taken apart; `postgresql://` becomes `postgresql+psycopg://`.
-
-    Raises:
-        StorageError: it is no URL, or not of a kind this package can use.
-    """
-    example = f"sqlite:///{url}" if re.fullmatch(r"[\w./-]+", url) else "sqlite:///kmnist-search.db"
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StorageError(f"{without_password(url)!r} is not a database URL; write it like {example}") from None
-    if _has_stray_at(parsed):
-        raise StorageError(
-            "the storage URL has an @ too many. In a user name or password write @ as %40, : as %3A and / as %2F"
-        )
-    if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
-        if not parsed.database:
-            raise StorageError(f"{shown(parsed)} names no database; write it like {POSTGRES_EXAMPLE}")
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        raise StorageError(
-            f"{parsed.drivername} databases are not supported; use SQLite, like {example}, "
-            f"or Postgres, like {POSTGRES_EXAMPLE}"
-        )
-    if parsed.host:
-        raise StorageError(f"{url!r} has too few slashes: a file is written sqlite:///{parsed.host}")
-    if parsed.database in (None, "", ":memory:"):
-        raise StorageError(f"a search needs a database that lasts: name a file, like {example}")
-    return parsed
-
-
-def when_it_answers() -> Retrying:
-    """Return what tries again, for half a minute, what a database in passing trouble refused."""
-    return Retrying(
-        retry=retry_if_exception(is_passing),
-        stop=stop_after_delay(OPENING_SECONDS),
-        wait=wait_random(0.1, 1.0),
-        reraise=True,
-    )
-
-
-def shown(url: URL) -> str:
-    """Return the URL as it may be shown: without a password, wherever it stands or was misspelt."""
-    hidden = [key for key in url.query if key not in SHOWN_QUERY]
-    return url.difference_update_query(hidden).render_as_string(hide_password=True)
-
-
-def without_password(url: str) -> str:
-    """Return what may be shown of a URL as it was typed, or of something that is none."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is not None and not _has_stray_at(parsed):
-        return shown(parsed)
-    return f"...@{url.rpartition('@')[2].partition('?')[0]}" if "@" in url else url  # a password would stand before it
-
-
-def _has_stray_at(url: URL) -> bool:
-    """Return whether an @ that was not escaped has split a password in two."""
-    return url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}"
-
-
-def reason_of(error: BaseException) -> str:
-    """Return what a database error says, on one line, without the SQL and its values."""
-    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
-    reason = getattr(error, "orig", None) or error
-    return " ".join(str(reason).split()).removesuffix(".")
-
-
-def is_passing(error: BaseException) -> bool:
-    """Return whether the database may well answer when it is asked again: it is away, busy, full, or in a deadlock."""
-    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, SQLAlchemyError) and "QueuePool limit" in str(error)
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None:
-        return code & 0xFF in PASSING_SQLITE_CODES
-    state = getattr(error.orig, "sqlstate", None)
-    if state == UNIQUE_VIOLATION and tables.leases.name in str(error.orig):
-        return True  # a claim whose first try was still being committed: asked again, it finds that
-    if state is None:  # nothing came back from the server, or not even a connection
-        return error.connection_invalidated or isinstance(error, OperationalError)
-    return str(state).startswith(PASSING_SQLSTATES)
-
-
 def _check_file(path: Path, *, create: bool) -> None:
     if not create and not path.exists():
         raise StorageError(
@@ -261,7 +154,7 @@ def _open(url: URL, *, create: bool) -> RDBStorage:
     complete_url = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # optuna formats it
     settings = _engine_settings(url)
     for attempt in Retrying(
-        retry=retry_if_exception(_is_race),
+        retry=retry_if_exception(is_race),
         stop=stop_after_delay(OPENING_SECONDS),
         wait=wait_random(0.05, 0.5),
         reraise=True,
@@ -305,14 +198,6 @@ def _has_tables(url: URL, settings: dict[str, Any], *, create: bool) -> bool:
             "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
         )
     return tables.leases.name in names  # a server makes all tables in one transaction
-
-
-def _is_race(error: BaseException) -> bool:
-    """Return whether opening failed because others do the same at this moment."""
-    return isinstance(error, DATABASE_ERRORS) and any(
-        word in reason_of(error)
-        for word in ("already exists", "locked", "UNIQUE", "duplicate key", "too many clients", "starting up")
-    )
 
 
 def _engine_settings(url: URL) -> dict[str, Any]:

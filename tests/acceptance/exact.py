@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.queue import LEASE_RAN_OUT, PROCESS_DIED
-from kmnist_search.storage import check_url
+from kmnist_search.storage_url import check_url
 
 ENDED = re.compile(r"^\[\d+/\d+\] trial (\d+) (?:complete|pruned|failed)", re.MULTILINE)
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")

@@ -12,11 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 from postgres import PostgresServer
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from kmnist_search.database_errors import is_passing
 from kmnist_search.errors import StorageError
-from kmnist_search.storage import Storage, is_passing, open_storage, without_password
+from kmnist_search.storage import Storage, open_storage
+from kmnist_search.storage_url import without_password
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_reading_makes_no_tables_in_an_empty_postgres_database(postgres: Postgre
     ("change", "message"),
     [
         ({"host": "no-such-host.invalid"}, "failed to resolve host"),
-        ({"port": 1}, "Connection refused"),
+        ({"port": 1}, r"port 1 failed: Connection refused\.$"),
         ({"database": "none"}, 'database "none" does not exist'),
     ],
 )
@@ -242,6 +244,14 @@ def test_a_server_without_a_free_connection_is_tried_again(postgres: PostgresSer
                 stack.enter_context(psycopg.connect(postgres.url(), autocommit=True))
         assert is_passing(_error(storage, "SELECT 1"))
     storage.let_go()
+
+
+def test_a_process_without_a_free_connection_is_tried_again(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'any.db'}", pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with engine.connect(), pytest.raises(SQLAlchemyError, match="QueuePool limit") as error:
+        engine.connect()
+    assert is_passing(error.value)
+    engine.dispose()
 
 
 def test_a_connection_that_breaks_is_tried_again(postgres: PostgresServer) -> None:

@@ -1,0 +1,70 @@
+"""What a database in trouble raises: what it says, and whether to ask again. Knows nothing of how it was opened."""
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
+
+from kmnist_search import tables
+
+#: For processes that open the database at the same moment; beyond that something is wrong.
+OPENING_SECONDS = 30
+#: What a database in trouble raises, by way of optuna or directly.
+DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
+
+#: SQLite's primary result codes that may be gone when asked again: busy, locked, out of memory, I/O error, full,
+#: cannot open, locking protocol.
+PASSING_SQLITE_CODES = {5, 6, 7, 10, 13, 14, 15}
+#: Classes of Postgres' error codes that may be gone when asked again: connection exception, transaction rollback
+#: (deadlock), insufficient resources (connections, disk), operator intervention (shutdown, starting up), system error;
+#: and a lock that was not available.
+PASSING_SQLSTATES = ("08", "40", "53", "57", "58", "55P03")
+UNIQUE_VIOLATION = "23505"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a database error says, on one line, without the SQL and its values."""
+    error = _first(error)
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    # Where a connection is refused, Postgres adds a line that asks whether the server is running.
+    said = " ".join(line for line in lines if not line.endswith("?"))
+    return " ".join(said.split()).removesuffix(".")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether the database may well answer when it is asked again: it is away, busy, full, or in a deadlock."""
+    error = _first(error)
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, NoConnectionFreeError)
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in PASSING_SQLITE_CODES
+    state = getattr(error.orig, "sqlstate", None)
+    if state == UNIQUE_VIOLATION and tables.leases.name in str(error.orig):
+        return True  # a claim whose first try was still being committed: asked again, it finds that
+    if state is None:  # nothing came back from the server, or not even a connection
+        return error.connection_invalidated or isinstance(error, OperationalError)
+    return str(state).startswith(PASSING_SQLSTATES)
+
+
+def is_race(error: BaseException) -> bool:
+    """Return whether opening failed because others do the same at this moment."""
+    return isinstance(error, DATABASE_ERRORS) and any(
+        word in reason_of(error)
+        for word in ("already exists", "locked", "UNIQUE", "duplicate key", "too many clients", "starting up")
+    )
+
+
+def when_it_answers() -> Retrying:
+    """Return what tries again, for half a minute, what a database in passing trouble refused."""
+    return Retrying(
+        retry=retry_if_exception(is_passing),
+        stop=stop_after_delay(OPENING_SECONDS),
+        wait=wait_random(0.1, 1.0),
+        reraise=True,
+    )
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that optuna has wrapped in its own, if it has."""
+    return error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error

@@ -1,0 +1,65 @@
+"""The URL of a database: checked, and as it may be shown. Knows nothing of what is behind it."""
+
+import re
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from kmnist_search.errors import StorageError
+
+#: What of a URL's query is shown.
+SHOWN_QUERY = ("host", "port", "sslmode")
+POSTGRES_EXAMPLE = "postgresql://user@host/database"
+
+
+def check_url(url: str) -> URL:
+    """Return the URL taken apart; `postgresql://` becomes `postgresql+psycopg://`.
+
+    Raises:
+        StorageError: it is no URL, or not of a kind this package can use.
+    """
+    example = f"sqlite:///{url}" if re.fullmatch(r"[\w./-]+", url) else "sqlite:///kmnist-search.db"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StorageError(f"{without_password(url)!r} is not a database URL; write it like {example}") from None
+    if _has_stray_at(parsed):
+        raise StorageError(
+            "the storage URL has an @ too many. In a user name or password write @ as %40, : as %3A and / as %2F"
+        )
+    if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        if not parsed.database:
+            raise StorageError(f"{shown(parsed)} names no database; write it like {POSTGRES_EXAMPLE}")
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StorageError(
+            f"{parsed.drivername} databases are not supported; use SQLite, like {example}, "
+            f"or Postgres, like {POSTGRES_EXAMPLE}"
+        )
+    if parsed.host:
+        raise StorageError(f"{url!r} has too few slashes: a file is written sqlite:///{parsed.host}")
+    if parsed.database in (None, "", ":memory:"):
+        raise StorageError(f"a search needs a database that lasts: name a file, like {example}")
+    return parsed
+
+
+def shown(url: URL) -> str:
+    """Return the URL as it may be shown: without a password, wherever it stands or was misspelt."""
+    hidden = [key for key in url.query if key not in SHOWN_QUERY]
+    return url.difference_update_query(hidden).render_as_string(hide_password=True)
+
+
+def without_password(url: str) -> str:
+    """Return what may be shown of a URL as it was typed, or of something that is none."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is not None and not _has_stray_at(parsed):
+        return shown(parsed)
+    return f"...@{url.rpartition('@')[2].partition('?')[0]}" if "@" in url else url  # a password would stand before it
+
+
+def _has_stray_at(url: URL) -> bool:
+    """Return whether an @ that was not escaped has split a password in two."""
+    return url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}"

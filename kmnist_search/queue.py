@@ -190,7 +190,7 @@ class Queue:
         _set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
         lease = {"trial_id": trial_id, "token": token, "owner": json.dumps(asdict(owner)), "seconds": lease_seconds}
         new = upsert(connection.dialect.name, leases, (*lease, "renewed_at"), ("trial_id",))
-        connection.execute(new.values(renewed_at=database_now()), lease)
+        connection.execute(new.values(renewed_at=database_now(connection.dialect.name)), lease)
         return Claim(trial_id=trial_id, number=number, token=token, attempts=attempts)
 
     def renew(self, connection: Connection, tokens: Collection[str]) -> set[str]:
@@ -200,7 +200,8 @@ class Queue:
         """
         # SQLite leaves a lease behind when optuna deletes its trial.
         runs = exists().where(trials.c.trial_id == leases.c.trial_id, trials.c.state == TrialState.RUNNING)
-        renewed = update(leases).where(leases.c.token.in_(tokens), runs).values(renewed_at=database_now())
+        now = database_now(connection.dialect.name)
+        renewed = update(leases).where(leases.c.token.in_(tokens), runs).values(renewed_at=now)
         return set(connection.scalars(renewed.returning(leases.c.token)))
 
     def write(self, connection: Connection, claim: Claim, changes: Changes) -> None:
@@ -281,9 +282,11 @@ class Queue:
         Gone is who did not renew the lease in time, or whose process on this machine has died. A trial that lost its
         owner more than `max_retries` times is failed instead: most likely it is what kills them.
         """
+        dialect = connection.dialect.name
+        times = (database_now(dialect).label("now"), database_started(dialect).label("started"))
         columns = (leases.c.trial_id, leases.c.token, leases.c.owner, leases.c.renewed_at, leases.c.seconds)
         held = (
-            select(*columns, trials.c.number, database_now().label("now"), database_started().label("started"))
+            select(*columns, trials.c.number, *times)
             .join(trials, trials.c.trial_id == leases.c.trial_id)
             .where(trials.c.study_id == self.study_id, trials.c.state == TrialState.RUNNING)
             .order_by(trials.c.number)

@@ -9,11 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from optuna.storages._rdb import models
-from sqlalchemy import Column, Float, ForeignKey, String, Table, Text
+from sqlalchemy import Column, ColumnElement, Float, ForeignKey, String, Table, Text, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 studies: Table = models.StudyModel.__table__
 study_directions: Table = models.StudyDirectionModel.__table__
@@ -39,38 +37,18 @@ leases = Table(
 )
 
 
-class database_now(FunctionElement[float]):  # noqa: N801 - SQL functions are written small
-    """Seconds since 1970 by the database's clock, which all workers share, at the time of the statement."""
-
-    type = Float(53)
-    inherit_cache = True
-
-
-@compiles(database_now, "sqlite")
-def _sqlite_now(_element: Any, _compiler: Any, **_: Any) -> str:
-    return "(julianday('now') - 2440587.5) * 86400.0"
+def database_now(dialect: str) -> ColumnElement[float]:
+    """Return the seconds since 1970 by the database's clock, which all workers share, at the time of the statement."""
+    if dialect == "postgresql":
+        return literal_column("extract(epoch from clock_timestamp())::float8", Float(53))
+    return literal_column("(julianday('now') - 2440587.5) * 86400.0", Float(53))
 
 
-@compiles(database_now, "postgresql")
-def _postgres_now(_element: Any, _compiler: Any, **_: Any) -> str:
-    return "extract(epoch from clock_timestamp())::float8"
-
-
-class database_started(FunctionElement[float]):  # noqa: N801
-    """When the database server started: before that nobody could renew a lease."""
-
-    type = Float(53)
-    inherit_cache = True
-
-
-@compiles(database_started, "sqlite")
-def _sqlite_started(_element: Any, _compiler: Any, **_: Any) -> str:
-    return "0.0"
-
-
-@compiles(database_started, "postgresql")
-def _postgres_started(_element: Any, _compiler: Any, **_: Any) -> str:
-    return "extract(epoch from pg_postmaster_start_time())::float8"
+def database_started(dialect: str) -> ColumnElement[float]:
+    """Return when the database server started, by the same clock: before that nobody could renew a lease."""
+    if dialect == "postgresql":
+        return literal_column("extract(epoch from pg_postmaster_start_time())::float8", Float(53))
+    return literal_column("0.0", Float(53))  # SQLite has no server
 
 
 def put(connection: Connection, table: Table, rows: list[dict[str, Any]], *, unique: tuple[str, ...]) -> None:

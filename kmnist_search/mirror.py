@@ -196,19 +196,23 @@ class Mirror(BaseStorage):
     # What belongs to the database alone
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
-        raise NotImplementedError("studies are made in the database")
+        _refuse("make a study")
 
     def delete_study(self, study_id: int) -> NoReturn:
-        raise NotImplementedError("studies are deleted in the database")
+        _refuse("delete a study")
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        raise NotImplementedError("attributes of studies are written to the database")
+        _refuse("set an attribute of a study")
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        raise NotImplementedError("attributes of studies are written to the database")
+        _refuse("set an attribute of a study")
 
     def get_all_studies(self) -> NoReturn:
-        raise NotImplementedError("studies are listed by the database")
+        _refuse("list the studies")
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> NoReturn:
-        raise NotImplementedError("trials come from the queue in the database")
+        _refuse("make a trial")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RuntimeError(f"to {what} belongs to the database; a mirror holds the trials of one study")

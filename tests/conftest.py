@@ -81,7 +81,7 @@ def storage_url(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator["PostgresServer"]:
-    """A server for this session; tests that kill one start their own."""
+    """A server that the tests share; those that kill one start their own."""
     from postgres import PostgresServer
 
     server = PostgresServer()
@@ -91,7 +91,7 @@ def postgres() -> Iterator["PostgresServer"]:
 
 @pytest.fixture(scope="session")
 def _postgres_url(request: pytest.FixtureRequest) -> Callable[[], str]:
-    """Make a database on the server that the environment names, or else on one of the session's own."""
+    """Make a database on the server that the environment names, or else on the one that the tests share."""
     named = os.environ.get("KMNIST_SEARCH_TEST_POSTGRES")
     if named is None:
         server: PostgresServer = request.getfixturevalue("postgres")

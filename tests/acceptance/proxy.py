@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 
 #: Close with a reset, whatever is still under way.
@@ -60,12 +61,10 @@ class Proxy:
     def _pass_on(self, client: socket.socket, resets: int) -> None:
         with client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
-            try:
-                with socket.create_connection(("127.0.0.1", self.server_port)) as server:
-                    while self._resets == resets and not self._closed.is_set() and self._passed(client, server):
-                        pass
-            except OSError:
-                pass  # the server is away, or the client is gone
+            # Where the server is away, or the client is gone, this connection is over: no more is expected of it.
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.server_port)) as server:
+                while self._resets == resets and not self._closed.is_set() and self._passed(client, server):
+                    continue
 
     def _passed(self, client: socket.socket, server: socket.socket) -> bool:
         """Pass on what has come from both sides; return False once one of them has closed."""

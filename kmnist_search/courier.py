@@ -1,8 +1,8 @@
 """All traffic between one worker and its database, in a thread of its own, so that no training waits for it.
 
 The thread takes claims, writes what the trials of this process change, renews their leases, brings news of the other
-trials, and ends trials. When the database is away it tries again with growing pauses, for as long as it was told;
-what the trials change meanwhile stays in memory. It holds a connection only while it has something to say.
+trials, and ends trials. When the database is away, what the trials change stays in memory. It holds a connection only
+while it has something to say.
 """
 
 import queue as thread_queue
@@ -10,21 +10,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy.engine import Connection
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from kmnist_search.database_errors import is_passing, reason_of
-from kmnist_search.errors import DatabaseAwayError
 from kmnist_search.mirror import Mirror
 from kmnist_search.owner import Owner
+from kmnist_search.patience import MAX_PAUSE_SECONDS, Patience
 from kmnist_search.queue import Changes, Claim, Counts, Queue
-from kmnist_search.storage import LOCK_TIMEOUT_SECONDS, Storage
+from kmnist_search.storage import Storage
 from kmnist_search.trial_reader import read_trials
 
 #: How long a trial that was just claimed may take before the others are told of it; many are over before.
@@ -39,21 +36,8 @@ FLUSHES_A_SECOND = 10.0
 RECOVER_SECONDS = 5.0
 #: How long a connection stays open after a trial was claimed or ended: most likely another follows at once.
 LINGER_SECONDS = 1.0
-MAX_PAUSE_SECONDS = 5.0
-#: A server that has not ended a transaction after so long is as good as away; waiting for a lock takes less.
-SILENCE_SECONDS = 2.0 * LOCK_TIMEOUT_SECONDS
-#: How long, once the process is asked to stop, the database may still be away.
-HURRY_SECONDS = 4.0
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trouble:
-    """Why the database cannot be used, and since when by `time.monotonic`."""
-
-    reason: str
-    since: float
 
 
 class Courier:
@@ -62,7 +46,7 @@ class Courier:
     Each call returns a future and never waits. To be entered, which starts the thread, and left, which ends it.
 
     Attributes:
-        trouble: not None while the database cannot be used.
+        patience: does what is carried, again and again while the database is away.
         failure: not None once it has given up; nothing is carried any more.
         counts: of the study, as of the last trial of this process that was claimed or ended.
     """
@@ -79,28 +63,26 @@ class Courier:
         counts: Counts,
     ) -> None:
         self.storage, self.queue, self.mirror = storage, queue, mirror
-        self.lease_seconds, self.max_retries, self.database_timeout = lease_seconds, max_retries, database_timeout
+        self.lease_seconds, self.max_retries = lease_seconds, max_retries
         self.owner = Owner.this_process()
-        self.trouble: Trouble | None = None
+        self.patience = Patience(storage, database_timeout=database_timeout)
         self.failure: BaseException | None = None
         self.counts = counts
         self._held: dict[str, Claim] = {}
         self._lost: set[str] = set()
         self._jobs: thread_queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = thread_queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-        self._hurry = threading.Event()
-        self._hurried_at = 0.0
-        self._flush_at = self._renew_at = self._news_at = self._recover_at = self._calm_at = self._let_go_at = 0.0
+        self._flush_at = self._renew_at = self._news_at = self._recover_at = self._let_go_at = 0.0
 
     def __enter__(self) -> "Courier":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.hurry()
+        self.patience.hurry()
         self._jobs.put(None)
         # It is a daemon: one that hangs in a connection does not keep the process, least of all if it was in a hurry.
-        self._thread.join(max(self._hurried_at + HURRY_SECONDS - time.monotonic(), 0.5))
+        self._thread.join(max(self.patience.seconds_left(), 0.5))
 
     def claim(self, *, budget: int) -> "Future[Claim | None]":
         """Take the next waiting trial; None when there is none, or when `budget` are finished or running."""
@@ -117,7 +99,7 @@ class Courier:
 
     def refresh(self) -> "Future[None]":
         """Bring the mirror up to date."""
-        return self._submit(lambda: self._patiently(self._read_news, self.storage.reading))
+        return self._submit(lambda: self.patience.do(self._read_news, self.storage.reading))
 
     def has_lost(self, claim: Claim) -> bool:
         """Return whether the trial has gone to someone else, because its lease was not renewed in time."""
@@ -127,12 +109,6 @@ class Courier:
         """Let go of a trial that was lost."""
         self._lost.discard(claim.token)
         self.mirror.end(claim.trial_id, finished=False)
-
-    def hurry(self) -> None:
-        """From now on give up on a database that is away after `HURRY_SECONDS`."""
-        if not self._hurry.is_set():
-            self._hurried_at = time.monotonic()
-            self._hurry.set()
 
     def _submit(self, job: Callable[[], Result]) -> "Future[Result]":
         future: Future[Result] = Future()
@@ -188,13 +164,13 @@ class Courier:
             self._let_go_at = 0.0
 
     def _claim(self, budget: int) -> Claim | None:
-        if time.monotonic() >= self._recover_at:
+        if time.monotonic() >= self._recover_at and self._is_calm():
             self._recover()
         claim = self._take(budget)
         if claim is None:
-            if time.monotonic() >= self._calm_at:
+            if self._is_calm():
                 self._recover()
-            self.counts = self._patiently(self.queue.counts)
+            self.counts = self.patience.do(self.queue.counts)
             if self.counts.waiting and self.counts.finished + self.counts.running < budget:
                 claim = self._take(budget)
         if claim is None:
@@ -205,7 +181,7 @@ class Courier:
         self._flush_at = time.monotonic() + FIRST_FLUSH_SECONDS
         self._renew_at = time.monotonic() + self.lease_seconds / 4
         news = partial(self._read_news, complete_until=claim.trial_id)
-        self._patiently(news, self.storage.reading)
+        self.patience.do(news, self.storage.reading)
         if not self.mirror.begin(claim.trial_id):  # this process was paused, and the trial is back in the queue
             del self._held[claim.token]
             return self._claim(budget)
@@ -213,20 +189,24 @@ class Courier:
 
     def _take(self, budget: int) -> Claim | None:
         token = uuid4().hex
-        return self._patiently(
+        return self.patience.do(
             lambda connection: self.queue.claim(
                 connection, self.owner, token=token, lease_seconds=self.lease_seconds, budget=budget
             )
         )
 
+    def _is_calm(self) -> bool:
+        """Return whether the others, too, have had time to come back: they shall not be taken for dead before."""
+        return time.monotonic() >= self.patience.back_at + 3 * MAX_PAUSE_SECONDS
+
     def _recover(self) -> None:
-        self._patiently(partial(self.queue.recover, max_retries=self.max_retries))
+        self.patience.do(partial(self.queue.recover, max_retries=self.max_retries))
         self._recover_at = time.monotonic() + RECOVER_SECONDS
 
     def _end(self, claim: Claim, end: Callable[[Connection, Claim, Changes], bool], *, finished: bool) -> bool:
         changes = self.mirror.take_changes(claim.trial_id)
-        ended = claim.token in self._held and self._patiently(lambda connection: end(connection, claim, changes))
-        self.counts = self._patiently(self.queue.counts)
+        ended = claim.token in self._held and self.patience.do(lambda connection: end(connection, claim, changes))
+        self.counts = self.patience.do(self.queue.counts)
         self._held.pop(claim.token, None)
         self._lost.discard(claim.token)
         self.mirror.end(claim.trial_id, finished=finished and ended)
@@ -248,7 +228,7 @@ class Courier:
                 self._read_news(connection)
             return held
 
-        held = self._patiently(write)
+        held = self.patience.do(write)
         for token in self._held.keys() - held:
             del self._held[token]
             self._lost.add(token)
@@ -269,61 +249,3 @@ class Courier:
     def _shared(self, seconds: float) -> float:
         """Return how long to wait before what is done every so many seconds, given how many others do it, too."""
         return max(seconds, self.mirror.num_running() / FLUSHES_A_SECOND)
-
-    def _patiently(
-        self,
-        work: Callable[[Connection], Result],
-        transaction: Callable[[], AbstractContextManager[Connection]] | None = None,
-    ) -> Result:
-        """Do a piece of work in a transaction, by default one that writes; as long as the database is away, again.
-
-        Raises:
-            DatabaseAwayError: it was away for too long.
-        """
-
-        def attempt() -> Result:
-            with self.storage.answering_within(SILENCE_SECONDS), (transaction or self.storage.writing)() as connection:
-                return work(connection)
-
-        retrying = Retrying(
-            retry=retry_if_exception(is_passing),
-            stop=self._is_enough,
-            wait=wait_random_exponential(multiplier=0.1, max=MAX_PAUSE_SECONDS),
-            sleep=self._pause,
-            before_sleep=self._note_trouble,
-            retry_error_callback=self._give_up,
-        )
-        result: Result = retrying(attempt)
-        if self.trouble:
-            self.trouble = None
-            # The others, too, are about to come back, and shall not be taken for dead before they did.
-            self._recover_at = self._calm_at = time.monotonic() + 3 * MAX_PAUSE_SECONDS
-        return result
-
-    def _is_enough(self, state: RetryCallState) -> bool:
-        now = time.monotonic()
-        if self._hurry.is_set() and now - self._hurried_at > HURRY_SECONDS:
-            return True
-        return now - state.start_time > self.database_timeout
-
-    def _pause(self, seconds: float) -> None:
-        if self._hurry.is_set():
-            time.sleep(min(seconds, 0.5))
-        else:
-            self._hurry.wait(seconds)
-
-    def _note_trouble(self, state: RetryCallState) -> None:
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        assert error is not None
-        self.trouble = Trouble(reason=reason_of(error), since=state.start_time)
-        self.storage.let_go()
-
-    def _give_up(self, state: RetryCallState) -> Any:
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        assert error is not None
-        seconds = time.monotonic() - state.start_time
-        raise DatabaseAwayError(
-            f"{self.storage.shown_url} could not be used for {seconds:.0f} s: {reason_of(error)}."
-        ) from error

@@ -20,7 +20,7 @@ from optuna.trial import Trial, TrialState
 
 from kmnist_search import cost
 from kmnist_search.checkpoints import Checkpoints
-from kmnist_search.courier import HURRY_SECONDS, Courier, Trouble
+from kmnist_search.courier import Courier
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import Epoch, Training
@@ -35,6 +35,7 @@ from kmnist_search.events import (
     TrialEnded,
     TrialStarted,
 )
+from kmnist_search.patience import HURRY_SECONDS, Trouble
 from kmnist_search.queue import REASON_KEY, Claim
 from kmnist_search.signals import StopSignals
 from kmnist_search.study import TRACEBACK_KEY, SearchStudy
@@ -137,16 +138,17 @@ class Worker:
             wait([future], timeout=0.1)
             yield from self._trouble_told()
             if give_up_at is None and self._should_stop():
-                self.courier.hurry()
+                self.courier.patience.hurry()
                 give_up_at = time.monotonic() + HURRY_SECONDS + 1
             if give_up_at is not None and time.monotonic() > give_up_at and not future.done():
-                reason = self.courier.trouble.reason if self.courier.trouble else "no answer"
+                trouble = self.courier.patience.trouble
+                reason = trouble.reason if trouble else "no answer"
                 raise DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}.")
         return future.result()
 
     def _trouble_told(self) -> Iterator[Event]:
         """Tell, once each, that the database went away and that it came back."""
-        before, self._trouble = self._trouble, self.courier.trouble
+        before, self._trouble = self._trouble, self.courier.patience.trouble
         if before is None and self._trouble is not None:
             yield DatabaseAway(reason=self._trouble.reason)
         elif before is not None and self._trouble is None:

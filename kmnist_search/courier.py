@@ -20,9 +20,10 @@ from sqlalchemy.engine import Connection
 from kmnist_search.mirror import Mirror
 from kmnist_search.owner import Owner
 from kmnist_search.patience import MAX_PAUSE_SECONDS, Patience
-from kmnist_search.queue import Changes, Claim, Counts, Queue
+from kmnist_search.queue import Claim, Counts, Queue
 from kmnist_search.storage import Storage
 from kmnist_search.trial_reader import read_trials
+from kmnist_search.trial_writer import Changes, write_changes
 
 #: How long a trial that was just claimed may take before the others are told of it; many are over before.
 FIRST_FLUSH_SECONDS = 0.5
@@ -223,7 +224,7 @@ class Courier:
             held = self.queue.renew(connection, self._held)
             for claim, changes in changed:
                 if claim.token in held:
-                    self.queue.write(connection, claim, changes)
+                    write_changes(connection, claim.trial_id, changes)
             if wants_news:
                 self._read_news(connection)
             return held

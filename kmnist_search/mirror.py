@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.queue import Changes
+from kmnist_search.trial_writer import Changes
 
 
 class Mirror(BaseStorage):

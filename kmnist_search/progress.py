@@ -7,16 +7,18 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from kmnist_search.attempts import ATTEMPTS_KEY
 from kmnist_search.mirror import Mirror
-from kmnist_search.queue import ATTEMPTS_KEY, REASON_KEY, Counts
+from kmnist_search.queue import Counts
 from kmnist_search.study import TRACEBACK_KEY, SearchStudy
+from kmnist_search.trial_writer import REASON_KEY
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
     """A trial at work: its number, who runs it, the last epoch it reported, and the metric there.
 
-    `attempts` are those at this trial so far, the last one being at work; see `Queue.claim`.
+    `attempts` are those at this trial so far, the last one being at work; see `attempts.py`.
     """
 
     number: int

@@ -7,41 +7,37 @@ after the database has committed and before it could say so.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
 from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.engine import Connection
 
+from kmnist_search.attempts import ATTEMPTS_KEY, LEASE_RAN_OUT, PROCESS_DIED, begun, ended, is_loss, read_attempts
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.owner import Owner
 from kmnist_search.tables import (
     database_now,
     database_started,
     leases,
-    params,
     put,
     reports,
     studies,
     system_attributes,
     trials,
     upsert,
-    user_attributes,
-    values,
 )
-
-ATTEMPTS_KEY = "attempts"
-REASON_KEY = "reason"
-#: What optuna's successive halving and Hyperband note in a trial for each rung it reached.
-RUNG_KEY_PREFIX = "completed_rung_"
-
-#: How an attempt ended whose owner is gone.
-LEASE_RAN_OUT = "its lease ran out"
-PROCESS_DIED = "its process died"
+from kmnist_search.trial_writer import (
+    REASON_KEY,
+    Changes,
+    forget_reports,
+    set_state,
+    set_user_attributes,
+    utc_now,
+    write_changes,
+    write_values,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +64,7 @@ class Claim:
     """A trial that is this process's to run as long as it renews the lease with `token`.
 
     Attributes:
-        attempts: what is known of this attempt, the last, and of those before it; see `Queue.claim`.
+        attempts: what is known of this attempt, the last, and of those before it.
     """
 
     trial_id: int
@@ -80,26 +76,6 @@ class Claim:
     def attempt(self) -> int:
         """This attempt's number, from 1."""
         return len(self.attempts)
-
-
-@dataclass(kw_only=True)
-class Changes:
-    """What became known of a running trial and is not in the database yet.
-
-    Attributes:
-        params: value (as optuna stores it) and distribution by name.
-        reports: value by step.
-        ending: the state it ends in, and its values.
-    """
-
-    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
-    reports: dict[int, float] = field(default_factory=dict)
-    user_attributes: dict[str, Any] = field(default_factory=dict)
-    system_attributes: dict[str, Any] = field(default_factory=dict)
-    ending: tuple[TrialState, Sequence[float]] | None = None
-
-    def __bool__(self) -> bool:
-        return any((self.params, self.reports, self.user_attributes, self.system_attributes, self.ending))
 
 
 class Queue:
@@ -153,8 +129,7 @@ class Queue:
     ) -> Claim | None:
         """Take the first waiting trial for `owner`; what an earlier attempt at it reported is forgotten.
 
-        The trial's attribute "attempts" gets an entry: owner, token, when it began, and once it is over, when, how
-        and after which epoch.
+        The trial's attribute "attempts" gets an entry, see `attempts.py`.
 
         Args:
             connection: in a transaction.
@@ -169,7 +144,7 @@ class Queue:
         done_before = connection.scalar(select(leases.c.trial_id).where(leases.c.token == token))
         if done_before is not None:
             number = connection.scalars(select(trials.c.number).where(trials.c.trial_id == done_before)).one()
-            attempts = self._attempts(connection, done_before)
+            attempts = read_attempts(connection, done_before)
             return Claim(trial_id=done_before, number=number, token=token, attempts=attempts)
         counts = self.counts(connection)
         if counts.total > budget:  # some must be left waiting, so nobody else may claim while these are counted
@@ -183,11 +158,11 @@ class Queue:
         if taken is None:
             return None
         trial_id, number = taken
-        earlier = self._attempts(connection, trial_id)
+        earlier = read_attempts(connection, trial_id)
         if earlier:
-            _forget_reports(connection, trial_id)
-        attempts = [*earlier, {"token": token, **asdict(owner), "began_at": datetime.now(UTC).isoformat()}]
-        _set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
+            forget_reports(connection, trial_id)
+        attempts = [*earlier, begun(owner, token)]
+        set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
         lease = {"trial_id": trial_id, "token": token, "owner": json.dumps(asdict(owner)), "seconds": lease_seconds}
         new = upsert(connection.dialect.name, leases, (*lease, "renewed_at"), ("trial_id",))
         connection.execute(new.values(renewed_at=database_now(connection.dialect.name)), lease)
@@ -204,65 +179,17 @@ class Queue:
         renewed = update(leases).where(leases.c.token.in_(tokens), runs).values(renewed_at=now)
         return set(connection.scalars(renewed.returning(leases.c.token)))
 
-    def write(self, connection: Connection, claim: Claim, changes: Changes) -> None:
-        """Write what became known of a trial whose lease was renewed in this transaction."""
-        trial_id = claim.trial_id
-        put(
-            connection,
-            params,
-            [
-                {
-                    "trial_id": trial_id,
-                    "param_name": name,
-                    "param_value": value,
-                    "distribution_json": distribution_to_json(distribution),
-                }
-                for name, (value, distribution) in changes.params.items()
-            ],
-            unique=("trial_id", "param_name"),
-        )
-        stored = TrialIntermediateValueModel.intermediate_value_to_stored_repr
-        put(
-            connection,
-            reports,
-            [
-                {"trial_id": trial_id, "step": step, "intermediate_value": number, "intermediate_value_type": kind}
-                for step, value in changes.reports.items()
-                for number, kind in (stored(value),)
-            ],
-            unique=("trial_id", "step"),
-        )
-        _set_user_attributes(connection, trial_id, changes.user_attributes)
-        put(
-            connection,
-            system_attributes,
-            [
-                {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-                for key, value in changes.system_attributes.items()
-            ],
-            unique=("trial_id", "key"),
-        )
-
     def finish(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int) -> bool:
         """Write the rest of a trial and end it as `changes.ending` says; return False if it was no longer ours."""
         assert changes.ending is not None
         state, results = changes.ending
         if not self.renew(connection, [claim.token]):
             return self._ended_by(connection, claim)
-        over = _over(claim.attempts, state.name.lower(), epochs)
-        self.write(connection, claim, replace(changes, user_attributes={**changes.user_attributes, ATTEMPTS_KEY: over}))
-        stored = TrialValueModel.value_to_stored_repr
-        put(
-            connection,
-            values,
-            [
-                {"trial_id": claim.trial_id, "objective": objective, "value": number, "value_type": kind}
-                for objective, value in enumerate(results)
-                for number, kind in (stored(value),)
-            ],
-            unique=("trial_id", "objective"),
-        )
-        self._set_state(connection, claim.trial_id, state, datetime_complete=_utc_now())
+        over = {ATTEMPTS_KEY: ended(claim.attempts, state.name.lower(), epochs)}
+        rest = replace(changes, user_attributes={**changes.user_attributes, **over})
+        write_changes(connection, claim.trial_id, rest)
+        write_values(connection, claim.trial_id, results)
+        set_state(connection, claim.trial_id, state)
         connection.execute(delete(leases).where(leases.c.token == claim.token))
         return True
 
@@ -270,9 +197,10 @@ class Queue:
         """Put a running trial back among the waiting, with its hyperparameters; False if it was no longer ours."""
         if not self.renew(connection, [claim.token]):
             return self._ended_by(connection, claim)
-        over = _over(claim.attempts, f"handed back: {reason}", epochs)
-        self.write(connection, claim, replace(changes, user_attributes={**changes.user_attributes, ATTEMPTS_KEY: over}))
-        self._set_state(connection, claim.trial_id, TrialState.WAITING)
+        over = {ATTEMPTS_KEY: ended(claim.attempts, f"handed back: {reason}", epochs)}
+        rest = replace(changes, user_attributes={**changes.user_attributes, **over})
+        write_changes(connection, claim.trial_id, rest)
+        set_state(connection, claim.trial_id, TrialState.WAITING)
         connection.execute(delete(leases).where(leases.c.token == claim.token))
         return True
 
@@ -308,15 +236,15 @@ class Queue:
         return recovered
 
     def _requeue(self, connection: Connection, trial_id: int, how: str, max_retries: int) -> bool:
-        attempts = _over(self._attempts(connection, trial_id), how, _last_step(connection, trial_id))
-        losses = sum(_is_loss(attempt) for attempt in attempts)
-        _set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
+        attempts = ended(read_attempts(connection, trial_id), how, _last_step(connection, trial_id))
+        losses = sum(is_loss(attempt) for attempt in attempts)
+        set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
         if losses <= max_retries:
-            self._set_state(connection, trial_id, TrialState.WAITING)
+            set_state(connection, trial_id, TrialState.WAITING)
             return True
         reason = f"lost {losses} times, the last time because {how}"
-        _set_user_attributes(connection, trial_id, {REASON_KEY: reason})
-        self._set_state(connection, trial_id, TrialState.FAIL, datetime_complete=_utc_now())
+        set_user_attributes(connection, trial_id, {REASON_KEY: reason})
+        set_state(connection, trial_id, TrialState.FAIL)
         return False
 
     def _take_first(self, connection: Connection, *, below: int | None) -> tuple[int, int] | None:
@@ -334,58 +262,17 @@ class Queue:
         taking = (
             update(trials)
             .where(trials.c.trial_id == first.scalar_subquery())
-            .values(state=TrialState.RUNNING, datetime_start=_utc_now())
+            .values(state=TrialState.RUNNING, datetime_start=utc_now())
             .returning(trials.c.trial_id, trials.c.number)
         )
         taken = connection.execute(taking).one_or_none()
         return None if taken is None else (taken.trial_id, taken.number)
 
-    def _attempts(self, connection: Connection, trial_id: int) -> list[dict[str, Any]]:
-        table = user_attributes
-        text = connection.scalar(
-            select(table.c.value_json).where(table.c.trial_id == trial_id, table.c.key == ATTEMPTS_KEY)
-        )
-        return json.loads(text) if text else []
-
-    def _set_state(self, connection: Connection, trial_id: int, state: TrialState, **times: datetime) -> None:
-        connection.execute(update(trials).where(trials.c.trial_id == trial_id).values(state=state, **times))
-
     def _ended_by(self, connection: Connection, claim: Claim) -> bool:
         """Return whether the owner ended this attempt itself, and only the news of that did not get through."""
-        attempts = self._attempts(connection, claim.trial_id)
-        return any(
-            attempt["token"] == claim.token and not _is_loss(attempt) for attempt in attempts if "how" in attempt
-        )
-
-
-def _is_loss(attempt: Mapping[str, Any]) -> bool:
-    """Return whether an attempt ended because its owner was gone."""
-    # A trial that was copied while it ran has an attempt that never ended here.
-    return str(attempt.get("how", "")).startswith((LEASE_RAN_OUT, PROCESS_DIED))
-
-
-def _over(attempts: Sequence[Mapping[str, Any]], how: str, epochs: int) -> list[dict[str, Any]]:
-    """Return the attempts with the last one ended."""
-    *earlier, last = attempts
-    return [*map(dict, earlier), {**last, "ended_at": datetime.now(UTC).isoformat(), "how": how, "epochs": epochs}]
+        attempts = read_attempts(connection, claim.trial_id)
+        return any(each["token"] == claim.token and "how" in each and not is_loss(each) for each in attempts)
 
 
 def _last_step(connection: Connection, trial_id: int) -> int:
     return connection.scalar(select(func.max(reports.c.step)).where(reports.c.trial_id == trial_id)) or 0
-
-
-def _set_user_attributes(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
-    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
-    put(connection, user_attributes, rows, unique=("trial_id", "key"))
-
-
-def _forget_reports(connection: Connection, trial_id: int) -> None:
-    """Delete the reports of a trial, and the rungs a pruner noted for it."""
-    table = system_attributes
-    connection.execute(delete(reports).where(reports.c.trial_id == trial_id))
-    connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.startswith(RUNG_KEY_PREFIX)))
-
-
-def _utc_now() -> datetime:
-    """Return the time as optuna's tables hold it."""
-    return datetime.now(UTC).replace(tzinfo=None)

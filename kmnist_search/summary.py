@@ -6,8 +6,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from kmnist_search.attempts import ATTEMPTS_KEY
 from kmnist_search.progress import Progress, Status
-from kmnist_search.queue import ATTEMPTS_KEY
 from kmnist_search.study import SearchStudy
 
 #: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.

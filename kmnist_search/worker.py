@@ -36,10 +36,11 @@ from kmnist_search.events import (
     TrialStarted,
 )
 from kmnist_search.patience import HURRY_SECONDS, Trouble
-from kmnist_search.queue import REASON_KEY, Claim
+from kmnist_search.queue import Claim
 from kmnist_search.signals import StopSignals
 from kmnist_search.study import TRACEBACK_KEY, SearchStudy
 from kmnist_search.study_file import StudyFile
+from kmnist_search.trial_writer import REASON_KEY
 
 #: So many failures in a row are not the trials' fault.
 FAILURES_IN_A_ROW = 5

@@ -17,8 +17,9 @@ from optuna.trial import TrialState
 
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.owner import Owner
-from kmnist_search.queue import Changes, Claim, Counts, Queue
+from kmnist_search.queue import Claim, Counts, Queue
 from kmnist_search.storage import Storage, open_storage
+from kmnist_search.trial_writer import Changes, write_changes
 
 HERE = Owner.this_process()
 ELSEWHERE = replace(HERE, machine="another machine")
@@ -182,10 +183,13 @@ def test_a_lease_that_is_renewed_holds(desk: Desk) -> None:
     assert desk.recover(max_retries=3) == []
 
 
-def test_a_lease_that_ran_out_sends_the_trial_back_with_its_history(desk: Desk, study: optuna.Study) -> None:
+def test_a_lease_that_ran_out_sends_the_trial_back_with_its_history(
+    desk: Desk, study: optuna.Study, storage: Storage
+) -> None:
     desk.fill(1)
     claim = desk.taken(ELSEWHERE, seconds=0.2)
-    desk.write(claim, Changes(reports={1: 0.5, 2: 0.6}))
+    with storage.writing() as connection:
+        write_changes(connection, claim.trial_id, Changes(reports={1: 0.5, 2: 0.6}))
     time.sleep(0.3)
     assert desk.recover(max_retries=3) == [0]
     assert desk.recover(max_retries=3) == []

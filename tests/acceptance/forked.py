@@ -18,7 +18,9 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
         *("kmnist_search.cli", "kmnist_search.search", "kmnist_search.terminal"),
-        *("torch._dynamo", "alembic.command", "sklearn.model_selection", "psycopg"),  # imported on the way
+        # What is imported on the way.
+        *("torch._dynamo", "alembic.command", "alembic.migration", "platformdirs", "psycopg"),
+        *("sklearn.datasets", "sklearn.model_selection"),
     ]
 )
 

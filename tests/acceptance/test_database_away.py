@@ -90,7 +90,7 @@ def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_go_on_from
 ) -> None:
     url = server.new_database()
     look = Look(url)
-    work = (*_run(_with_password(url), trials=1, epochs=800, lease_seconds=2), "--database-timeout", "2s")
+    work = (*_run(_with_password(url), trials=1, epochs=400, lease_seconds=2), "--database-timeout", "2s")
     run = start(*work)
     wait_until(lambda: look.step() > 0, run)
     before = look.step()
@@ -105,7 +105,7 @@ def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_go_on_from
     server.start()
     last = start.finished(*work)
     assert int(GOES_ON.findall(last.output)[0]) > before
-    assert_exact(look, [run, last], trials=1, epochs=800)
+    assert_exact(look, [run, last], trials=1, epochs=400)
     assert look.hows() == [PROCESS_DIED, "complete"]
 
 
@@ -131,18 +131,18 @@ def test_a_signal_while_the_server_is_away_ends_the_run_within_ten_seconds(
 ) -> None:
     url = server.new_database()
     look = Look(url)
-    work = _run(url, trials=1, epochs=600, lease_seconds=2)
-    run = Command(work, start.folder)  # with the interpreter's own end, which has a thread to leave behind
-    run.wait_for(lambda: look.step() > 0)
+    work = _run(url, trials=1, epochs=250, lease_seconds=2)
+    run = start(*work)
+    wait_until(lambda: look.step() > 0, run)
     server.kill()
-    run.wait_for(lambda: AWAY in run.output)
-    run.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: AWAY in run.output, run)
+    run.signal(signal.SIGTERM)
     assert run.ended(seconds=10) == 1
     assert "Trial 0 was left with a checkpoint" in run.output
     server.start()
     last = start.finished(*work)
     assert GOES_ON.search(last.output)
-    assert_exact(look, [run, last], trials=1, epochs=600)
+    assert_exact(look, [run, last], trials=1, epochs=250)
 
 
 @pytest.mark.parametrize("fault", ["lost_commits", "late_commits"])
@@ -210,8 +210,8 @@ def test_a_signal_while_the_server_is_silent_ends_the_run_within_ten_seconds(
     database = server.new_database().rpartition("/")[2]
     look = Look(server.url(database))
     with Proxy(server.port) as proxy:
-        work = _run(server.url(database, port=proxy.port), trials=1, epochs=400, lease_seconds=4)
-        run = Command(work, start.folder)
+        work = _run(server.url(database, port=proxy.port), trials=1, epochs=150, lease_seconds=4)
+        run = Command(work, start.folder)  # with the interpreter's own end, which has a thread to leave behind
         run.wait_for(lambda: look.step() > 0)
         proxy.answers = False
         run.process.send_signal(signal.SIGTERM)
@@ -220,7 +220,7 @@ def test_a_signal_while_the_server_is_silent_ends_the_run_within_ten_seconds(
         proxy.answers = True
         last = start.finished(*work)
     assert GOES_ON.search(last.output)
-    assert_exact(look, [run, last], trials=1, epochs=400)
+    assert_exact(look, [run, last], trials=1, epochs=150)
 
 
 def test_the_victim_of_a_deadlock_tries_again(start: Forks, server: PostgresServer) -> None:
@@ -278,16 +278,16 @@ def test_a_signal_while_the_sqlite_file_is_locked_ends_the_run_within_ten_second
     start: Forks, tmp_path: Path, sqlite_url: str
 ) -> None:
     look = Look(sqlite_url)
-    work = _run(sqlite_url, trials=1, epochs=400)
-    run = Command(work, tmp_path)
-    run.wait_for(lambda: look.step() > 0)
+    work = _run(sqlite_url, trials=1, epochs=150)
+    run = start(*work)
+    wait_until(lambda: look.step() > 0, run)
     with _locked(tmp_path / "search.db"):
-        run.process.send_signal(signal.SIGTERM)
+        run.signal(signal.SIGTERM)
         assert run.ended(seconds=10) == 1
     assert "Trial 0 was left with a checkpoint" in run.output
     last = start.finished(*work)
     assert GOES_ON.search(last.output)
-    assert_exact(look, [run, last], trials=1, epochs=400)
+    assert_exact(look, [run, last], trials=1, epochs=150)
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def test_no_password_is_ever_shown(start: Forks, server: PostgresServer) -> None
     url = _with_password(plain)
     in_query = f"{plain}?password={PASSWORD}"
     look = Look(plain)
-    work = _run(url, trials=2, epochs=300)
+    work = _run(url, trials=2, epochs=150)
     stopped = start(*work)
     wait_until(lambda: look.step() > 0, stopped)
     stopped.signal(signal.SIGTERM)
@@ -361,4 +361,4 @@ def test_no_password_is_ever_shown(start: Forks, server: PostgresServer) -> None
     for run in start.started:
         assert PASSWORD not in run.output
         assert "Traceback" not in run.output
-    assert_exact(look, [stopped, *good], trials=2, epochs=300)
+    assert_exact(look, [stopped, *good], trials=2, epochs=150)

@@ -1,7 +1,6 @@
 """Whole runs as real processes: interrupted, killed, side by side. Afterwards the budget is exact and nothing runs."""
 
 import json
-import random
 import re
 import signal
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+from exact import Look, assert_exact
+from forked import forks, wait_until
 
 Start = Callable[..., Command]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -20,62 +21,32 @@ pytestmark = pytest.mark.slow
 FINISHED = re.compile(r"^\[\d+/\d+\] trial (\d+) (?:complete|pruned|failed)", re.MULTILINE)
 
 
-def _trials(command: Run) -> dict[str, int]:
-    counts = json.loads(command("status", "--json").stdout)["trials"]
-    assert isinstance(counts, dict)
-    return counts
-
-
 def _finished(*outputs: str) -> Counter[str]:
     return Counter(number for output in outputs for number in FINISHED.findall(output))
 
 
 def test_interrupted_then_killed_then_started_again_a_run_ends_with_exactly_its_trials(
-    tiny_study: Path, start: Start, command: Run
+    tiny_study: Path, tmp_path: Path
 ) -> None:
     arguments = ("run", "tiny.toml", "--trials", "12", "--set", "train.epochs=60", "--set", "study.pruner=none")
-    outputs = []
-    for stop, exit_code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 130)):
-        running = start(*arguments)
-        running.wait_for(lambda running=running: len(_finished(running.output)) >= 2)  # type: ignore[misc]
-        running.process.send_signal(stop)
-        assert running.ended(seconds=15) == exit_code
-        outputs.append(running.output)
-        if stop != signal.SIGKILL:
-            assert "none is left running here. To go on: kmnist-search run tiny.toml --trials 12" in running.output
-            assert _trials(command)["running"] == 0
-    assert _trials(command)["finished"] < 12
-    last = command(*arguments)
-    assert last.returncode == 0, last.stdout + last.stderr
-    assert "12 of 12 trials are finished" in last.stdout
-    counts = _trials(command)
-    assert (counts["finished"], counts["complete"], counts["running"], counts["waiting"]) == (12, 12, 0, 0)
-    # A trial that was ended just before a kill may have ended without its line; none has two.
-    assert set(_finished(*outputs, last.stdout).values()) == {1}
+    look = Look(f"sqlite:///{tmp_path / 'kmnist-search.db'}")
+    with forks(tmp_path) as start:
+        for stop, exit_code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 130)):
+            running = start(*arguments)
+            wait_until(lambda running=running: len(_finished(running.output)) >= 2, running)  # type: ignore[misc]
+            running.signal(stop)
+            assert running.ended(seconds=15) == exit_code
+            if stop != signal.SIGKILL:
+                assert "none is left running here. To go on: kmnist-search run tiny.toml --trials 12" in running.output
+                assert look.running() == 0
+        assert look.states()["COMPLETE"] < 12
+        last = start.finished(*arguments)
+    assert "12 of 12 trials are finished" in last.output
+    assert look.states() == {"COMPLETE": 12}
+    assert_exact(look, start.started, trials=12, epochs=60)
 
 
-def test_kills_at_random_moments_lose_and_double_nothing(tiny_study: Path, start: Start, command: Run) -> None:
-    arguments = ("run", "tiny.toml", "--trials", "10", "--set", "train.epochs=40")
-    moments = random.Random(0)
-    outputs = []
-    for _ in range(6):
-        running = start(*arguments)
-        running.wait_for(lambda running=running: "study tiny" in running.output)  # type: ignore[misc]
-        try:
-            running.ended(seconds=moments.uniform(0.0, 0.8))
-        except subprocess.TimeoutExpired:
-            running.process.kill()
-            running.ended()
-        outputs.append(running.output)
-    last = command(*arguments)
-    assert last.returncode == 0, last.stdout + last.stderr
-    counts = _trials(command)
-    assert counts["finished"] == counts["total"] == 10
-    assert counts["running"] == counts["waiting"] == 0
-    assert set(_finished(*outputs, last.stdout).values()) == {1}
-
-
-def test_runs_side_by_side_share_the_budget_exactly(tiny_study: Path, start: Start, command: Run) -> None:
+def test_runs_side_by_side_share_the_budget_exactly(tiny_study: Path, tmp_path: Path, start: Start) -> None:
     arguments = ("run", "tiny.toml", "--trials", "20", "--set", "train.epochs=40")
     runs = [start(*arguments) for _ in range(2)]
     assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
@@ -85,8 +56,8 @@ def test_runs_side_by_side_share_the_budget_exactly(tiny_study: Path, start: Sta
         assert "locked" not in run.output
         assert "Traceback" not in run.output
         assert len(_finished(run.output)) >= 1
-    counts = _trials(command)
-    assert counts["finished"] == counts["total"] == 20
+    states = Look(f"sqlite:///{tmp_path / 'kmnist-search.db'}").states()
+    assert states["COMPLETE"] + states["PRUNED"] == states.total() == 20
 
 
 def test_a_terminal_shows_a_live_table(tiny_study: Path, tmp_path: Path) -> None:

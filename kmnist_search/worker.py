@@ -5,16 +5,13 @@ database is talked to by a courier; the worker waits for it only between two tri
 """
 
 import gc
-import platform
 import time
 import traceback
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import optuna
 import torch
 from optuna.trial import Trial, TrialState
 
@@ -40,6 +37,7 @@ from kmnist_search.queue import Claim
 from kmnist_search.signals import StopSignals
 from kmnist_search.study import TRACEBACK_KEY, SearchStudy
 from kmnist_search.study_file import StudyFile
+from kmnist_search.trial_facts import description, reason_of_failure, results
 from kmnist_search.trial_writer import REASON_KEY
 
 #: So many failures in a row are not the trials' fault.
@@ -169,7 +167,7 @@ class Worker:
         except TrainingDivergedError as error:
             outcome, reason = "pruned", f"diverged: {error}"
         except Exception as error:  # whatever breaks a trial must not break the study
-            outcome, reason, broken = "failed", _reason(error), traceback.format_exc()
+            outcome, reason, broken = "failed", reason_of_failure(error), traceback.format_exc()
         try:
             outcome = yield from self._end(claim, trial, training, outcome, reason, broken)
         except DatabaseAwayError as error:
@@ -205,7 +203,7 @@ class Worker:
         for epoch in training.history:  # claiming a trial wiped its reports, so that they agree with the checkpoint
             trial.report(self._metric(epoch), step=epoch.number)
             trial.should_prune()
-        for key, value in self._attributes(training).items():
+        for key, value in description(training, self.device).items():
             trial.set_user_attr(key, value)
         yield TrialStarted(
             number=trial.number,
@@ -241,7 +239,7 @@ class Worker:
             why = self.signals.received.name if self.signals.received else "time is up"
             kept = yield from self._waited(self.courier.hand_back(claim, epochs=epochs, reason=why))
             return outcome if kept else "lost"
-        attributes = _results(training) if training else {}
+        attributes = results(training) if training else {}
         if reason:
             attributes[REASON_KEY] = reason
         if broken:
@@ -268,23 +266,6 @@ class Worker:
     def _metric(self, epoch: Epoch) -> float:
         return float(getattr(epoch, self.study.metric))
 
-    def _attributes(self, training: Training) -> dict[str, Any]:
-        config = training.config
-        return {
-            "config": config.model_dump(mode="json"),
-            "config_digest": config.digest,
-            "num_parameters": cost.num_parameters(config.model),
-            "flops_per_image": cost.flops_per_image(config.model),
-            "seed": training.seed,
-            "device": _device_name(self.device),
-            "versions": {
-                "kmnist-search": version("kmnist-search"),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "optuna": optuna.__version__,
-            },
-        }
-
 
 def _save(checkpoints: Checkpoints, training: Training) -> str:
     """Save a checkpoint and return what became of it; without one the trial would only begin anew."""
@@ -295,28 +276,8 @@ def _save(checkpoints: Checkpoints, training: Training) -> str:
     return f"with a checkpoint at step {training.step:,}"
 
 
-def _results(training: Training) -> dict[str, Any]:
-    """Return the curves so far and what they cost, as user attributes."""
-    curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-    return {
-        **{f"{curve}_curve": [getattr(epoch, curve) for epoch in training.history] for curve in curves},
-        "seconds": training.seconds,
-        "images_per_second": training.images_trained / training.seconds if training.seconds else None,
-    }
-
-
-def _reason(error: Exception) -> str:
-    """Return an error on one line; out of memory is said as such, whoever ran out of it."""
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-    return f"{'out of memory: ' if is_memory else ''}{type(error).__name__}: {error}"
-
-
 def _free_memory() -> None:
     """Give back what a broken trial held: the frames of its error keep its tensors until they are collected."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"

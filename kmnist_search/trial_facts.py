@@ -1,0 +1,49 @@
+"""What is kept with a trial besides its metric: what was trained, how it went, why it broke. Writes nothing."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from kmnist_search import cost
+from kmnist_search.engine.training import Training
+
+
+def description(training: Training, device: torch.device) -> dict[str, Any]:
+    """Return what a training is, and where: all that fixes its result."""
+    config = training.config
+    return {
+        "config": config.model_dump(mode="json"),
+        "config_digest": config.digest,
+        "num_parameters": cost.num_parameters(config.model),
+        "flops_per_image": cost.flops_per_image(config.model),
+        "seed": training.seed,
+        "device": _device_name(device),
+        "versions": {
+            "kmnist-search": version("kmnist-search"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "optuna": version("optuna"),
+        },
+    }
+
+
+def results(training: Training) -> dict[str, Any]:
+    """Return the curves so far and what they cost."""
+    curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    return {
+        **{f"{curve}_curve": [getattr(epoch, curve) for epoch in training.history] for curve in curves},
+        "seconds": training.seconds,
+        "images_per_second": training.images_trained / training.seconds if training.seconds else None,
+    }
+
+
+def reason_of_failure(error: Exception) -> str:
+    """Return an error on one line; out of memory is said as such, whoever ran out of it."""
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return f"{'out of memory: ' if is_memory else ''}{type(error).__name__}: {error}"
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"

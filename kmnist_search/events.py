@@ -53,4 +53,11 @@ class DatabaseBack:
     seconds: float
 
 
-Event = TrialStarted | EpochDone | TrialEnded | DatabaseAway | DatabaseBack
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """The run is to stop, and waits at most so many seconds for the database."""
+
+    seconds: float
+
+
+Event = TrialStarted | EpochDone | TrialEnded | DatabaseAway | DatabaseBack | Stopping

@@ -16,6 +16,7 @@ from kmnist_search.events import (
     EpochDone,
     Event,
     StoppedBy,
+    Stopping,
     TrialEnded,
     TrialStarted,
 )
@@ -91,6 +92,8 @@ def _follow_plainly(console: Console, search: Search, courier: Courier, events: 
                 _line(console, f"[{finished}/{search.budget}] {_ending(search.study, event)}  {params}")
             case DatabaseAway() | DatabaseBack():
                 _line(console, _database_text(event))
+            case Stopping():
+                _line(console, _stopping_text(event))
 
 
 def _line(console: Console, text: str) -> None:
@@ -108,6 +111,10 @@ def _database_text(event: DatabaseAway | DatabaseBack) -> str:
     if isinstance(event, DatabaseAway):
         return f"the database is away, trying again: {event.reason}"
     return f"the database is back after {event.seconds:.0f} s"
+
+
+def _stopping_text(event: Stopping) -> str:
+    return f"stopping, waiting at most {event.seconds:.0f} s for the database"
 
 
 class RunView:
@@ -141,6 +148,8 @@ class RunView:
                 self.database = Text(_database_text(event), style="red")
             case DatabaseBack():
                 self.database = Text("")
+            case Stopping():
+                self.now = Text(_stopping_text(event), style="cyan")
         if isinstance(event, TrialStarted | TrialEnded):
             self.progress = self._seen()
 

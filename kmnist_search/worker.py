@@ -29,6 +29,7 @@ from kmnist_search.events import (
     Event,
     Outcome,
     StoppedBy,
+    Stopping,
     TrialEnded,
     TrialStarted,
 )
@@ -136,7 +137,8 @@ class Worker:
         while not future.done():
             wait([future], timeout=0.1)
             yield from self._trouble_told()
-            if give_up_at is None and self._should_stop():
+            if give_up_at is None and self._should_stop() and not future.done():
+                yield Stopping(seconds=HURRY_SECONDS)
                 self.courier.patience.hurry()
                 give_up_at = time.monotonic() + HURRY_SECONDS + 1
             if give_up_at is not None and time.monotonic() > give_up_at and not future.done():

@@ -148,6 +148,7 @@ def status(study: str | None, storage_url: str, as_json: bool) -> None:
     """
     from rich.console import Console
 
+    from kmnist_search.errors import ReadOnlyError
     from kmnist_search.progress import status_of
     from kmnist_search.storage import open_storage
     from kmnist_search.study import find_study
@@ -155,7 +156,11 @@ def status(study: str | None, storage_url: str, as_json: bool) -> None:
     from kmnist_search.views import status_view
 
     found = find_study(open_storage(storage_url, create=False), study)
-    recovered = found.recover()
+    try:
+        recovered = found.recover()
+    except ReadOnlyError as error:
+        recovered = []
+        click.echo(f"A trial whose worker is gone could not be put back among the waiting: {error}", err=True)
     status = status_of(found)
     if as_json:
         print_json(status_summary(status))

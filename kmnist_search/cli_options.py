@@ -39,7 +39,8 @@ class Commands(click.Group):
             if not isinstance(error, DATABASE_ERRORS):
                 raise
             click.echo(f"Error: the database failed: {reason_of(error)}.", err=True)
-            click.echo("What it holds is kept; the next run takes up the trial that was at work.", err=True)
+            if ctx.invoked_subcommand == "run":
+                click.echo("What it holds is kept; the next run takes up the trial that was at work.", err=True)
             ctx.exit(WORK_FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -20,6 +20,8 @@ PASSING_SQLITE_CODES = {5, 6, 7, 10, 13, 14, 15}
 #: and a lock that was not available.
 PASSING_SQLSTATES = ("08", "40", "53", "57", "58", "55P03")
 UNIQUE_VIOLATION = "23505"
+#: Of Postgres: the role lacks a privilege; the server is a standby, or the role's transactions only read.
+FORBIDDEN_SQLSTATES = ("42501", "25006")
 
 
 def reason_of(error: BaseException) -> str:
@@ -45,6 +47,11 @@ def is_passing(error: BaseException) -> bool:
     if state is None:  # nothing came back from the server, or not even a connection
         return error.connection_invalidated or isinstance(error, OperationalError)
     return str(state).startswith(PASSING_SQLSTATES)
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Return whether the user may not make the change that was asked for."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in FORBIDDEN_SQLSTATES
 
 
 def is_race(error: BaseException) -> bool:

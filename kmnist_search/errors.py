@@ -6,6 +6,7 @@ KmnistSearchError
 │   ├── StudyFileError          a study file: names file, table and key
 │   ├── DataError               the images: missing, damaged, or not what they claim to be
 │   ├── StorageError            the database: its URL, its file, its state
+│   │   └── ReadOnlyError       the user may read the database and not change it
 │   ├── StudyNotFoundError      no such study in that storage
 │   ├── StudyChangedError       a study that was begun with other settings
 │   ├── StudyExistsError        a study of that name is there already
@@ -45,6 +46,10 @@ class DataError(InputError):
 
 class StorageError(InputError):
     """The database cannot be opened or is not one of ours."""
+
+
+class ReadOnlyError(StorageError):
+    """The user may read the database, but not make this change."""
 
 
 class StudyNotFoundError(InputError):

@@ -20,11 +20,12 @@ import psycopg
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from kmnist_search import tables
-from kmnist_search.database_errors import DATABASE_ERRORS, OPENING_SECONDS, is_race, reason_of
-from kmnist_search.errors import StorageError
+from kmnist_search.database_errors import DATABASE_ERRORS, OPENING_SECONDS, is_forbidden, is_race, reason_of
+from kmnist_search.errors import ReadOnlyError, StorageError
 from kmnist_search.storage_url import check_url, shown
 
 BUSY_TIMEOUT_SECONDS = 60.0
@@ -61,9 +62,21 @@ class Storage:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may change the database, all of it or nothing."""
-        with self.engine.begin() as connection:
-            yield connection
+        """A transaction that may change the database, all of it or nothing.
+
+        Raises:
+            ReadOnlyError: the user may not make this change.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            if not is_forbidden(error):
+                raise
+            raise ReadOnlyError(
+                f"{self.shown_url} does not let you change it: {reason_of(error)}. Nothing was changed; "
+                "use a role that may write."
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

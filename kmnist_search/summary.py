@@ -1,6 +1,6 @@
 """What is known of a study as plain values, for `--json` and for whoever prints it. Knows nothing of terminals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,8 @@ FACTS = (
     "device",
     "versions",
 )
+#: Of an attempt at a trial; the others tell a process from a later one of the same number.
+ATTEMPT_FACTS = ("host", "pid", "began_at", "ended_at", "how", "epochs")
 
 
 def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
         metric: trial.value,
         "params": trial.params,
         **{fact: attributes.get(fact) for fact in FACTS},
-        "attempts": attributes.get(ATTEMPTS_KEY, []),
+        "attempts": _attempts(attributes.get(ATTEMPTS_KEY, [])),
         "reports": {str(epoch): value for epoch, value in sorted(trial.intermediate_values.items())},
         "curves": {key.removesuffix("_curve"): value for key, value in attributes.items() if key.endswith("_curve")},
     }
@@ -55,9 +57,14 @@ def status_summary(status: Status) -> dict[str, Any]:
     """Return how a study stands, with its trials that run or broke."""
     return {
         **progress_summary(status.progress),
-        "running": [asdict(running) for running in status.running],
+        "running": [{**asdict(running), "attempts": _attempts(running.attempts)} for running in status.running],
         "failures": [asdict(failure) for failure in status.failures],
     }
+
+
+def _attempts(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return who had a trial, when, and how that ended; None is what is not known, or not yet."""
+    return [{fact: attempt.get(fact) for fact in ATTEMPT_FACTS} for attempt in attempts]
 
 
 def best_summary(study: SearchStudy) -> dict[str, Any]:

@@ -112,6 +112,20 @@ def _postgres_url(request: pytest.FixtureRequest) -> Callable[[], str]:
     return new_database
 
 
+@pytest.fixture
+def as_reader(postgres: "PostgresServer") -> Callable[[str], str]:
+    """Let a role that may only read use a database; return its URL of it."""
+
+    def allow(url: str) -> str:
+        name = url.rpartition("/")[2]
+        if not postgres.execute("SELECT 1 FROM pg_roles WHERE rolname = 'reader'"):
+            postgres.execute("CREATE ROLE reader LOGIN")
+        postgres.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", name)
+        return url.replace("tester@", "reader@")
+
+    return allow
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def any_storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database: what holds for one kind holds for the other."""

@@ -12,6 +12,7 @@ import pytest
 import torchvision
 from click.testing import Result
 from conftest import COMMAND
+from postgres import PostgresServer
 
 from kmnist_search.builtin import builtin_studies
 from kmnist_search.cli import main
@@ -83,8 +84,8 @@ def test_status_best_and_studies_say_which_study_they_show(invoke: Invoke) -> No
     assert [line.split()[:4] for line in listed[1:]] == [["second", "2", "of", "2"], ["first", "1", "of", "1"]]
 
 
-def _leave_trial_1_to(owner: Owner) -> SearchStudy:
-    study = find_study(open_storage("sqlite:///kmnist-search.db", create=False), "tiny")
+def _leave_trial_1_to(owner: Owner, url: str = "sqlite:///kmnist-search.db") -> SearchStudy:
+    study = find_study(open_storage(url, create=False), "tiny")
     study.fill(2)
     with study.storage.writing() as connection:
         study.queue.claim(connection, owner, token="t", lease_seconds=100, budget=2)
@@ -99,6 +100,39 @@ def test_status_puts_the_trial_of_a_dead_process_back_and_says_so(invoke: Invoke
     assert "Put back among the waiting, because its worker is gone: trial 1" in shown
     assert "Put back" not in invoke("status").stdout
     assert "Done: 2 of 2 trials are finished." in invoke("run", "tiny.toml", "--trials", 2).stdout
+
+
+def test_status_for_who_may_only_read_shows_all_and_says_what_it_could_not_do(
+    invoke: Invoke, dead_owner: Owner, postgres: PostgresServer, as_reader: Callable[[str], str]
+) -> None:
+    url = postgres.new_database()
+    assert invoke("run", "tiny.toml", "--trials", 1, "--storage", url).exit_code == 0
+    reader = as_reader(url)
+    assert invoke("status", "--storage", reader).stderr == ""
+    study = _leave_trial_1_to(dead_owner, url)
+    plain, as_json = invoke("status", "--storage", reader), invoke("status", "--storage", reader, "--json")
+    for status in (plain, as_json):
+        assert status.exit_code == 0
+        assert status.stderr.startswith("A trial whose worker is gone could not be put back among the waiting: ")
+        assert "permission denied for table kmnist_search_leases. Nothing was changed" in status.stderr
+    assert "1 running" in " ".join(plain.stdout.split())
+    assert json.loads(as_json.stdout)["trials"]["running"] == 1
+    assert study.counts().running == 1
+    assert "Put back among the waiting" in invoke("status", "--storage", url).stdout
+
+
+def test_json_tells_of_each_attempt_who_had_it_when_and_how_it_ended(invoke: Invoke) -> None:
+    invoke("run", "tiny.toml", "--trials", 1)
+    here = Owner.this_process()
+    _leave_trial_1_to(here)
+    told = json.loads(invoke("status", "--json").stdout)
+    (ended,), (runs,) = told["best"]["attempts"], told["running"][0]["attempts"]
+    facts = ["host", "pid", "began_at", "ended_at", "how", "epochs"]
+    assert (list(ended), list(runs)) == (facts, facts)
+    assert (ended["how"], ended["epochs"]) == ("complete", 4)
+    assert ended["began_at"] < ended["ended_at"] < runs["began_at"]
+    assert (runs["host"], runs["pid"]) == (here.host, here.pid)
+    assert (runs["ended_at"], runs["how"], runs["epochs"]) == (None, None, None)
 
 
 def test_a_run_takes_up_the_trial_of_a_dead_process_and_says_so(invoke: Invoke, dead_owner: Owner) -> None:
@@ -208,6 +242,17 @@ def test_a_time_that_is_none_is_refused(invoke: Invoke, text: str) -> None:
     assert f"{text!r} is no time. Write it as 45s, 90m, 2h or 1h30m." in result.stderr
 
 
+def test_a_folder_that_no_checkpoint_can_be_written_to_is_refused_before_anything_starts(invoke: Invoke) -> None:
+    Path("taken").touch()
+    _refused(
+        invoke("run", "tiny.toml", "--checkpoints", "taken/here"),
+        "--checkpoints taken/here: no file can be written there: Not a directory. "
+        "Name another folder, or mend its permissions.",
+    )
+    assert not Path("kmnist-search.db").exists()
+    assert invoke("run", "tiny.toml", "--trials", 1, "--checkpoints", "not/yet/there").exit_code == 0
+
+
 def test_a_study_for_a_gpu_says_what_it_would_take_on_this_cpu(invoke: Invoke, tiny_study: Path) -> None:
     result = invoke("run", "tiny.toml", "--trials", 1, "--device", "cpu", "--set", "study.meant_for=gpu")
     lines = result.stdout.splitlines()
@@ -231,7 +276,8 @@ def test_a_database_that_fails_is_an_error_without_a_traceback(invoke: Invoke) -
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: the database failed: ")
         assert "no such column" in result.stderr
-        assert result.stderr.endswith("the next run takes up the trial that was at work.\n")
+        was_at_work = result.stderr.endswith("the next run takes up the trial that was at work.\n")
+        assert was_at_work == (arguments[0] == "run")
 
 
 def test_the_built_in_studies_are_found_by_name() -> None:

@@ -88,9 +88,21 @@ def import_study(storage: Storage, file: Path, name: str | None = None) -> Arriv
     """
     try:
         with file.open("rb") as lines:
-            return _put(storage, *records_in(lines, file), name)
+            return receive_study(storage, lines, file, name)
     except OSError as error:
         raise ArchiveError(f"{file}: cannot be read: {error.strerror}.") from None
+
+
+def receive_study(storage: Storage, lines: BinaryIO, source: Path, name: str | None = None) -> Arrival:
+    """Put a study into the database as `import_study` does, from a file that is open and called `source`.
+
+    Raises:
+        ArchiveError: the file is no exported study, or is damaged or not whole.
+        ConfigError: `name` cannot be the name of a study.
+        StudyExistsError: a study of that name is there already.
+        OSError: `lines` cannot be read.
+    """
+    return _put(storage, *records_in(lines, source), name)
 
 
 def copy_study(source: Storage, name: str, target: Storage, new_name: str | None = None) -> Arrival:
@@ -106,13 +118,16 @@ def copy_study(source: Storage, name: str, target: Storage, new_name: str | None
         return _put(target, *read_study(connection, study_id), new_name)
 
 
-def rename_study(storage: Storage, old: str, new: str) -> None:
-    """Give a study another name, also in the settings it remembers. Who works on it may go on.
+def rename_study(storage: Storage, old: str, new: str, *, force: bool = False) -> None:
+    """Give a study another name, also in the settings it remembers.
+
+    Who works on it meanwhile, which takes `force`, goes on, and still calls it by its old name.
 
     Raises:
         StudyNotFoundError: there is no such study.
         ConfigError: `new` cannot be the name of a study.
         StudyExistsError: another study has that name.
+        StudyInUseError: trials of it run, and not `force`.
     """
     _check_name(new)
     study_id = find_study(storage, old).queue.study_id
@@ -120,6 +135,8 @@ def rename_study(storage: Storage, old: str, new: str) -> None:
     attributes = tables.study_user_attributes
     with storage.writing() as connection, _free_name(storage, new, "Choose another name."):
         _lock(connection, study_id)
+        if not force:
+            _check_nothing_runs(connection, study_id, old, "rename")
         connection.execute(update(tables.studies).where(of_study).values(study_name=new))
         its_settings = (attributes.c.study_id == study_id) & (attributes.c.key == FILE_KEY)
         settings = connection.execute(select(attributes.c.value_json).where(its_settings)).scalar_one()
@@ -140,15 +157,8 @@ def delete_study(storage: Storage, name: str, *, force: bool = False) -> int:
     its_trials = select(trials.c.trial_id).where(of_study)
     with storage.writing() as connection:
         _lock(connection, study_id)
-        running = connection.scalars(
-            select(trials.c.number).where(of_study, trials.c.state == TrialState.RUNNING).order_by(trials.c.number)
-        ).all()
-        if running and not force:
-            numbers = ", ".join(str(number) for number in running)
-            raise StudyInUseError(
-                f"study {name!r} has trials that run: {numbers}. Stop its workers first (Ctrl-C; if one was killed, "
-                "the next run takes up its trial), or delete the study all the same with --force."
-            )
+        if not force:
+            _check_nothing_runs(connection, study_id, name, "delete")
         num_trials = 0
         for table in reversed(trials.metadata.sorted_tables):  # what refers to a row goes before it
             if "study_id" in table.c:
@@ -173,6 +183,18 @@ def _lock(connection: Connection, study_id: int) -> None:
     of_study = tables.studies.c.study_id == study_id
     if connection.scalar(select(tables.studies.c.study_id).where(of_study).with_for_update()) is None:
         raise StudyNotFoundError("somebody else has just deleted the study.")
+
+
+def _check_nothing_runs(connection: Connection, study_id: int, name: str, otherwise: str) -> None:
+    trials = tables.trials
+    of_study = (trials.c.study_id == study_id) & (trials.c.state == TrialState.RUNNING)
+    running = connection.scalars(select(trials.c.number).where(of_study).order_by(trials.c.number)).all()
+    if running:
+        numbers = ", ".join(str(number) for number in running)
+        raise StudyInUseError(
+            f"study {name!r} has trials that run: {numbers}. Stop its workers first (Ctrl-C; if one was killed, "
+            f"the next run takes up its trial), or {otherwise} the study all the same with --force."
+        )
 
 
 def _put(storage: Storage, study: StudyRecord, trials: Iterable[TrialRecord], name: str | None) -> Arrival:

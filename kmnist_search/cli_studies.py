@@ -76,8 +76,9 @@ def show(name: str, storage_url: str, as_json: bool) -> None:
 @studies.command(epilog="Example: kmnist-search studies rename quickstart first-try")
 @click.argument("old")
 @click.argument("new")
+@click.option("--force", is_flag=True, help="Rename it even while trials of it run; their workers go on.")
 @storage_option
-def rename(old: str, new: str, storage_url: str) -> None:
+def rename(old: str, new: str, force: bool, storage_url: str) -> None:
     """Give a study another name.
 
     To go on with it, name it as well: kmnist-search run FILE --name NEW.
@@ -86,7 +87,7 @@ def rename(old: str, new: str, storage_url: str) -> None:
     from kmnist_search.storage import open_storage
 
     storage = open_storage(storage_url, create=False)
-    rename_study(storage, old, new)
+    rename_study(storage, old, new, force=force)
     click.echo(f"study {old} in {storage.shown_url} is called {new} now")
 
 
@@ -132,19 +133,24 @@ def export(name: str, file: Path, storage_url: str) -> None:
 
 
 @studies.command("import", epilog="Example: kmnist-search studies import quickstart.jsonl --name quickstart-2")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--name", help="Name of the study in the storage.  [default: the file's]")
 @storage_option
 def import_(file: Path, name: str | None, storage_url: str) -> None:
     """Put a study that was exported into a storage, whole or not at all.
 
-    A trial that was running then waits here. Checkpoints are not part of the file: a waiting trial begins anew.
+    FILE is what export wrote; - is the standard input. A trial that was running then waits here. Checkpoints are not
+    part of the file: a waiting trial begins anew.
     """
-    from kmnist_search.archive import import_study
+    from kmnist_search.archive import import_study, receive_study
     from kmnist_search.storage import open_storage
 
     storage = open_storage(storage_url, create=True)
-    _say_arrived(import_study(storage, file, name), storage)
+    if str(file) == "-":
+        arrival = receive_study(storage, sys.stdin.buffer, Path("standard input"), name)
+    else:
+        arrival = import_study(storage, file, name)
+    _say_arrived(arrival, storage)
 
 
 @studies.command(epilog="Example: kmnist-search studies copy quickstart --to postgresql://user@host/database")

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from click.testing import Result
 from optuna.trial import TrialState, create_trial
+from postgres import PostgresServer
 from sqlalchemy import make_url
 
 from kmnist_search.builtin import builtin_studies, find_study_file
@@ -91,6 +92,14 @@ def test_a_study_is_exported_to_a_file_or_to_standard_output_and_imported(invoke
     assert piped.stdout_bytes == Path("tiny.jsonl").read_bytes()
     assert piped.stderr == ""
     assert not Path("-").exists()
+    _done(
+        invoke("studies", "import", "-", "--name", "tiny-1", input=piped.stdout_bytes),
+        f"study tiny-1 with 2 trials is in {HERE}",
+    )
+    _refused(
+        invoke("studies", "import", "-", "--name", "no", input=piped.stdout_bytes.splitlines()[0]),
+        "standard input: ends after 0 of 2 trials: a part is missing. Export or copy it again.",
+    )
     _refused(
         invoke("studies", "import", "tiny.jsonl"),
         f"{HERE} has a study 'tiny' already. Put it there under another name: --name tiny-2",
@@ -101,7 +110,7 @@ def test_a_study_is_exported_to_a_file_or_to_standard_output_and_imported(invoke
         invoke("studies", "import", "tiny.jsonl", "--storage", elsewhere),
         f"study tiny with 2 trials is in {elsewhere}",
     )
-    assert set(study_names(storage)) == {"tiny", "tiny-2"}
+    assert set(study_names(storage)) == {"tiny", "tiny-1", "tiny-2"}
 
 
 def test_a_damaged_file_exits_with_two_and_names_the_line(invoke: Invoke, storage: Storage) -> None:
@@ -191,6 +200,39 @@ def test_a_study_at_work_is_deleted_by_force_only(invoke: Invoke, storage: Stora
     assert refused.exit_code == 2
     assert refused.stderr.startswith("Error: study 'tiny' has trials that run: 2. Stop its workers first")
     _done(invoke("studies", "delete", "tiny", "--yes", "--force"), f"study tiny with 3 trials is deleted from {HERE}")
+
+
+def test_a_study_at_work_is_renamed_by_force_only(invoke: Invoke, storage: Storage) -> None:
+    find_study(storage, "tiny").optuna.add_trial(create_trial(state=TrialState.RUNNING))
+    _refused(
+        invoke("studies", "rename", "tiny", "first"),
+        "study 'tiny' has trials that run: 2. Stop its workers first (Ctrl-C; if one was killed, the next run takes up "
+        "its trial), or rename the study all the same with --force.",
+    )
+    _done(invoke("studies", "rename", "tiny", "first", "--force"), f"study tiny in {HERE} is called first now")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("rename", "tiny", "first"), ("delete", "tiny", "--yes")], ids=lambda typed: typed[0]
+)
+def test_who_may_only_read_is_told_so(
+    invoke: Invoke,
+    tiny_study: Path,
+    postgres: PostgresServer,
+    as_reader: Callable[[str], str],
+    arguments: tuple[str, ...],
+) -> None:
+    url = postgres.new_database()
+    storage = open_storage(url, create=True)
+    open_study(storage, load(tiny_study))
+    shown = as_reader(url).replace("postgresql:", "postgresql+psycopg:")
+    _refused(
+        invoke("studies", *arguments, "--storage", as_reader(url)),
+        f"{shown} does not let you change it: permission denied for table studies. "
+        "Nothing was changed; use a role that may write.",
+    )
+    assert study_names(storage) == ["tiny"]
+    storage.let_go()
 
 
 def test_the_storage_may_be_named_before_or_after_the_subcommand(

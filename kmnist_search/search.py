@@ -12,6 +12,7 @@ from kmnist_search.courier import Courier
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.database_errors import when_it_answers
+from kmnist_search.engine.device import device_named
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.errors import ConfigError
 from kmnist_search.events import Event
@@ -108,13 +109,13 @@ def prepare(
     if checkpoint_dir is not None:
         _check_writable(checkpoint_dir)
     check_url(storage_url)
-    chosen = _device(device)
+    chosen = device_named(device)
     data = search_data.load(file.data, data_dir)
     _check_batch_sizes(file, data)
     storage = open_storage(storage_url, create=True, checkpoint_dir=checkpoint_dir)
     budget = trials if trials is not None else file.study.trials
     # Where many workers begin at the same moment, a server may have no connection left for a while.
-    study, recovered = when_it_answers()(_made_ready, storage, file, data.digest, budget)
+    study, recovered = when_it_answers()(_made_ready, storage, file, data.digest, data_dir, budget)
     return Search(
         study=study,
         file=file,
@@ -127,30 +128,17 @@ def prepare(
     )
 
 
-def _made_ready(storage: Storage, file: StudyFile, data_digest: str, budget: int) -> tuple[SearchStudy, list[int]]:
+def _made_ready(
+    storage: Storage, file: StudyFile, data_digest: str, data_dir: Path, budget: int
+) -> tuple[SearchStudy, list[int]]:
     """Open the study, recover what was lost and fill its queue; done again it changes nothing."""
     study = open_study(storage, file)
-    study.remember_data(data_digest)
+    study.remember_data(data_digest, data_dir)
     study.touch()
     recovered = study.recover(file.study.max_retries)
     study.fill(budget, file.enqueue)
     storage.let_go()
     return study, recovered
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name}: use auto, cpu, cuda or cuda:N")
-    present = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= present:
-        raise ConfigError(f"--device {name}: this machine has {present} usable GPUs. Use --device cpu or auto")
-    return device
 
 
 def _check_target(target: float | None, file: StudyFile) -> None:

@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from kmnist_search.trial_reader import read_attributes, read_reports, read_trial
 
 FILE_KEY = "study_file"
 DATA_KEY = "data_digest"
+DATA_DIR_KEY = "data_dir"
 LAST_WORKED_KEY = "last_worked_at"
 TRACEBACK_KEY = "traceback"
 CHECKPOINTS_KEY = "checkpoints"
@@ -53,7 +55,7 @@ class SearchStudy:
         attributes = study.user_attrs
         self.settings: Mapping[str, Any] = attributes[FILE_KEY]
         self._remembered: Remembered = {}
-        self.checkpoint_dir = storage.checkpoint_dir / attributes[CHECKPOINTS_KEY]
+        self.checkpoint_dir: Path = storage.checkpoint_dir / attributes[CHECKPOINTS_KEY]
 
     @property
     def metric(self) -> str:
@@ -63,8 +65,8 @@ class SearchStudy:
     def epochs(self) -> int:
         return int(self.settings["train"]["epochs"])
 
-    def remember_data(self, digest: str) -> None:
-        """Note which images and split the study is searched on.
+    def remember_data(self, digest: str, folder: Path) -> None:
+        """Note which images and split the study is searched on, and in which folder they were.
 
         Raises:
             StudyChangedError: it was begun with others.
@@ -77,6 +79,12 @@ class SearchStudy:
                 f"study {self.name!r} was begun on other images or another split (data digest {before}, now {digest}). "
                 "Use the data it was begun with, or begin another study with --name."
             )
+        self.optuna.set_user_attr(DATA_DIR_KEY, str(folder.absolute()))
+
+    def data_dir(self) -> Path | None:
+        """Return the folder that the images were last read from, if this machine has it."""
+        folder = self.optuna.user_attrs.get(DATA_DIR_KEY)
+        return Path(folder) if folder is not None and Path(folder).is_dir() else None
 
     def touch(self) -> None:
         """Note that the study is worked on now."""
@@ -138,8 +146,8 @@ class SearchStudy:
         highest_first = self.direction == StudyDirection.MAXIMIZE
         return sorted(complete, key=lambda trial: trial.values[0], reverse=highest_first)
 
-    def best(self) -> FrozenTrial:
-        """Return the best complete trial with all that is known of it.
+    def complete(self) -> list[FrozenTrial]:
+        """Return the complete trials, best first, without their reports and user attributes.
 
         Raises:
             NoCompleteTrialError: there is none.
@@ -151,8 +159,7 @@ class SearchStudy:
                 f"study {self.name!r} has no complete trial yet: 0 of {counts.total} ({counts.fail} failed). "
                 f"See: kmnist-search status {self.name}"
             )
-        self.with_details(ranked[:1])
-        return ranked[0]
+        return ranked
 
     def is_as_good(self, value: float, target: float) -> bool:
         """Return whether a metric of `value` is at least as good as `target`."""

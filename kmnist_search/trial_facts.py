@@ -1,13 +1,13 @@
 """What is kept with a trial besides its metric: what was trained, how it went, why it broke. Writes nothing."""
 
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from kmnist_search import cost
+from kmnist_search.engine.device import device_title
 from kmnist_search.engine.training import Training
+from kmnist_search.environment import versions
 
 
 def description(training: Training, device: torch.device) -> dict[str, Any]:
@@ -19,13 +19,8 @@ def description(training: Training, device: torch.device) -> dict[str, Any]:
         "num_parameters": cost.num_parameters(config.model),
         "flops_per_image": cost.flops_per_image(config.model),
         "seed": training.seed,
-        "device": _device_name(device),
-        "versions": {
-            "kmnist-search": version("kmnist-search"),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "optuna": version("optuna"),
-        },
+        "device": device_title(device),
+        "versions": versions(),
     }
 
 
@@ -43,7 +38,3 @@ def reason_of_failure(error: Exception) -> str:
     """Return an error on one line; out of memory is said as such, whoever ran out of it."""
     is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
     return f"{'out of memory: ' if is_memory else ''}{type(error).__name__}: {error}"
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"

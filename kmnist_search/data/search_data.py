@@ -1,4 +1,4 @@
-"""The images a search may see: a training and a validation part of the training set. There is no test set in here.
+"""The images a search may see: the training set, in a training and a validation part. There is no test set in here.
 
 The test set is sealed: nothing in this module opens its files, and no type in here could hold it.
 """
@@ -11,14 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from kmnist_search.config import NUM_CLASSES, DataConfig
-from kmnist_search.data import files, idx
+from kmnist_search.data import digits, files, idx
 from kmnist_search.data.catalog import IDX_DATASETS
+from kmnist_search.data.resize import resized
 from kmnist_search.errors import DataError
-
-DIGITS_SEALED_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,7 +24,7 @@ class SearchData:
     """Images as uint8 (N, H, W), 0 = background, and labels as int64 (N,), all on one device.
 
     `mean` and `std` are those of the training part's pixels, as shares of 255. `digest` names the images and the
-    split: two searches with the same digest saw the same.
+    split: two trainings with the same digest saw the same. The validation part may be empty.
     """
 
     train_images: Tensor
@@ -51,7 +49,41 @@ class SearchData:
         """Return the same images at `size` x `size`, made where they lie."""
         if self.train_images.shape[-1] == size:
             return self
-        return replace(self, train_images=_resized(self.train_images, size), val_images=_resized(self.val_images, size))
+        return replace(self, train_images=resized(self.train_images, size), val_images=resized(self.val_images, size))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingSet:
+    """All images that may be trained on or validated with: uint8 (N, H, W) and labels uint8 (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+    def split(self, config: DataConfig) -> SearchData:
+        """Return the images in the two parts that `config` says.
+
+        Raises:
+            DataError: a part lacks a class.
+        """
+        train, val = _split(self.labels, config)
+        return self._parts(train, val)
+
+    def whole(self) -> SearchData:
+        """Return all images as the training part; the validation part is empty."""
+        return self._parts(np.arange(len(self.labels)), np.arange(0))
+
+    def _parts(self, train: NDArray[np.int64], val: NDArray[np.int64]) -> SearchData:
+        pixels = self.images[train].astype(np.float32) / 255
+        digest = hashlib.sha256(self.images.tobytes() + self.labels.tobytes() + np.sort(val).astype(np.int64).tobytes())
+        return SearchData(
+            train_images=torch.from_numpy(self.images[train]),
+            train_labels=torch.from_numpy(self.labels[train].astype(np.int64)),
+            val_images=torch.from_numpy(self.images[val]),
+            val_labels=torch.from_numpy(self.labels[val].astype(np.int64)),
+            mean=float(pixels.mean(dtype=np.float64)),
+            std=float(pixels.std(dtype=np.float64)),
+            digest=digest.hexdigest()[:12],
+        )
 
 
 def load(config: DataConfig, data_dir: Path) -> SearchData:
@@ -60,19 +92,18 @@ def load(config: DataConfig, data_dir: Path) -> SearchData:
     Raises:
         DataError: the files are missing and cannot be downloaded, or are damaged; or the split leaves a class empty.
     """
-    images, labels = _digits() if config.dataset == "digits" else _idx_training_set(config.dataset, data_dir)
-    train, val = _split(labels, config)
-    pixels = images[train].astype(np.float32) / 255
-    digest = hashlib.sha256(images.tobytes() + labels.tobytes() + np.sort(val).astype(np.int64).tobytes())
-    return SearchData(
-        train_images=torch.from_numpy(images[train]),
-        train_labels=torch.from_numpy(labels[train].astype(np.int64)),
-        val_images=torch.from_numpy(images[val]),
-        val_labels=torch.from_numpy(labels[val].astype(np.int64)),
-        mean=float(pixels.mean(dtype=np.float64)),
-        std=float(pixels.std(dtype=np.float64)),
-        digest=digest.hexdigest()[:12],
-    )
+    return load_training_set(config.dataset, data_dir).split(config)
+
+
+def load_training_set(dataset: str, data_dir: Path) -> TrainingSet:
+    """Read the training set called `dataset`.
+
+    Raises:
+        DataError: the files are missing and cannot be downloaded, or are damaged.
+    """
+    in_files = dataset != "digits"
+    images, labels = _idx_training_set(dataset, data_dir) if in_files else digits.read(sealed=False)
+    return TrainingSet(images=images, labels=labels)
 
 
 def _idx_training_set(name: str, data_dir: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -81,19 +112,6 @@ def _idx_training_set(name: str, data_dir: Path) -> tuple[NDArray[np.uint8], NDA
     images = idx.read(images_path, dimensions=3, md5=dataset.train_images.md5)
     labels = idx.read(labels_path, dimensions=1, md5=dataset.train_labels.md5)
     return images, labels
-
-
-def _digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the unsealed part of scikit-learn's 1,797 scans, scaled from 8x8 with 17 greys to 28x28 with 256."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    images, _, labels, _ = train_test_split(
-        images, labels, test_size=DIGITS_SEALED_SHARE, stratify=labels, random_state=0
-    )
-    scans = torch.from_numpy(np.round(images.reshape(-1, 8, 8) / 16 * 255).astype(np.uint8))
-    return _resized(scans, 28).numpy(), labels.astype(np.uint8)
 
 
 def _split(labels: NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -109,8 +127,3 @@ def _split(labels: NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.in
         np.arange(len(labels)), test_size=val_size, stratify=labels, random_state=config.split_seed
     )
     return train, val
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    resized = F.interpolate(images.unsqueeze(1).float(), size=(size, size), mode="bilinear", antialias=True)
-    return resized.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)

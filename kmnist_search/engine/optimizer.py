@@ -1,11 +1,14 @@
 """Optimizers over a model's weights, and their moving average. Knows nothing of data or schedules."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 from kmnist_search.config import OptimizerConfig
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -26,14 +29,14 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
             return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, fused=True)
 
 
-class MovingAverage:
+class MovingAverage(Generic[Model]):
     """A copy of a model whose weights follow the model's exponentially.
 
     The decay of step t is min(decay, (1 + t) / (10 + t)), so that a short training is not averaged with its start.
     torch's `AveragedModel` is not used: it reads its step counter back from the device at every step.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
 

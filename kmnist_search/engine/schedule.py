@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step and of the validation losses so far. Knows nothing of torch."""
+"""The learning rate as a pure function of the step and of the losses so far. Knows nothing of torch."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def lr_at(
     peak: float,
     total_steps: int,
     steps_per_epoch: int,
-    val_losses: Sequence[float],
+    losses: Sequence[float],
 ) -> float:
     """Return the learning rate of `step` (from 0).
 
@@ -23,7 +23,7 @@ def lr_at(
         peak: the rate at the end of the warm-up.
         total_steps: steps of the whole training.
         steps_per_epoch: steps of one epoch.
-        val_losses: validation losses of the epochs done, oldest first; only the plateau schedule reads them.
+        losses: of the epochs done, oldest first; only the plateau schedule reads them.
     """
     warmup_steps = round(config.warmup_share * total_steps)
     if step < warmup_steps:
@@ -36,7 +36,7 @@ def lr_at(
             return peak * config.decay_factor ** (step // steps_per_epoch // config.step_epochs)
         case "plateau":
             return peak * config.decay_factor ** plateaus(
-                val_losses, patience=config.plateau_patience, threshold=config.plateau_threshold
+                losses, patience=config.plateau_patience, threshold=config.plateau_threshold
             )
         case "constant":
             return peak

@@ -30,14 +30,20 @@ VAL_BATCH_SIZE = 1000
 class Epoch:
     """What one epoch came to. `number` counts from 1; losses are means, accuracies shares of 1.
 
-    `train_loss` and `train_accuracy` are of the augmented batches as they were trained on.
+    `train_loss` and `train_accuracy` are of the augmented batches as they were trained on. `val_loss` and
+    `val_accuracy` are None when nothing is held out.
     """
 
     number: int
     train_loss: float
     train_accuracy: float
-    val_loss: float
-    val_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+
+    @property
+    def plateau_loss(self) -> float:
+        """The loss a plateau is seen by: of the validation images, or of the training images if there are no others."""
+        return self.train_loss if self.val_loss is None else self.val_loss
 
 
 def never() -> bool:
@@ -88,6 +94,11 @@ class Training:
     def finished(self) -> bool:
         """True when all epochs have been read."""
         return len(self.history) == self.config.train.epochs
+
+    @property
+    def evaluated_model(self) -> patch_mlp.PatchMLP:
+        """The model that is validated, and kept in the end: the moving average if there is one."""
+        return self.average.model if self.average else self.model
 
     @property
     def images_trained(self) -> int:
@@ -153,8 +164,8 @@ class Training:
             number=len(self.history) + 1,
             train_loss=sums[0] / self.steps_per_epoch,
             train_accuracy=sums[1] / train_images,
-            val_loss=sums[2] / val_images,
-            val_accuracy=sums[3] / val_images,
+            val_loss=sums[2] / val_images if val_images else None,
+            val_accuracy=sums[3] / val_images if val_images else None,
         )
         if not np.isfinite(sums).all():
             raise TrainingDivergedError(f"the loss is not finite in epoch {epoch.number}, by step {self.step:,}")
@@ -170,7 +181,7 @@ class Training:
             peak=config.optimizer.learning_rate,
             total_steps=config.train.epochs * self.steps_per_epoch,
             steps_per_epoch=self.steps_per_epoch,
-            val_losses=[epoch.val_loss for epoch in self.history],
+            losses=[epoch.plateau_loss for epoch in self.history],
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -209,9 +220,10 @@ class Training:
     @torch.no_grad()
     def _validate(self, stop: Callable[[], bool]) -> bool:
         """Add up the validation images; return False, with nothing added, if `stop()` was true in between."""
-        model = self.average.model if self.average else self.model
+        model, data = self.evaluated_model, self.data
+        if not len(data.val_images):
+            return True
         model.eval()
-        data = self.data
         for images_BHW, labels_B in zip(
             data.val_images.split(VAL_BATCH_SIZE), data.val_labels.split(VAL_BATCH_SIZE), strict=True
         ):

@@ -109,11 +109,11 @@ def test_a_study_that_somebody_else_made_is_refused(storage: Storage, file: Stud
         open_study(storage, file)
 
 
-def test_other_images_are_refused(storage: Storage, file: StudyFile) -> None:
-    open_study(storage, file).remember_data("aaa")
-    open_study(storage, file).remember_data("aaa")
+def test_other_images_are_refused(storage: Storage, file: StudyFile, tmp_path: Path) -> None:
+    open_study(storage, file).remember_data("aaa", tmp_path)
+    open_study(storage, file).remember_data("aaa", tmp_path)
     with pytest.raises(StudyChangedError, match=r"data digest aaa, now bbb"):
-        open_study(storage, file).remember_data("bbb")
+        open_study(storage, file).remember_data("bbb", tmp_path)
 
 
 def test_without_a_name_the_study_last_worked_on_is_found(storage: Storage, tiny_study: Path) -> None:
@@ -152,6 +152,17 @@ def test_the_same_seed_proposes_the_same_and_another_seed_does_not(tmp_path: Pat
     assert rates("a2", 1) != rates("c", 2)
 
 
+def test_the_folder_of_the_images_is_remembered_where_it_is_there(
+    storage: Storage, file: StudyFile, tmp_path: Path
+) -> None:
+    study = open_study(storage, file)
+    assert study.data_dir() is None
+    study.remember_data("aaa", tmp_path)
+    assert open_study(storage, file).data_dir() == tmp_path
+    study.remember_data("aaa", tmp_path / "on another machine")
+    assert open_study(storage, file).data_dir() is None
+
+
 def test_trainings_of_different_trials_have_different_seeds(storage: Storage, file: StudyFile) -> None:
     study = open_study(storage, file)
     seeds = [study.training_seed(number) for number in range(100)]
@@ -164,9 +175,9 @@ def test_the_best_is_the_highest_accuracy_or_the_lowest_loss(storage: Storage, t
         file = load(tiny_study, overrides=[f"study.metric={metric}", f"study.name={metric}"])
         study = open_study(storage, file)
         with pytest.raises(NoCompleteTrialError, match="has no complete trial yet: 0 of 0"):
-            study.best()
+            study.complete()
         _finish(study, file, 0.5, best, 0.6)
-        assert study.best().value == best
+        assert study.complete()[0].value == best
         assert study.is_as_good(best, target)
         assert not study.is_as_good(0.5, target)
 

@@ -407,5 +407,25 @@ def test_resized_images_keep_their_labels_and_look(digits: SearchData) -> None:
     assert brightness.abs().max() < 2
 
 
+def test_images_are_enlarged_as_exact_arithmetic_would(digits: SearchData) -> None:
+    """One half is rounded to the even neighbour, whatever the order of summation."""
+    weights = torch.zeros(32, 28, dtype=torch.float64)
+    for row in range(32):
+        centre = (row + 0.5) * 28 / 32 - 0.5
+        before = int(centre // 1)
+        for column, weight in ((before, before + 1 - centre), (before + 1, centre - before)):
+            weights[row, min(max(column, 0), 27)] += weight
+    exact = (weights @ digits.val_images.double() @ weights.T).round()
+    assert torch.equal(digits.resized(32).val_images, exact.to(torch.uint8))
+
+
 def test_images_of_the_wanted_size_are_not_touched(digits: SearchData) -> None:
     assert digits.resized(28) is digits
+
+
+def test_the_parts_of_a_split_are_the_whole_training_set() -> None:
+    images = search_data.load_training_set("digits", Path())
+    whole, split = images.whole(), images.split(DataConfig(dataset="digits", split_seed=5))
+    both = sorted([*split.train_images.flatten(1).tolist(), *split.val_images.flatten(1).tolist()])
+    assert both == sorted(whole.train_images.flatten(1).tolist())
+    assert len({whole.digest, split.digest, images.split(DataConfig(dataset="digits", split_seed=6)).digest}) == 3

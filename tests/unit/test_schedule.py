@@ -15,7 +15,7 @@ PEAK = 0.5
 
 
 def rates(
-    config: ScheduleConfig, *, total_steps: int, steps_per_epoch: int = 10, val_losses: tuple[float, ...] = ()
+    config: ScheduleConfig, *, total_steps: int, steps_per_epoch: int = 10, losses: tuple[float, ...] = ()
 ) -> list[float]:
     return [
         lr_at(
@@ -24,7 +24,7 @@ def rates(
             peak=PEAK,
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
-            val_losses=val_losses,
+            losses=losses,
         )
         for step in range(total_steps)
     ]
@@ -65,7 +65,7 @@ def test_the_cosine_would_reach_zero_at_the_end() -> None:
         peak=PEAK,
         total_steps=100,
         steps_per_epoch=10,
-        val_losses=(),
+        losses=(),
     )
     assert end == pytest.approx(0, abs=1e-12)
 
@@ -79,8 +79,8 @@ def test_the_step_schedule_cuts_after_so_many_epochs() -> None:
 def test_the_plateau_schedule_cuts_once_for_each_rest_so_far() -> None:
     config = ScheduleConfig(schedule="plateau", plateau_patience=1, decay_factor=0.1, warmup_share=0.0)
 
-    def rate_after(*val_losses: float) -> float:
-        return rates(config, total_steps=1, val_losses=val_losses)[0]
+    def rate_after(*losses: float) -> float:
+        return rates(config, total_steps=1, losses=losses)[0]
 
     assert rate_after() == PEAK
     assert rate_after(1.0, 2.0) == PEAK
@@ -93,7 +93,7 @@ def test_the_plateau_schedule_cuts_once_for_each_rest_so_far() -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
 def test_only_the_plateau_schedule_looks_at_the_losses(schedule: str) -> None:
     config = ScheduleConfig.model_validate({"schedule": schedule, "plateau_patience": 0})
-    assert rates(config, total_steps=30, val_losses=(1.0, 2.0, 3.0)) == rates(config, total_steps=30)
+    assert rates(config, total_steps=30, losses=(1.0, 2.0, 3.0)) == rates(config, total_steps=30)
 
 
 def test_the_constant_schedule_stays_at_the_peak() -> None:

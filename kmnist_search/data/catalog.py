@@ -101,3 +101,34 @@ CLASS_NAMES: dict[str, tuple[ClassName, ...]] = {
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
     ),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Who made a data set, and on which terms it may be used."""
+
+    attribution: str
+    licence: str
+
+
+SOURCES: dict[str, Source] = {
+    "kmnist": Source(
+        attribution='"KMNIST Dataset" (created by CODH), adapted from "Kuzushiji Dataset" (created by NIJL and '
+        "others), doi:10.20676/00000341",
+        licence="CC BY-SA 4.0",
+    ),
+    "mnist": Source(
+        attribution="MNIST (Yann LeCun, Corinna Cortes, Christopher J. C. Burges), derived from NIST Special Database "
+        "3 and 1",
+        licence="CC BY-SA 3.0",
+    ),
+    "fashion-mnist": Source(
+        attribution="Fashion-MNIST (Han Xiao, Kashif Rasul, Roland Vollgraf; Zalando Research), arXiv:1708.07747",
+        licence="MIT",
+    ),
+    "digits": Source(
+        attribution="Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI Machine Learning "
+        "Repository), doi:10.24432/C50P49, the part that comes with scikit-learn",
+        licence="CC BY 4.0",
+    ),
+}

@@ -17,6 +17,9 @@ from kmnist_search.errors import DataError
 CONNECT_TIMEOUT_SECONDS = 30.0
 DOWNLOAD_PREFIX = ".download-"
 
+#: The images of a part of a data set, and their labels.
+Pair = tuple[IdxFile, IdxFile]
+
 
 def default_data_dir() -> Path:
     """Return the user's cache folder for this package."""
@@ -31,8 +34,25 @@ def training_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
     Raises:
         DataError: they are not there and cannot be downloaded.
     """
+    return _found_or_downloaded(dataset, (dataset.train_images, dataset.train_labels), data_dir)
+
+
+def test_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
+    """Return the paths of the test images and labels, after downloading the data set if they are not there.
+
+    Raises:
+        DataError: they are not there and cannot be downloaded.
+    """
+    return _found_or_downloaded(dataset, (dataset.test_images, dataset.test_labels), data_dir)
+
+
+def raw_folder(dataset: IdxDataset, data_dir: Path) -> Path:
+    return data_dir / dataset.folder / "raw"
+
+
+def _found_or_downloaded(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, Path]:
     try:
-        found = _find(dataset, data_dir) or _download(dataset, data_dir)
+        found = _find(dataset, wanted, data_dir) or _download(dataset, wanted, data_dir)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         raise _missing(dataset, data_dir, str(error)) from None
     if found is None:
@@ -40,29 +60,28 @@ def training_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
     return found
 
 
-def raw_folder(dataset: IdxDataset, data_dir: Path) -> Path:
-    return data_dir / dataset.folder / "raw"
-
-
-def _find(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
+def _find(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, Path] | None:
     def path_of(file: IdxFile) -> Path | None:
         plain = raw_folder(dataset, data_dir) / file.name
         packed = plain.with_name(f"{plain.name}.gz")
         return next((path for path in (plain, packed) if path.is_file()), None)
 
-    images, labels = path_of(dataset.train_images), path_of(dataset.train_labels)
+    images, labels = (path_of(file) for file in wanted)
     return (images, labels) if images and labels else None
 
 
-def _download(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
-    """Bring all files by torchvision, which checks them, into a folder of their own; then move them into place."""
+def _download(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, Path] | None:
+    """Bring all files by torchvision, which checks them, into a folder of their own; then move them into place.
+
+    Files that are there stay as they are.
+    """
     import torchvision
 
     made = not data_dir.exists()
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = data_dir / f".{dataset.folder}.lock"
     with FileLock(lock), _removed_on_failure(lock, made):
-        if found := _find(dataset, data_dir):  # another process was faster
+        if found := _find(dataset, wanted, data_dir):  # another process was faster
             return found
         prefix = f"{DOWNLOAD_PREFIX}{dataset.folder}-"
         for abandoned in data_dir.glob(f"{prefix}*"):
@@ -72,8 +91,9 @@ def _download(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
             target = raw_folder(dataset, data_dir)
             target.mkdir(parents=True, exist_ok=True)
             for packed in raw_folder(dataset, Path(temporary)).glob("*.gz"):
-                packed.replace(target / packed.name)
-        return _find(dataset, data_dir)
+                if not (target / packed.name).exists():
+                    packed.replace(target / packed.name)
+        return _find(dataset, wanted, data_dir)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Dataset = Literal["kmnist", "mnist", "fashion-mnist", "digits"]
 #: One width for all blocks, or one for each block.
 Widths = Annotated[int | tuple[int, ...], BeforeValidator(_widths)]
 
@@ -166,7 +167,7 @@ class DataConfig(Config):
     `split` "random" draws the same share of every class at random, by `split_seed`.
     """
 
-    dataset: Literal["kmnist", "mnist", "fashion-mnist", "digits"] = "kmnist"
+    dataset: Dataset = "kmnist"
     split: Literal["random"] = "random"
     split_seed: Annotated[int, Field(ge=0)] = 0
     val_share: Annotated[float, Field(gt=0, lt=1)] = 1 / 6

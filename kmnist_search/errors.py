@@ -12,9 +12,15 @@ KmnistSearchError
 │   ├── StudyExistsError        a study of that name is there already
 │   ├── StudyInUseError         trials of a study run, which must not while this is done
 │   ├── ArchiveError            the file of an exported study: names file and line
+│   ├── ResultFolderError       the folder of a result: there already, or cannot be written
+│   ├── ModelError              a saved model, or the file it is to be exported to
+│   ├── ImageError              an image to predict: names its file
 │   └── NoCompleteTrialError    nothing to show or choose from yet
+│   ├── NoCompleteTrialError    nothing to show or choose from yet
+│   └── ReportError             a report that cannot be made or written
 └── WorkError                   the work itself failed: exit code 1
     ├── DatabaseAwayError       the database could not be used for too long
+    ├── ExportFailedError       an exported model does not do what the model does
     ├── TrainingDivergedError   a loss is no longer finite
     └── TrialsKeepFailingError  one trial after another failed
 """
@@ -72,8 +78,24 @@ class ArchiveError(InputError):
     """The file of an exported study cannot be written or read; the message names file and line."""
 
 
+class ResultFolderError(InputError):
+    """The folder that a result is to be written to is there already, or cannot be made."""
+
+
+class ModelError(InputError):
+    """A saved model cannot be read, or the file it is to be exported to not written; the message names the file."""
+
+
+class ImageError(InputError):
+    """An image cannot be read, or there is nothing on it; the message names its file."""
+
+
 class NoCompleteTrialError(InputError):
     """What was asked for needs a complete trial, and the study has none."""
+
+
+class ReportError(InputError):
+    """A report has nothing to show, or its file cannot be written."""
 
 
 class WorkError(KmnistSearchError):
@@ -86,6 +108,10 @@ class DatabaseAwayError(WorkError):
 
 class TrialsKeepFailingError(WorkError):
     """One trial after another failed, so the run was ended."""
+
+
+class ExportFailedError(WorkError):
+    """A model in another format does not predict what the model predicts."""
 
 
 class TrainingDivergedError(WorkError):

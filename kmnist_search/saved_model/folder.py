@@ -1,0 +1,145 @@
+"""The folder of a saved model, written whole and checked where it is read. Knows nothing of how a model came about.
+
+It holds `config.json`, a `ModelInfo`, and `weights.safetensors`, the PatchMLP's state as float32 (and the counters of
+batch norms as they are). There is no pickle in it: to load a model runs no code of it.
+"""
+
+import hashlib
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as weights_in
+from safetensors.torch import save as weights_as_bytes
+from torch import Tensor
+
+from kmnist_search.config import Dataset, describe
+from kmnist_search.data.catalog import CLASS_NAMES
+from kmnist_search.errors import ModelError
+from kmnist_search.model import PatchMLP
+from kmnist_search.saved_model.classifier import Classifier
+from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo
+from kmnist_search.saved_model.model import SavedModel
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def save_model(
+    folder: Path,
+    model: PatchMLP,
+    *,
+    dataset: Dataset,
+    mean: float,
+    std: float,
+    config_digest: str,
+    recipe_digest: str,
+    seed: int,
+) -> ModelInfo:
+    """Write a model to `folder`, which must not be there yet or be empty; whole or not at all.
+
+    The same weights give the same bytes, and so the same `weights_sha256`, whatever else is known of the model.
+
+    Args:
+        folder: the folder to make; so are the folders above it.
+        model: the network, on any device.
+        dataset: what it was trained on.
+        mean: of the training pixels, as a share of 255.
+        std: their standard deviation, likewise.
+        config_digest: of the configuration it was trained with.
+        recipe_digest: of the recipe it was trained by.
+        seed: of its training.
+
+    Raises:
+        ModelError: the folder is there already, or cannot be written.
+    """
+    weights = weights_as_bytes({name: _plain(tensor) for name, tensor in model.state_dict().items()})
+    info = ModelInfo(
+        format_version=FORMAT_VERSION,
+        package_version=version("kmnist-search"),
+        dataset=dataset,
+        classes=CLASS_NAMES[dataset],
+        model=model.config,
+        mean=mean,
+        std=std,
+        config_digest=config_digest,
+        recipe_digest=recipe_digest,
+        seed=seed,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    config = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            part = Path(temporary) / folder.name
+            part.mkdir()
+            (part / WEIGHTS_FILE).write_bytes(weights)
+            (part / CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
+            part.rename(folder)
+    except OSError as error:
+        raise ModelError(f"{folder}: the model cannot be saved there: {error.strerror}.") from None
+    return info
+
+
+def load_model(path: Path | str) -> SavedModel:
+    """Read the folder of a saved model.
+
+    Raises:
+        ModelError: it is no such folder, is damaged, or was made by a newer kmnist-search.
+    """
+    folder = Path(path)
+    info = _info_in(folder)
+    file = folder / WEIGHTS_FILE
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror}. Copy the whole folder again.") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != info.weights_sha256:
+        raise ModelError(
+            f"{file}: wrong checksum: its contents have SHA-256 {found}, {CONFIG_FILE} says {info.weights_sha256}. "
+            "The file is damaged or belongs to another model: copy the whole folder again."
+        )
+    model = PatchMLP(info.model)
+    try:
+        model.load_state_dict(weights_in(content))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"{folder}: {WEIGHTS_FILE} does not fit the model in {CONFIG_FILE}, which was changed: {reason}"
+        ) from None
+    return SavedModel(info=info, classifier=Classifier(model, mean=info.mean, std=info.std))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.float().contiguous() if tensor.is_floating_point() else tensor.contiguous()
+
+
+def _info_in(folder: Path) -> ModelInfo:
+    file = folder / CONFIG_FILE
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        inner = folder / "model"
+        advice = f"Did you mean {inner}?" if (inner / CONFIG_FILE).is_file() else f"It has no {CONFIG_FILE}."
+        raise ModelError(f"{folder}: is no folder of a saved model. {advice}") from None
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror}.") from None
+    try:
+        stated = json.loads(content)
+        found = stated.get("format_version") if isinstance(stated, dict) else None
+        if isinstance(found, int) and found > FORMAT_VERSION:
+            raise ModelError(
+                f"{file}: was made by kmnist-search {stated.get('package_version')}, in format {found}; this one "
+                f"reads format {FORMAT_VERSION}. Upgrade kmnist-search."
+            )
+        return ModelInfo.model_validate(stated)
+    except ValidationError as error:
+        problem = "; ".join(describe(error))
+    except (ValueError, RecursionError) as error:
+        problem = f"it is no JSON: {error}"
+    raise ModelError(f"{file}: is damaged: {problem}. Copy the folder of the model again.")

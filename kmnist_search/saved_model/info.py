@@ -1,0 +1,30 @@
+"""What a saved model is: the contents of its config.json as a frozen value. Knows nothing of weights and of folders."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kmnist_search.config import NUM_CLASSES, Dataset, ModelConfig, Positive, Share
+from kmnist_search.data.catalog import ClassName
+
+FORMAT_VERSION: Literal[1] = 1
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+
+
+class ModelInfo(BaseModel):
+    """All that is known of a saved model but its weights; refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1]
+    package_version: str = Field(description="of the kmnist-search that saved it")
+    dataset: Dataset
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=NUM_CLASSES, max_length=NUM_CLASSES)]
+    model: ModelConfig
+    mean: Share = Field(description="of the training pixels, as a share of 255; inputs are normalised by it")
+    std: Positive
+    config_digest: Digest = Field(description="of the configuration it was trained with")
+    recipe_digest: Digest = Field(description="of the recipe it was trained by")
+    seed: int
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="of weights.safetensors")]

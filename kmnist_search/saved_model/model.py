@@ -1,0 +1,70 @@
+"""A trained model in use: images in, characters with their probabilities out. Knows not where it was saved."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from kmnist_search.config import NUM_CLASSES
+from kmnist_search.data.catalog import ClassName
+from kmnist_search.saved_model.classifier import Classifier
+from kmnist_search.saved_model.info import ModelInfo
+from kmnist_search.saved_model.preprocessing import preprocess
+
+BATCH_SIZE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The most probable class of an image: its label 0 to 9, its name and its probability."""
+
+    label: int
+    name: ClassName
+    probability: float
+
+
+class SavedModel:
+    """A classifier on the CPU, in evaluation mode, and what is known of it."""
+
+    def __init__(self, *, info: ModelInfo, classifier: Classifier) -> None:
+        self.info = info
+        self.classifier = classifier.cpu().eval()
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the (B, 10) probabilities of uint8 (B, 28, 28) images, 0 = background, each row adding up to 1.
+
+        Raises:
+            ValueError: the images are of another shape or type.
+        """
+        images_BHW = torch.as_tensor(images)
+        if images_BHW.dtype != torch.uint8 or images_BHW.shape[1:] != (28, 28):
+            raise ValueError(f"images must be uint8 (B, 28, 28), got {images_BHW.dtype} {tuple(images_BHW.shape)}")
+        found = np.empty((len(images_BHW), NUM_CLASSES), np.float32)
+        for start in range(0, len(images_BHW), BATCH_SIZE):
+            batch = images_BHW[start : start + BATCH_SIZE].cpu()
+            found[start : start + BATCH_SIZE] = self.classifier(batch).softmax(dim=1).numpy()
+        return found
+
+    def predict(self, images: Iterable[Path | str | Image.Image]) -> list[Prediction]:
+        """Return what is on each image: the path of a PNG or JPEG file, or an image of Pillow's.
+
+        Raises:
+            ImageError: one cannot be read, or there is nothing on it.
+        """
+        prepared = [preprocess(image) for image in images]
+        return self.named(np.stack(prepared)) if prepared else []
+
+    def named(self, images: Tensor | NDArray[np.uint8]) -> list[Prediction]:
+        """Return what is on each of uint8 (B, 28, 28) images, 0 = background."""
+        probabilities = self.probabilities(images)
+        labels = probabilities.argmax(axis=1)
+        return [
+            Prediction(label=int(label), name=self.info.classes[label], probability=float(row[label]))
+            for label, row in zip(labels, probabilities, strict=True)
+        ]

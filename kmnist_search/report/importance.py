@@ -1,0 +1,49 @@
+"""Which hyperparameters mattered, by optuna's importance. Knows nothing of charts."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+#: PED-ANOVA looks at the best tenth, which should be at least one trial, and better five (optuna's documentation).
+FEWEST_TRIALS = 10
+ENOUGH_TRIALS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importances:
+    """The share of each hyperparameter, the largest first; if there are none, `note` says why, else how far to trust
+    them."""
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+    note: str
+
+
+def importances(complete: Sequence[FrozenTrial], direction: StudyDirection) -> Importances:
+    """Return the importances by PED-ANOVA (Watanabe et al., PED-ANOVA, IJCAI 2023) of complete trials."""
+    if len(complete) < FEWEST_TRIALS:
+        return Importances(
+            note=f"Importance needs at least {FEWEST_TRIALS} complete trials; there are {len(complete)}."
+        )
+    if len({trial.values[0] for trial in complete}) == 1:
+        return Importances(note="All complete trials have the same value, so no hyperparameter made a difference.")
+    study = optuna.create_study(direction=direction)
+    study.add_trials([_bare(trial) for trial in complete])
+    with warnings.catch_warnings(action="ignore"):  # of features called experimental, of few trials: the note says so
+        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=False)
+    total = sum(found.values())
+    if not total:
+        return Importances(note="No hyperparameter was seen to make a difference.")
+    note = f"By PED-ANOVA: how much the best tenth of {len(complete)} complete trials differs from the others."
+    if len(complete) < ENOUGH_TRIALS:
+        note += f" From so few trials it is a hint; it is steady from about {ENOUGH_TRIALS}."
+    shares = sorted(found.items(), key=lambda item: -item[1])
+    return Importances(shares={name: share / total for name, share in shares}, note=note)
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    return optuna.trial.create_trial(value=trial.values[0], params=trial.params, distributions=trial.distributions)

@@ -1,0 +1,158 @@
+"""Charts of the retrained candidates and the final models. Knows nothing of studies."""
+
+from collections.abc import Callable, Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from kmnist_search.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
+from kmnist_search.report.chart import BLUE, GREY, INK, ORANGE, Chart, figure, joined, single
+
+
+def reruns(candidates: Sequence[Candidate]) -> Chart:
+    """Return a row for each candidate: its reruns, their mean, and what it had in the study."""
+    title = "Candidates, trained again"
+    if not any(candidate.reruns for candidate in candidates):
+        why = "There was one candidate and nothing to choose, so nothing was trained again."
+        return Chart(name="reruns", title=title, caption=why, figure=None)
+    rows = [f"trial {candidate.trial}" for candidate in candidates]
+    dots = [(row, rerun) for row, each in zip(rows, candidates, strict=True) for rerun in each.reruns]
+    means = [(row, each.mean_val_accuracy) for row, each in zip(rows, candidates, strict=True)]
+    traces = [
+        go.Scatter(
+            x=single([each.study_val_accuracy for each in candidates]),
+            y=rows,
+            mode="markers",
+            name="in the study",
+            marker={"color": ORANGE, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
+            hovertemplate="in the study %{x:.2%}<extra></extra>",
+        ),
+        go.Scatter(
+            x=single([rerun.val_accuracy for _, rerun in dots]),
+            y=[row for row, _ in dots],
+            customdata=[rerun.seed for _, rerun in dots],
+            mode="markers",
+            name="a rerun",
+            marker={"color": BLUE, "size": 9, "opacity": 0.65},
+            hovertemplate="seed %{customdata}: %{x:.2%}<extra></extra>",
+        ),
+        go.Scatter(
+            x=single([mean for _, mean in means if mean is not None]),
+            y=[row for row, mean in means if mean is not None],
+            mode="markers",
+            name="mean of the reruns",
+            marker={"color": INK, "symbol": "line-ns-open", "size": 20, "line": {"width": 2}},
+            hovertemplate="mean %{x:.2%}<extra></extra>",
+        ),
+    ]
+    drawn = figure(
+        traces,
+        height=130 + 34 * len(rows),
+        xaxis={"title": {"text": "validation accuracy"}, "tickformat": ".4~p", "nticks": 6},
+        yaxis={"autorange": "reversed", "type": "category"},
+    )
+    caption = (
+        "Each candidate on fresh seeds and fresh splits. The best of many trials was partly lucky: the diamond tends "
+        "to lie to the right of the dots."
+    )
+    return Chart(name="reruns", title=title, caption=caption, figure=drawn)
+
+
+def loss_curves(metrics: Metrics) -> Chart:
+    """Return training losses of the final models and validation losses of the winner's reruns."""
+    return _curves(metrics, name="loss", title="Loss", tick="", train=lambda e: e.train_loss, val=lambda e: e.val_loss)
+
+
+def accuracy_curves(metrics: Metrics) -> Chart:
+    """Return training accuracies of the final models and validation accuracies of the winner's reruns."""
+    return _curves(
+        metrics,
+        name="accuracy",
+        title="Accuracy",
+        tick=".0%",
+        train=lambda e: e.train_accuracy,
+        val=lambda e: e.val_accuracy,
+    )
+
+
+Reading = Callable[[EpochFigures], float | None]
+
+
+def _curves(metrics: Metrics, *, name: str, title: str, tick: str, train: Reading, val: Reading) -> Chart:
+    finals = [(model.seed, model.epochs) for model in metrics.test.models]
+    again = [(rerun.seed, rerun.epochs) for rerun in metrics.candidates[0].reruns]
+    traces = []
+    for label, colour, those, reading in (
+        ("final models, training images", BLUE, finals, train),
+        ("reruns, validation images", ORANGE, again, val),
+    ):
+        curves = [
+            {epoch.number: value for epoch in epochs if (value := reading(epoch)) is not None} for _, epochs in those
+        ]
+        if any(curves):
+            traces.append(
+                go.Scatter(
+                    **joined(curves, [seed for seed, _ in those]),
+                    mode="lines",
+                    name=label,
+                    line={"color": colour, "width": 1.5},
+                    opacity=0.8,
+                    hovertemplate="seed %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>",
+                )
+            )
+    caption = (
+        f"{title} after each epoch, a line for each seed. Training images are augmented, so they can be the harder "
+        "ones. The final models train on all images and have none left to validate on."
+    )
+    drawn = figure(
+        traces,
+        xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": title.lower()}, "tickformat": tick},
+    )
+    return Chart(name=f"{name}-curves", title=f"{title} curves", caption=caption, figure=drawn if traces else None)
+
+
+def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:
+    """Return a reliability diagram: accuracy against confidence, and below it how many images each bin holds."""
+    filled = [each for each in bins if each.images]
+    drawn = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.06)
+    drawn.update_layout(figure([], height=460).layout)
+    drawn.add_trace(
+        go.Scatter(
+            x=[0, 1], y=[0, 1], mode="lines", name="perfect", line={"color": GREY, "dash": "dash"}, hoverinfo="skip"
+        )
+    )
+    drawn.add_trace(
+        go.Scatter(
+            x=single([each.confidence for each in filled]),
+            y=single([each.accuracy for each in filled]),
+            customdata=[each.images for each in filled],
+            mode="lines+markers",
+            name="kept model",
+            line={"color": BLUE},
+            marker={"size": 8},
+            hovertemplate="%{customdata} images: confidence %{x:.1%}, accuracy %{y:.1%}<extra></extra>",
+        )
+    )
+    drawn.add_trace(
+        go.Bar(
+            x=single([(each.low + each.high) / 2 for each in filled]),
+            y=[each.images for each in filled],
+            width=[0.9 * (each.high - each.low) for each in filled],
+            marker={"color": BLUE, "opacity": 0.6},
+            showlegend=False,
+            hovertemplate="%{y} images<extra></extra>",
+        ),
+        row=2,
+        col=1,
+    )
+    drawn.update_xaxes(range=[0, 1.02], tickformat=".0%", automargin=True)
+    drawn.update_xaxes(title_text="confidence", row=2, col=1)
+    drawn.update_yaxes(title_text="accuracy", tickformat=".0%", range=[0, 1.04], row=1, col=1)
+    drawn.update_yaxes(title_text="images", type="log", dtick=1, row=2, col=1)
+    caption = (
+        "Test images in bins of equal width by their confidence, the highest probability the model gives them. On the "
+        "dashed line it is right as often as it says. Below, how many images a bin holds, on a log scale. Expected "
+        f"calibration error: {error:.4f}."
+    )
+    return Chart(name="calibration", title="Calibration", caption=caption, figure=drawn)

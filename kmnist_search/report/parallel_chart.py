@@ -1,0 +1,116 @@
+"""The chart of all hyperparameters at once, by parallel coordinates. Reads no database."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+
+from kmnist_search.report import trials as read
+from kmnist_search.report.chart import BLUE, CARD, GREY, LINE, ORANGE, Chart, figure, single, small
+from kmnist_search.report.search_charts import NOTHING_COMPLETE
+from kmnist_search.report.wording import value as shown
+
+
+def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:
+    """Return each complete trial as a line over all searched hyperparameters, coloured by its rank.
+
+    Lines in SVG and not plotly's `parcoords`, which needs WebGL: that is missing in some browsers, and on paper.
+    """
+    title, spaces = "Parallel coordinates", read.searched(trials)
+    done = sorted(read.complete(trials), key=lambda trial: trial.values[0], reverse=not maximize)
+    done = [trial for trial in done if all(_height(trial, name, spec) is not None for name, spec in spaces.items())]
+    if not done or not spaces:
+        why = NOTHING_COMPLETE if not done else "The study has no hyperparameter with more than one value."
+        return Chart(name="parallel", title=title, caption=why, figure=None)
+    lowest, highest = sorted((done[0].values[0], done[-1].values[0]))
+    spread = highest - lowest or 1.0
+
+    def lines(those: Sequence[FrozenTrial], name: str, colour: str, width: float, opacity: float) -> go.Scatter:
+        heights: list[float] = []
+        for trial in those:
+            heights += [_height(trial, name, spec) or 0.0 for name, spec in spaces.items()]
+            heights += [(trial.values[0] - lowest) / spread, np.nan]
+        return go.Scatter(
+            x=small([*range(len(spaces) + 1), 0] * len(those)),
+            y=single(heights),
+            customdata=small(np.repeat([trial.number for trial in those], len(spaces) + 2)),
+            mode="lines",
+            name=name,
+            line={"color": colour, "width": width},
+            opacity=opacity,
+            hovertemplate="trial %{customdata}<extra>" + name + "</extra>",
+        )
+
+    tenth = len(done) - max(1, len(done) // 10)
+    half = min(len(done) // 2, tenth)
+    groups = (
+        lines(done[:half], "lower half", GREY, 1, 0.45),
+        lines(done[half:tenth], "upper half", GREY, 1, 0.9),
+        lines(done[tenth:-1], "best tenth", BLUE, 1.2, 0.9),
+        lines(done[-1:], "best", ORANGE, 3, 1),
+    )
+    marks = [mark for index, spec in enumerate(spaces.values()) for mark in _marks(index, spec)]
+    marks += [_mark(len(spaces), 0, shown(float(lowest))), _mark(len(spaces), 1, shown(float(highest)))]
+    drawn = figure(
+        [group for group in groups if len(group.x)],
+        height=420,
+        annotations=marks,
+        legend={"y": 0, "yanchor": "top"},
+        xaxis={
+            "tickvals": list(range(len(spaces) + 1)),
+            "ticktext": [name.replace("_", "_<br>") for name in (*spaces, metric)],
+            "tickangle": 0,
+            "side": "top",
+            "gridcolor": LINE,
+            "gridwidth": 2,
+            "range": [-0.4, len(spaces) + 0.5],
+        },
+        yaxis={"visible": False, "range": [-0.06, 1.06]},
+    )
+    return Chart(
+        name="parallel",
+        title=title,
+        caption=f"Each line is a complete trial, each axis a hyperparameter, the last one {metric}.",
+        figure=drawn,
+        min_width=84 * (len(spaces) + 1),
+    )
+
+
+def _height(trial: FrozenTrial, name: str, spec: BaseDistribution) -> float | None:
+    """Return the place of a trial between the lowest, 0, and the highest value, 1, of a hyperparameter."""
+    if name not in trial.params:
+        return None
+    value = trial.params[name]
+    if isinstance(spec, CategoricalDistribution):
+        return spec.choices.index(value) / (len(spec.choices) - 1) if value in spec.choices else None
+    assert isinstance(spec, IntDistribution | FloatDistribution)
+    if spec.log and value <= 0:
+        return None
+    scale = math.log if spec.log else float
+    low, high = scale(spec.low), scale(spec.high)
+    return (scale(value) - low) / (high - low)
+
+
+def _marks(index: int, spec: BaseDistribution) -> list[dict[str, Any]]:
+    if isinstance(spec, CategoricalDistribution):
+        last = len(spec.choices) - 1
+        return [_mark(index, place / last, str(choice)) for place, choice in enumerate(spec.choices)]
+    assert isinstance(spec, IntDistribution | FloatDistribution)
+    return [_mark(index, 0, shown(spec.low)), _mark(index, 1, shown(spec.high))]
+
+
+def _mark(index: int, height: float, text: str) -> dict[str, Any]:
+    return {
+        "x": index,
+        "y": height,
+        "text": text,
+        "showarrow": False,
+        "xanchor": "left",
+        "xshift": 4,
+        "bgcolor": CARD,
+        "opacity": 0.9,
+    }

@@ -1,0 +1,220 @@
+"""Charts of what a search found: its best so far, and what its hyperparameters did. Reads no database."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from kmnist_search.report import trials as read
+from kmnist_search.report.chart import BLUE, GREY, ORANGE, Chart, clipped, figure, single, small, value_range
+from kmnist_search.report.importance import Importances
+from kmnist_search.report.trials import History
+
+NOTHING_COMPLETE = "No trial is complete yet."
+#: Ranges of at most so many whole numbers are drawn like lists.
+FEW_NUMBERS = 10
+#: From so many complete trials on, the pruned ones may be out of sight.
+ENOUGH_COMPLETE = 20
+
+
+def best_by_trials(history: History, metric: str, *, maximize: bool) -> Chart:
+    """Return the best value so far against the number of finished trials."""
+    return _best(
+        history,
+        np.arange(1, len(history.values) + 1, dtype=np.int32),
+        name="best-by-trials",
+        title="Best so far, by trials",
+        x_title="finished trials",
+        metric=metric,
+        maximize=maximize,
+        caption="Each dot is a complete trial, in the order in which they ended; the line is the best until then.",
+    )
+
+
+def best_by_seconds(history: History, metric: str, *, maximize: bool, clock: str) -> Chart:
+    """Return the best value so far against the training time of all trials up to then."""
+    caption = f"The same against the {clock} of all trials up to then, also of pruned and failed ones."
+    if history.num_untimed:
+        caption += f" Of {history.num_untimed} trials the time is not known; they count as nothing."
+    return _best(
+        history,
+        single(history.seconds),
+        name="best-by-seconds",
+        title=f"Best so far, by {clock}",
+        x_title=clock,
+        metric=metric,
+        maximize=maximize,
+        caption=caption,
+    )
+
+
+def _best(
+    history: History,
+    x: NDArray[Any],
+    *,
+    name: str,
+    title: str,
+    x_title: str,
+    metric: str,
+    maximize: bool,
+    caption: str,
+) -> Chart:
+    done = np.isfinite(history.values)
+    if not done.any():
+        return Chart(name=name, title=title, caption=NOTHING_COMPLETE, figure=None)
+    limits = value_range(history.values, maximize=maximize)
+    dots = go.Scatter(
+        x=x[done],
+        y=single(history.values[done]),
+        customdata=history.numbers[done],
+        mode="markers",
+        name="complete trial",
+        marker={"color": BLUE, "size": 6, "opacity": 0.7},
+        hovertemplate="trial %{customdata}: %{y:.4f}<extra></extra>",
+    )
+    line = go.Scatter(
+        x=x,
+        y=single(history.best),
+        mode="lines",
+        name="best so far",
+        line={"color": ORANGE, "width": 2.5, "shape": "hv"},
+        hovertemplate="best %{y:.4f}<extra></extra>",
+    )
+    return Chart(
+        name=name,
+        title=title,
+        caption=caption + clipped(limits),
+        figure=figure([line, dots], xaxis_title_text=x_title, yaxis={"title": {"text": metric}, "range": limits}),
+    )
+
+
+def importance(found: Importances) -> Chart:
+    """Return the importance of each hyperparameter as a bar."""
+    if not found.shares:
+        return Chart(name="importance", title="Hyperparameter importance", caption=found.note, figure=None)
+    names, shares = list(found.shares), list(found.shares.values())
+    bars = go.Bar(
+        x=single(shares),
+        y=names,
+        orientation="h",
+        marker={"color": BLUE},
+        text=[f"{share:.0%}" for share in shares],
+        textposition="outside",
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
+    drawn = figure(
+        [bars],
+        height=60 + 26 * len(names),
+        xaxis={"title": {"text": "share of importance"}, "tickformat": ".0%", "range": [0, 1.15 * max(shares)]},
+        yaxis={"autorange": "reversed", "showgrid": False},
+    )
+    return Chart(name="importance", title="Hyperparameter importance", caption=found.note, figure=drawn)
+
+
+def slices(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[Chart]:
+    """Return, for each searched hyperparameter, the values of complete trials against it."""
+    done = read.complete(trials)
+    ended = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
+    last = {trial.number: trial.intermediate_values[max(trial.intermediate_values)] for trial in ended}
+    limits = _slice_range([trial.values[0] for trial in done], list(last.values()), maximize=maximize)
+    charts: list[Chart] = []
+    for name, spec in read.searched(trials).items():
+        traces = [
+            _dots(
+                [(trial, last[trial.number]) for trial in ended],
+                name,
+                spec,
+                label="pruned, at its last report",
+                marker={"color": GREY, "size": 5, "opacity": 0.45},
+            ),
+            _dots(
+                [(trial, trial.values[0]) for trial in done],
+                name,
+                spec,
+                label="complete",
+                marker={"color": BLUE, "size": 6, "opacity": 0.85},
+            ),
+        ]
+        if any(len(trace.x) for trace in traces):
+            drawn = figure(
+                traces,
+                height=230,
+                showlegend=False,
+                xaxis=_slice_axis(spec),
+                yaxis={"range": limits, "nticks": 6},
+            )
+            charts.append(Chart(name=f"slice-{len(charts)}", title=name, caption="", figure=drawn))
+    return charts
+
+
+def _slice_range(done: Sequence[float], ended: Sequence[float], *, maximize: bool) -> list[float] | None:
+    """Return the range of the axis of values: where many are complete, theirs alone, for differences are small."""
+    if len(done) < ENOUGH_COMPLETE or min(done) == max(done):
+        return value_range([*done, *ended], maximize=maximize, leave_out=0.25)
+    margin = 0.06 * (max(done) - min(done))
+    return value_range(done, maximize=maximize) or [min(done) - margin, max(done) + margin]
+
+
+def _dots(
+    valued: Sequence[tuple[FrozenTrial, float]], name: str, spec: BaseDistribution, *, label: str, marker: Any
+) -> go.Scatter:
+    having = [(trial, value) for trial, value in valued if _position(trial, name, spec) is not None]
+    return go.Scatter(
+        x=single([_position(trial, name, spec) for trial, _ in having]),
+        y=single([value for _, value in having]),
+        customdata=small([trial.number for trial, _ in having]),
+        mode="markers",
+        name=label,
+        marker=marker,
+        hovertemplate="trial %{customdata}: %{y:.4f}<extra>" + label + "</extra>",
+    )
+
+
+def _position(trial: FrozenTrial, name: str, spec: BaseDistribution) -> float | None:
+    """Return where a trial stands on the axis of a hyperparameter; None if it has no value that fits there."""
+    if name not in trial.params:
+        return None
+    value = trial.params[name]
+    # The golden ratio spreads trials evenly, and the same way each time.
+    aside = 0.5 * (trial.number * 0.618034 % 1 - 0.5)
+    if isinstance(spec, CategoricalDistribution):
+        return spec.choices.index(value) + aside if value in spec.choices else None
+    if not isinstance(value, int | float):
+        return None
+    return value + aside * spec.step if _has_few(spec) else float(value)
+
+
+def _has_few(spec: BaseDistribution) -> TypeGuard[IntDistribution]:
+    return isinstance(spec, IntDistribution) and not spec.log and (spec.high - spec.low) // spec.step < FEW_NUMBERS
+
+
+def _slice_axis(spec: BaseDistribution) -> dict[str, Any]:
+    if isinstance(spec, CategoricalDistribution):
+        names = [str(choice) for choice in spec.choices]
+        return {
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "range": [-0.5, len(names) - 0.5],
+            "showgrid": False,
+        }
+    if _has_few(spec):
+        numbers = list(range(spec.low, spec.high + 1, spec.step))
+        return {"tickvals": numbers, "showgrid": False}
+    if isinstance(spec, IntDistribution | FloatDistribution) and spec.log:
+        ticks = _log_ticks(spec.low, spec.high)
+        return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    return {"nticks": 6}
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from `low` to `high`: powers of ten, in between 2 and 5 times them if those are few."""
+    steps = (1, 2, 5) if high < 60 * low else (1,)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
+    return [tick for tick in ticks if low <= tick <= high]

@@ -1,0 +1,99 @@
+"""What the figures of a final model say, in sentences. Knows nothing of pages."""
+
+from kmnist_search.metrics import Metrics
+from kmnist_search.report.wording import count, interval, percent, points
+
+
+def mean(metrics: Metrics) -> str:
+    """Say what the headline is the mean of."""
+    models = len(metrics.test.models)
+    test_images = f"{metrics.data.test_images:,} test images of {metrics.data.dataset}"
+    if models == 1:
+        return f"One model, trained on all training images, on {test_images}."
+    return f"Mean of {models} models that differ in their seed, trained on all training images, on {test_images}."
+
+
+def intervals(metrics: Metrics) -> list[str]:
+    """Say how far chance may have moved the headline."""
+    test = metrics.test
+    over_seeds = (
+        f"95 % interval over seeds: {interval(test.seeds_interval)} (of the mean, by Student's t)."
+        if test.seeds_interval
+        else "How much the seed matters is not known from one model."
+    )
+    over_images = f"95 % interval over test images, had others been drawn: {interval(test.sampling_interval)} (Wilson)."
+    return [over_seeds, over_images]
+
+
+def promise(metrics: Metrics) -> str:
+    """Say what validation promised, and how the test set answered."""
+    gap = metrics.test.gap
+    promised = f"Validation promised {percent(metrics.test.val_accuracy)}"
+    if round(100 * gap, 2) == 0:
+        return f"{promised}, and the test set gave the same."
+    return f"{promised}; the test set gave {100 * abs(gap):.2f} points {'less' if gap > 0 else 'more'}."
+
+
+def kept(metrics: Metrics) -> str:
+    """Say which model was kept, and its own accuracy."""
+    return (
+        f"The model that is kept is that of seed {metrics.test.kept.seed}, the first of the recipe, decided before "
+        f"any look: {percent(metrics.test.kept.test_accuracy)}."
+    )
+
+
+def looks(metrics: Metrics) -> str:
+    """Say how many times the test set was looked at."""
+    recipes = count(metrics.recipes_tested, "recipe")
+    return f"For this study the test set was looked at {count(len(metrics.ledger), 'time')}, by {recipes}."
+
+
+def warning(metrics: Metrics) -> str:
+    """Say that the test set is no longer untouched; empty if it was."""
+    if metrics.recipes_tested <= 1:
+        return ""
+    return (
+        f"{metrics.recipes_tested} recipes have seen the test set. Whoever chooses among them chooses by test images, "
+        "so the figure flatters: it is no longer that of untouched images."
+    )
+
+
+def luck(metrics: Metrics) -> str:
+    """Say how much of the study's best score was luck."""
+    best = metrics.study.best_trial
+    candidate = next((each for each in metrics.candidates if each.trial == best), None)
+    if candidate is None or candidate.luck is None or candidate.mean_val_accuracy is None:
+        return "How much of the study's best score was luck is not known: its trial was not trained again."
+    had = (
+        f"The best trial of the study, trial {best}, had {percent(candidate.study_val_accuracy)} there and "
+        f"{percent(candidate.mean_val_accuracy)} on the mean of {count(len(candidate.reruns), 'rerun')}"
+    )
+    if candidate.luck <= 0:
+        return f"{had}: none of its score was luck."
+    return f"{had}: {points(candidate.luck)} points of its score were luck."
+
+
+def paired_test(metrics: Metrics) -> str:
+    """Say whether the winner is better than the runner-up."""
+    test = metrics.paired_test
+    if test is None:
+        return "There was one candidate, so there was nothing to choose."
+    above = "above" if test.mean_difference >= 0 else "below"
+    difference = (
+        f"On the mean of its reruns trial {test.winner} is {100 * abs(test.mean_difference):.2f} points {above} trial "
+        f"{test.runner_up}"
+    )
+    if test.p_value is None:
+        return f"{difference}; from so few reruns it cannot be said whether that is chance."
+    p_value = f"p = {test.p_value:.2g}, {test.method}"
+    if test.distinguishable:
+        return f"{difference}, more than chance explains ({p_value})."
+    return f"{difference}, which chance alone may explain ({p_value}): by these reruns the two cannot be told apart."
+
+
+def comparison() -> str:
+    """Say what separates our figure from the published ones."""
+    return (
+        "The published systems chose their settings by looking at the test images, which flatters their figures. Ours "
+        "were chosen on validation images; the test set was opened after the recipe was frozen."
+    )

@@ -1,0 +1,31 @@
+"""The templates of the report, and what they may call. Knows nothing of what they are filled with."""
+
+import re
+from functools import cache
+from typing import Any, Literal
+
+import jinja2
+
+from kmnist_search.report import sentences, wording
+from kmnist_search.report.pictures import data_uri
+
+
+@cache
+def environment(kind: Literal["html", "md"]) -> jinja2.Environment:
+    """Return the templates of one kind; what is put into HTML is escaped, for names and reasons come from outside."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("kmnist_search.report"),
+        autoescape=kind == "html",
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (wording.percent, wording.interval, wording.points, wording.value, wording.seconds, wording.moment)
+    made.filters.update({each.__name__: each for each in filters}, picture=data_uri, cell=_cell)
+    made.globals.update(say=sentences, count=wording.count)
+    return made
+
+
+def _cell(value: Any) -> str:
+    """Return a value as it can stand in a cell of a Markdown table."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(str(value).split()))

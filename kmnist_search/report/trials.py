@@ -1,0 +1,198 @@
+"""What a report reads off the trials of a study, as plain values. Draws nothing.
+
+Trials that were imported or copied may lack any of their attributes; what is not known is left out.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from kmnist_search.attempts import ATTEMPTS_KEY
+from kmnist_search.study import SearchStudy
+from kmnist_search.trial_writer import REASON_KEY
+
+#: Of so many trials at a time the details are read: databases limit the values in one statement.
+TRIALS_AT_ONCE = 1000
+
+#: How an attempt can end, in the order of a legend.
+OUTCOMES = ("complete", "pruned", "failed", "running", "handed back", "lost")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class History:
+    """The finished trials in the order in which they ended.
+
+    Attributes:
+        numbers: (N,), of the trials.
+        values: (N,), nan unless complete.
+        best: (N,), the best value until then; nan before the first.
+        seconds: (N,), spent on training by these and all before; where that is not known, nothing is added.
+        num_untimed: trials of which the seconds are not known.
+    """
+
+    numbers: NDArray[np.int32]
+    values: NDArray[np.float64]
+    best: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    num_untimed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Savings:
+    """Training that pruning spared: of how many trials, and the seconds it would have taken."""
+
+    num_trials: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A reason for which trials failed, and their numbers."""
+
+    reason: str
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One worker's work at a trial. Times are milliseconds since 1970; `outcome` is one of OUTCOMES."""
+
+    worker: str
+    number: int
+    began: float
+    ended: float
+    outcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """One of the best trials; `same_as` is a better one of exactly the same configuration, if there is one."""
+
+    trial: FrozenTrial
+    same_as: int | None
+
+
+def read(study: SearchStudy) -> list[FrozenTrial]:
+    """Return the trials that run or are finished, with all that is known of them."""
+    trials = study.trials()
+    for start in range(0, len(trials), TRIALS_AT_ONCE):
+        study.with_details(trials[start : start + TRIALS_AT_ONCE])
+    return trials
+
+
+def complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the complete ones whose value is a finite number."""
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])]
+
+
+def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> History:
+    """Return the finished trials in the order in which they ended."""
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    finished.sort(key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
+    known = {trial.number for trial in complete(finished)}
+    values = np.array([trial.values[0] if trial.number in known else np.nan for trial in finished], dtype=float)
+    better = np.fmax if direction == StudyDirection.MAXIMIZE else np.fmin
+    times = [_seconds(trial) for trial in finished]
+    return History(
+        numbers=np.array([trial.number for trial in finished], dtype=np.int32),
+        values=values,
+        best=better.accumulate(values) if len(values) else values,
+        seconds=np.cumsum([time or 0.0 for time in times]),
+        num_untimed=times.count(None),
+    )
+
+
+def clock_name(trials: Sequence[FrozenTrial]) -> str:
+    """Return what the seconds of these trials are: of a GPU if each of them ran on one."""
+    devices = {str(trial.user_attrs["device"]) for trial in trials if "device" in trial.user_attrs}
+    on_gpu = bool(devices) and not any(device.startswith("CPU") for device in devices)
+    return "GPU-seconds" if on_gpu else "training seconds"
+
+
+def saved(trials: Sequence[FrozenTrial], epochs: int) -> Savings:
+    """Return what pruning spared: for each pruned trial its seconds an epoch, times the epochs not run.
+
+    A trial that diverged would have ended without a pruner as well, so it is not counted.
+    """
+    found = []
+    for trial in trials:
+        done, time = len(trial.intermediate_values), _seconds(trial)
+        diverged = str(trial.user_attrs.get(REASON_KEY, "")).startswith("diverged")
+        if trial.state == TrialState.PRUNED and done and time is not None and not diverged:
+            found.append(time / done * max(epochs - done, 0))
+    return Savings(num_trials=len(found), seconds=sum(found))
+
+
+def failures(trials: Sequence[FrozenTrial]) -> list[Failure]:
+    """Return why trials failed, the most frequent reason first."""
+    numbers = defaultdict(list)
+    for trial in trials:
+        if trial.state == TrialState.FAIL:
+            numbers[str(trial.user_attrs.get(REASON_KEY, "not known"))].append(trial.number)
+    found = [Failure(reason=reason, numbers=those) for reason, those in numbers.items()]
+    return sorted(found, key=lambda failure: -len(failure.numbers))
+
+
+def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[Attempt]:
+    """Return who worked at which trial and when; an attempt whose end is not known is left out unless it goes on."""
+    found = []
+    for trial in trials:
+        those = trial.user_attrs.get(ATTEMPTS_KEY, [])
+        for attempt in those:
+            goes_on = attempt is those[-1] and trial.state == TrialState.RUNNING
+            ended = attempt.get("ended_at") or (now.isoformat() if goes_on else None)
+            if ended and {"host", "pid", "began_at"} <= attempt.keys():
+                found.append(
+                    Attempt(
+                        worker=f"{attempt['host']} {attempt['pid']}",
+                        number=trial.number,
+                        began=_milliseconds(attempt["began_at"]),
+                        ended=_milliseconds(ended),
+                        outcome=_outcome(attempt),
+                    )
+                )
+    return sorted(found, key=lambda attempt: attempt.began)
+
+
+def top(ranked: Sequence[FrozenTrial], number: int) -> list[Ranked]:
+    """Return the best `number` of trials that are ordered best first."""
+    first: dict[str, int] = {}
+    found = []
+    for trial in ranked[:number]:
+        digest = str(trial.user_attrs.get("config_digest", f"not known of {trial.number}"))
+        found.append(Ranked(trial=trial, same_as=first.get(digest)))
+        first.setdefault(digest, trial.number)
+    return found
+
+
+def searched(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Return the hyperparameters with more than one value to choose from, as the last trial that has them knew them."""
+    distributions = {name: spec for trial in trials for name, spec in trial.distributions.items()}
+    return {name: spec for name, spec in distributions.items() if not spec.single()}
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    time: Any = trial.user_attrs.get("seconds")
+    return float(time) if isinstance(time, int | float) else None
+
+
+def _milliseconds(time: str) -> float:
+    moment = datetime.fromisoformat(time)
+    return 1000 * (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _outcome(attempt: Mapping[str, Any]) -> str:
+    how = str(attempt.get("how", "running"))
+    if how.startswith("handed back"):
+        return "handed back"
+    how = {"fail": "failed"}.get(how, how)
+    return how if how in OUTCOMES else "lost"

@@ -1,0 +1,108 @@
+"""Charts of how the trials went: their learning curves, and who worked at them when. Reads no database."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+
+from kmnist_search.report.chart import (
+    BLUE,
+    CARD,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    Chart,
+    clipped,
+    figure,
+    joined,
+    single,
+    small,
+    value_range,
+)
+from kmnist_search.report.trials import OUTCOMES, Attempt
+
+_COLOURS = dict(zip(OUTCOMES, (BLUE, GREY, RED, GREEN, ORANGE, PURPLE), strict=True))
+#: Above so many rows their names would not be readable.
+MOST_NAMED_ROWS = 60
+
+
+def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, metric: str, *, maximize: bool) -> Chart:
+    """Return the metric by epoch of all trials: pruned ones pale, the best one on top."""
+    title = "Learning curves"
+    if not any(trial.intermediate_values for trial in trials):
+        return Chart(name="curves", title=title, caption="No trial has reported an epoch yet.", figure=None)
+    groups = (
+        ("pruned", GREY, 1, 0.4, [trial for trial in trials if trial.state == TrialState.PRUNED]),
+        ("failed", RED, 1, 0.8, [trial for trial in trials if trial.state == TrialState.FAIL]),
+        ("running", GREEN, 1.5, 0.9, [trial for trial in trials if trial.state == TrialState.RUNNING]),
+        ("complete", BLUE, 1.2, 0.6, [trial for trial in trials if trial.state == TrialState.COMPLETE]),
+        ("best", ORANGE, 3, 1, [best] if best else []),
+    )
+    traces = [
+        go.Scatter(
+            **joined([trial.intermediate_values for trial in those], [trial.number for trial in those]),
+            mode="lines",
+            name=name,
+            line={"color": colour, "width": width},
+            opacity=opacity,
+            hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4f}<extra>" + name + "</extra>",
+        )
+        for name, colour, width, opacity, those in groups
+        if any(trial.intermediate_values for trial in those)
+    ]
+    reports = [value for trial in trials for value in trial.intermediate_values.values()]
+    limits = value_range(reports, maximize=maximize)
+    drawn = figure(
+        traces,
+        height=420,
+        xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": metric}, "range": limits},
+    )
+    caption = f"{metric} after each epoch, a line for each trial." + clipped(limits)
+    return Chart(name="curves", title=title, caption=caption, figure=drawn)
+
+
+def timeline(attempts: Sequence[Attempt]) -> Chart:
+    """Return a row for each worker process with a bar for each of its attempts at a trial."""
+    title = "Timeline of the workers"
+    if not attempts:
+        return Chart(name="timeline", title=title, caption="The trials do not say who ran them.", figure=None)
+    workers = list(dict.fromkeys(attempt.worker for attempt in attempts))
+    row = {worker: index for index, worker in enumerate(workers)}
+    traces = []
+    for outcome in OUTCOMES:
+        those = [attempt for attempt in attempts if attempt.outcome == outcome]
+        if those:
+            traces.append(
+                go.Bar(
+                    orientation="h",
+                    base=[round(attempt.began) for attempt in those],
+                    x=single([attempt.ended - attempt.began for attempt in those]),
+                    y=small([row[attempt.worker] for attempt in those]),
+                    customdata=small([attempt.number for attempt in those]),
+                    name=outcome,
+                    marker={"color": _COLOURS[outcome], "line": {"color": CARD, "width": 1}},
+                    hovertemplate="trial %{customdata}<extra>" + outcome + "</extra>",
+                )
+            )
+    named = len(workers) <= MOST_NAMED_ROWS
+    drawn = figure(
+        traces,
+        height=100 + (24 if named else 6) * len(workers),
+        barmode="overlay",
+        bargap=0.25,
+        xaxis={"type": "date", "nticks": 6},
+        yaxis={
+            "tickvals": list(range(len(workers))) if named else [],
+            "ticktext": workers if named else [],
+            "range": [len(workers) - 0.5, -0.5],
+            "showgrid": False,
+        },
+    )
+    caption = (
+        "A row for each worker process (machine and process number), a bar for each of its attempts at a trial. Times "
+        "are in UTC."
+    )
+    return Chart(name="timeline", title=title, caption=caption, figure=drawn)

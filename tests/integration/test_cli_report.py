@@ -1,0 +1,138 @@
+"""`kmnist-search report` on real studies: what it writes, what it refuses, and studies that lack nearly everything."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from kmnist_search.report.page import search_report
+from kmnist_search.storage import Storage, open_storage
+from kmnist_search.study import SearchStudy, open_study
+from kmnist_search.study_parser import load
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+Invoke = Callable[..., "Result"]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(f"sqlite:///{tmp_path / 'kmnist-search.db'}", create=True)
+
+
+@pytest.fixture
+def study(storage: Storage, tiny_study: Path) -> SearchStudy:
+    """A study without trials."""
+    return open_study(storage, load(tiny_study))
+
+
+def test_a_report_is_one_page_named_after_its_study(invoke: Invoke) -> None:
+    assert invoke("run", "tiny.toml", "--trials", 3).exit_code == 0
+    result = invoke("report")
+    assert (result.exit_code, result.stdout) == (0, "report on study tiny is in tiny-report.html\n")
+    page = Path("tiny-report.html").read_text()
+    assert page.count("plotly.js v") == 1
+    assert "learning_rate" in page
+    assert not list(Path().glob(".*.part"))
+
+
+def test_a_file_that_is_there_is_kept_unless_forced(invoke: Invoke, study: SearchStudy) -> None:
+    study.optuna.add_trial(create_trial(value=0.5))
+    Path("mine.html").write_text("mine")
+    refused = invoke("report", "tiny", "--out", "mine.html")
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        "Error: mine.html is there already. Choose another file with --out, or replace it with --force.\n"
+    )
+    assert Path("mine.html").read_text() == "mine"
+    assert invoke("report", "tiny", "--out", "mine.html", "--force").exit_code == 0
+    assert Path("mine.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_folder_that_is_not_there_is_named(invoke: Invoke, study: SearchStudy) -> None:
+    study.optuna.add_trial(create_trial(value=0.5))
+    result = invoke("report", "--out", "nowhere/r.html")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: nowhere/r.html: cannot be written: No such file or directory.\n"
+
+
+def test_a_study_of_waiting_trials_has_nothing_to_report(invoke: Invoke, study: SearchStudy) -> None:
+    study.fill(4)
+    result = invoke("report", "tiny")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: study 'tiny' has no trial at work or finished, so there is nothing to report; 4 wait. "
+        "See: kmnist-search status tiny\n"
+    )
+    assert not Path("tiny-report.html").exists()
+
+
+def test_a_study_with_none_complete_yet_has_a_page_that_says_so(study: SearchStudy) -> None:
+    study.optuna.add_trial(create_trial(state=TrialState.RUNNING))
+    page = search_report(study)
+    assert "No trial is complete yet, so there is no best one." in page
+    assert "No trial has reported an epoch yet." in page
+    assert "The trials do not say who ran them." in page
+
+
+def test_trials_without_any_attributes_are_reported(study: SearchStudy) -> None:
+    study.optuna.add_trials(
+        [
+            create_trial(value=0.5),
+            create_trial(value=float("inf")),
+            create_trial(state=TrialState.PRUNED),
+            create_trial(state=TrialState.PRUNED, intermediate_values={1: float("nan")}),
+            create_trial(state=TrialState.FAIL),
+            create_trial(
+                value=0.7,
+                params={"learning_rate": 2e-3, "odd": "x"},
+                distributions={"learning_rate": FloatDistribution(1e-3, 1e-2), "odd": CategoricalDistribution("xy")},
+            ),
+            create_trial(
+                value=0.8,
+                params={"learning_rate": 0.0},
+                distributions={"learning_rate": FloatDistribution(0.0, 1.0)},
+            ),
+        ]
+    )
+    page = search_report(study)
+    assert "The best val_accuracy is <strong>0.8000</strong>" in page
+    assert ">not known</td>" in page  # why one failed
+
+
+def test_what_comes_from_outside_is_escaped(study: SearchStudy) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    study.optuna.add_trial(
+        create_trial(
+            state=TrialState.FAIL,
+            user_attrs={
+                "reason": evil,
+                "attempts": [
+                    {
+                        "host": evil,
+                        "pid": 1,
+                        "began_at": "2026-11-20T10:00:00+00:00",
+                        "ended_at": "2026-11-20T10:00:09+00:00",
+                        "how": "fail",
+                    }
+                ],
+            },
+        )
+    )
+    page = search_report(study)
+    assert evil not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+def test_a_study_of_losses_has_its_lowest_on_top(storage: Storage, tiny_study: Path) -> None:
+    study = open_study(storage, load(tiny_study, overrides=["study.metric=val_loss"]))
+    study.optuna.add_trials([create_trial(value=0.5), create_trial(value=0.1)])
+    assert study.optuna.direction == optuna.study.StudyDirection.MINIMIZE
+    assert "The best val_loss is <strong>0.1000</strong>, of trial 1." in search_report(study)

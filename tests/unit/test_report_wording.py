@@ -1,0 +1,140 @@
+"""The sentences of a report, for figures that call for each of them; its pictures; its order of predictions."""
+
+import base64
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kmnist_search.metrics import Candidate, Figures, FinalFigures, Metrics, Opening, PairedTest, StudyFigures
+from kmnist_search.report import sentences, wording
+from kmnist_search.report.evidence import Evidence, most_confidently_right, most_confidently_wrong
+from kmnist_search.report.pictures import data_uri
+from kmnist_search.report.references import REFERENCES
+
+
+def partly(kind: type[Figures], **figures: Any) -> Any:
+    """A group of figures of which only some are filled in."""
+    return kind.model_construct(**figures)
+
+
+TEST = Evidence(
+    metrics=partly(Metrics),
+    probabilities=np.eye(10, dtype=np.float32)[[3, 3, 5, 1]] * np.array([[0.6], [0.9], [0.8], [0.7]], dtype=np.float32),
+    test_images=np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((4, 28, 28), dtype=np.uint8),
+    test_labels=np.array([2, 3, 4, 1]),
+    samples=np.zeros((10, 1, 28, 28), dtype=np.uint8),
+    class_counts=np.ones(10, dtype=np.int64),
+)
+
+
+def with_test(**figures: Any) -> Any:
+    return partly(Metrics, test=partly(FinalFigures, **figures))
+
+
+def test_wrong_images_come_with_the_most_confident_first() -> None:
+    found = most_confidently_wrong(TEST, 40)
+    assert [(each.label, each.predicted, int(each.picture[0, 0])) for each in found] == [(4, 5, 2), (2, 3, 0)]
+    assert [each.probability for each in found] == pytest.approx([0.8, 0.6])
+    assert len(most_confidently_wrong(TEST, 1)) == 1
+
+
+def test_right_images_are_one_of_each_class_that_has_any() -> None:
+    found = most_confidently_right(TEST)
+    assert [each.label for each in found] == [1, 3]
+    assert [each.probability for each in found] == pytest.approx([0.7, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [(0.0123, "gave 1.23 points less."), (-0.002, "gave 0.20 points more."), (0.00001, "gave the same.")],
+)
+def test_the_gap_between_promise_and_test_is_said_in_words(gap: float, said: str) -> None:
+    assert sentences.promise(with_test(val_accuracy=0.98, gap=gap)).endswith(said)
+
+
+def test_one_seed_says_nothing_about_seeds() -> None:
+    one = sentences.intervals(with_test(seeds_interval=None, sampling_interval=(0.9, 0.95)))
+    assert one[0] == "How much the seed matters is not known from one model."
+    assert "90.00 to 95.00\N{NO-BREAK SPACE}%" in one[1]
+
+
+def _opening(recipe: str) -> Any:
+    return partly(Opening, recipe_digest=recipe)
+
+
+def test_a_second_recipe_that_saw_the_test_set_is_warned_of() -> None:
+    once = partly(Metrics, ledger=(_opening("a"), _opening("a")))
+    assert sentences.warning(once) == ""
+    assert sentences.looks(once).endswith("2\N{NO-BREAK SPACE}times, by 1\N{NO-BREAK SPACE}recipe.")
+    twice = partly(Metrics, ledger=(_opening("a"), _opening("b")))
+    assert sentences.warning(twice).startswith("2 recipes have seen the test set.")
+
+
+def _candidate(trial: int, luck: float | None) -> Any:
+    mean = None if luck is None else 0.9 - luck
+    return partly(
+        Candidate, trial=trial, study_val_accuracy=0.9, mean_val_accuracy=mean, luck=luck, reruns=(None, None)
+    )
+
+
+@pytest.mark.parametrize(
+    ("luck", "said"),
+    [
+        (0.01, "+1.00 points of its score were luck."),
+        (-0.01, "none of its score was luck."),
+        (None, "its trial was not trained again."),
+    ],
+)
+def test_luck_is_that_of_the_best_trial_of_the_study(luck: float | None, said: str) -> None:
+    study = partly(StudyFigures, best_trial=4)
+    metrics = partly(Metrics, study=study, candidates=(_candidate(9, 0.5), _candidate(4, luck)))
+    assert sentences.luck(metrics).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "distinguishable", "said"),
+    [
+        (0.01, True, "more than chance explains (p = 0.01, t)."),
+        (0.4, False, "by these reruns the two cannot be told apart."),
+        (None, False, "it cannot be said whether that is chance."),
+    ],
+)
+def test_the_paired_test_is_said_in_words(p_value: float | None, distinguishable: bool, said: str) -> None:
+    test = PairedTest(
+        winner=1, runner_up=2, mean_difference=0.01, p_value=p_value, distinguishable=distinguishable, method="t"
+    )
+    sentence = sentences.paired_test(partly(Metrics, paired_test=test))
+    assert sentence.startswith("On the mean of its reruns trial 1 is 1.00 points above trial 2")
+    assert sentence.endswith(said)
+
+
+def test_one_candidate_leaves_nothing_to_choose() -> None:
+    sentence = sentences.paired_test(partly(Metrics, paired_test=None))
+    assert sentence == "There was one candidate, so there was nothing to choose."
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(3.14, "3.1 s"), (600, "10 min"), (9000, "2.5 h"), (None, "")])
+def test_times_have_a_unit_that_suits_them(seconds: float | None, said: str) -> None:
+    assert wording.seconds(seconds).replace(wording.SPACE, " ") == said
+
+
+def test_differences_have_a_sign_unless_they_round_to_nothing() -> None:
+    assert [wording.points(each) for each in (0.0123, -0.0123, 0.00001)] == ["+1.23", "\N{MINUS SIGN}1.23", "0.00"]
+
+
+def test_a_picture_is_ink_on_paper() -> None:
+    image = np.zeros((28, 28), dtype=np.uint8)
+    image[3, 5] = 255
+    kind, _, text = data_uri(image).partition(",")
+    assert kind == "data:image/png;base64"
+    shown = np.asarray(Image.open(BytesIO(base64.b64decode(text))))
+    assert (shown == 255 - image).all()
+
+
+def test_all_published_systems_chose_by_test_images() -> None:
+    assert [reference.name for reference in REFERENCES] == ["S0", "S1", "S2", "S3", "S4"]
+    assert {reference.chosen_on for reference in REFERENCES} == {"the test images"}
+    assert {r.name for r in REFERENCES if r.dataset == "kmnist"} == {"S0", "S1", "S2"}

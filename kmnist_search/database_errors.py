@@ -62,11 +62,11 @@ def is_race(error: BaseException) -> bool:
     )
 
 
-def when_it_answers() -> Retrying:
-    """Return what tries again, for half a minute, what a database in passing trouble refused."""
+def when_it_answers(seconds: float = OPENING_SECONDS) -> Retrying:
+    """Return what tries again, for so long, what a database in passing trouble refused."""
     return Retrying(
         retry=retry_if_exception(is_passing),
-        stop=stop_after_delay(OPENING_SECONDS),
+        stop=stop_after_delay(seconds),
         wait=wait_random(0.1, 1.0),
         reraise=True,
     )

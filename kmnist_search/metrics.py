@@ -61,8 +61,8 @@ class Rerun(Figures):
 
     seed: int
     split_seed: int
-    val_accuracy: UnitShare
-    val_loss: float
+    val_accuracy: UnitShare = Field(description="after the last epoch; 0 if it diverged")
+    val_loss: float | None = Field(description="null if it diverged")
     seconds: float
     epochs: tuple[EpochFigures, ...]
 
@@ -104,13 +104,18 @@ class Recipe(Figures):
     frozen_at: AwareDatetime
 
 
-class FinalModel(Figures):
-    """A model trained by the recipe on the whole training set, and its one look at the test set."""
+class FinalTraining(Figures):
+    """A model trained by the recipe on the whole training set."""
 
     seed: int
     weights_sha256: str
     seconds: float
     epochs: tuple[EpochFigures, ...]
+
+
+class FinalModel(FinalTraining):
+    """A final model and its one look at the test set."""
+
     opened_at: AwareDatetime
     test_correct: int
     test_accuracy: UnitShare
@@ -123,7 +128,7 @@ class ClassFigures(Figures):
     label: int
     name: str
     precision: UnitShare | None = Field(description="null if the class was never predicted")
-    recall: UnitShare
+    recall: UnitShare = Field(description="0 if there is no image of the class")
     f1: UnitShare
     images: int
 
@@ -172,7 +177,9 @@ class Opening(Figures):
     recipe_digest: str
     seed: int
     weights_sha256: str
-    accuracy: UnitShare | None = Field(description="null if it was cut off before the result was written")
+    correct: int | None = Field(description="null, as the next two, if it was cut off before the result was written")
+    accuracy: UnitShare | None
+    loss: float | None
 
 
 class Reference(Figures):

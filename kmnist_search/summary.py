@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 
 from kmnist_search.attempts import ATTEMPTS_KEY
 from kmnist_search.progress import Progress, Status
+from kmnist_search.ranking import duplicates
 from kmnist_search.study import SearchStudy
 
 #: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.
@@ -67,10 +68,29 @@ def _attempts(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{fact: attempt.get(fact) for fact in ATTEMPT_FACTS} for attempt in attempts]
 
 
-def best_summary(study: SearchStudy) -> dict[str, Any]:
-    """Return the best complete trial with all that fixes its configuration."""
-    best = study.best()
-    return {"study": study.name, **trial_summary(best, study.metric), "config": best.user_attrs.get("config")}
+def best_summary(study: SearchStudy, top: int) -> dict[str, Any]:
+    """Return the `top` best complete trials with all that fixes their configuration, the best first.
+
+    Raises:
+        NoCompleteTrialError: there is none.
+    """
+    ranked = study.complete()
+    again, best = duplicates(ranked), ranked[:top]
+    study.with_details(best)
+    return {
+        "study": study.name,
+        "metric": study.metric,
+        "complete": len(ranked),
+        "top": [
+            {
+                "rank": rank,
+                **trial_summary(trial, study.metric),
+                "duplicate_of": again.get(trial.number),
+                "config": trial.user_attrs.get("config"),
+            }
+            for rank, trial in enumerate(best, start=1)
+        ],
+    }
 
 
 def shown_params(params: Mapping[str, Any]) -> str:

@@ -1,15 +1,20 @@
 """Studies and trials as text and tables for a terminal. Knows nothing of training."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.progress import Progress, Status
-from kmnist_search.study import SearchStudy
 from kmnist_search.summary import shown_params
+
+#: Characters of a curve in a table.
+MAX_CURVE = 24
 
 
 def counts_text(progress: Progress) -> Text:
@@ -74,23 +79,59 @@ def status_view(status: Status) -> RenderableType:
     return rows
 
 
-def best_view(study: SearchStudy) -> RenderableType:
-    """Return the best complete trial, whole."""
-    trial = study.best()
+def best_view(summary: Mapping[str, Any]) -> RenderableType:
+    """Return what `best_summary` says: the best trials, one a row, and the very best in full."""
+    name = Text.assemble(("study  ", "dim"), (summary["study"], "bold"))
+    return Group(name, "", _ranking(summary), "", _in_full(summary["metric"], summary["top"][0]))
+
+
+def _ranking(summary: Mapping[str, Any]) -> RenderableType:
+    """Return two lines for each trial, so that the hyperparameters have room in a narrow terminal, too."""
+    metric, top = summary["metric"], summary["top"]
+    curves = [_thinned(list(trial["reports"].values())) for trial in top]
+    finite = [value for curve in curves for value in curve if math.isfinite(value)]
+    lines: list[RenderableType] = [
+        Text(f"{'rank':>4}  {'trial':>5}  {metric:>12}  {'weights':>11}  {'seconds':>8}  curve", style="dim")
+    ]
+    for trial, curve in zip(top, curves, strict=True):
+        weights, seconds = trial["num_parameters"] or 0, trial["seconds"] or 0.0
+        figures = f"{trial['rank']:>4}  {trial['number']:>5}  {trial[metric]:>12.4f}  {weights:>11,}  {seconds:>8.1f}  "
+        same = "" if trial["duplicate_of"] is None else f"the same as trial {trial['duplicate_of']}: "
+        details = Text.assemble((same, "yellow"), (shown_params(trial["params"]), "dim"))
+        lines.append(Text(figures + (sparkline(curve, low=min(finite), high=max(finite)) if finite else "")))
+        lines.append(Padding(details, (0, 0, 0, 13)))
+    return Group(*lines)
+
+
+def _thinned(curve: Sequence[float]) -> Sequence[float]:
+    """Return a curve with every n-th value, its last among them, so that it has not too many for a line."""
+    step = -(-len(curve) // MAX_CURVE) or 1
+    return curve[::-1][::step][::-1]
+
+
+def _in_full(metric: str, trial: Mapping[str, Any]) -> Table:
     rows = Table.grid(padding=(0, 2))
-    rows.add_row(Text("study", style="dim"), Text(study.name, style="bold"))
-    rows.add_row(Text("trial", style="dim"), Text(str(trial.number)))
-    rows.add_row(Text(study.metric, style="dim"), Text(f"{trial.value:.4f}", style="bold"))
-    for name, value in trial.params.items():
+    rows.add_row(Text("trial", style="dim"), Text(str(trial["number"])))
+    rows.add_row(Text(metric, style="dim"), Text(f"{trial[metric]:.4f}", style="bold"))
+    for name, value in trial["params"].items():
         rows.add_row(Text(name, style="dim"), Text(f"{value:.6g}" if isinstance(value, float) else str(value)))
     for name, value, unit in (
-        ("weights", trial.user_attrs["num_parameters"], ""),
-        ("FLOPs an image", trial.user_attrs["flops_per_image"], ""),
-        ("training time", round(trial.user_attrs["seconds"], 1), " s"),
-        ("configuration", trial.user_attrs["config_digest"], ""),
+        ("weights", trial["num_parameters"], ""),
+        ("FLOPs an image", trial["flops_per_image"], ""),
+        ("training time", round(trial["seconds"] or 0, 1), " s"),
+        ("configuration", trial["config_digest"], ""),
     ):
-        rows.add_row(Text(name, style="dim"), Text(f"{value:,}{unit}" if not isinstance(value, str) else value))
+        rows.add_row(
+            Text(name, style="dim"), Text(f"{value:,}{unit}" if isinstance(value, int | float) else str(value))
+        )
     return rows
+
+
+def sparkline(values: Sequence[float], *, low: float, high: float) -> str:
+    """Return a curve as one character a value, from `low` to `high`; a value that is not finite is a dot."""
+    steps = "▁▂▃▄▅▆▇█"
+    scale = (len(steps) - 1) / (high - low) if high > low else 0.0
+    return "".join(steps[round((value - low) * scale)] if math.isfinite(value) else "·" for value in values)
 
 
 def studies_view(studies: Sequence[Progress]) -> RenderableType:

@@ -1,0 +1,80 @@
+"""The choice of a winner among candidates that were trained again, and its recipe. Trains nothing."""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from kmnist_search import cost
+from kmnist_search.metrics import Candidate, PairedTest, Recipe, Rerun
+from kmnist_search.retrain.candidates import Planned
+from kmnist_search.retrain.significance import PAIRED_TEST, paired_p_value
+
+#: Two candidates are told apart if chance alone makes such differences less often than this.
+SIGNIFICANT = 0.05
+
+
+def by_mean_accuracy(
+    planned: Sequence[Planned], reruns: Sequence[Sequence[Rerun]]
+) -> list[tuple[Planned, Sequence[Rerun]]]:
+    """Return the candidates with their reruns, the best mean first; without reruns in the order given."""
+    pairs = list(zip(planned, reruns, strict=True))
+    return sorted(pairs, key=lambda pair: -_mean(pair[1]) if pair[1] else 0.0)
+
+
+def _mean(reruns: Sequence[Rerun]) -> float:
+    return statistics.fmean(rerun.val_accuracy for rerun in reruns)
+
+
+def candidate_figures(planned: Planned, reruns: Sequence[Rerun]) -> Candidate:
+    """Return what is known of a candidate, above all how much of its place in the study was luck."""
+    mean = _mean(reruns) if reruns else None
+    return Candidate(
+        trial=planned.trial,
+        config_digest=planned.config.digest,
+        params=planned.params,
+        num_parameters=cost.num_parameters(planned.config.model),
+        study_val_accuracy=planned.study_val_accuracy,
+        reruns=tuple(reruns),
+        mean_val_accuracy=mean,
+        sd_val_accuracy=statistics.stdev(rerun.val_accuracy for rerun in reruns) if len(reruns) > 1 else None,
+        luck=None if mean is None else planned.study_val_accuracy - mean,
+    )
+
+
+def compared(winner: Candidate, runner_up: Candidate, *, val_share: float) -> PairedTest:
+    """Return whether two candidates differ, by their reruns, which share seeds and splits."""
+    differences = [
+        first.val_accuracy - second.val_accuracy for first, second in zip(winner.reruns, runner_up.reruns, strict=True)
+    ]
+    p_value = paired_p_value(differences, val_share=val_share)
+    return PairedTest(
+        winner=winner.trial,
+        runner_up=runner_up.trial,
+        mean_difference=statistics.fmean(differences),
+        p_value=p_value,
+        distinguishable=p_value is not None and p_value < SIGNIFICANT,
+        method=PAIRED_TEST,
+    )
+
+
+def recipe_of(winner: Planned, data_digest: str, seeds: Sequence[int]) -> Recipe:
+    """Return the recipe that says all a final model depends on, but for its seed.
+
+    Args:
+        winner: the candidate that was chosen.
+        data_digest: of the whole training set.
+        seeds: of the final models.
+    """
+    config = winner.config.model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps([config, data_digest], sort_keys=True).encode()).hexdigest()[:12]
+    return Recipe(
+        digest=digest,
+        trial=winner.trial,
+        config=config,
+        config_digest=winner.config.digest,
+        epochs=winner.config.train.epochs,
+        seeds=tuple(seeds),
+        frozen_at=datetime.now(UTC),
+    )

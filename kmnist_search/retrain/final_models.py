@@ -1,0 +1,99 @@
+"""The final models of a study: kept as folders beside its checkpoints, each tested once. Trains nothing.
+
+Here alone a model meets the test set, and each time the ledger is told before.
+"""
+
+import shutil
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sklearn.metrics import log_loss
+
+from kmnist_search.config import Dataset
+from kmnist_search.data.search_data import SearchData
+from kmnist_search.data.test_set import SealedSet
+from kmnist_search.engine.training import Training
+from kmnist_search.errors import ModelError
+from kmnist_search.metrics import EpochFigures, FinalModel, FinalTraining, Opening, Recipe
+from kmnist_search.retrain.ledger import Ledger
+from kmnist_search.saved_model.folder import load_model, save_model
+
+
+class FinalModels:
+    """The final models in `parent`, with what `ledger` knows of them."""
+
+    def __init__(self, ledger: Ledger, parent: Path, dataset: Dataset) -> None:
+        self.ledger, self.parent, self.dataset = ledger, parent, dataset
+
+    def folder(self, recipe: Recipe, seed: int) -> Path:
+        """Return the folder of one model."""
+        return self.parent / f"final-{recipe.digest}-{seed}"
+
+    def find(self, recipe: Recipe, seed: int) -> FinalTraining | None:
+        """Return a final training that was done, if its very weights are still there."""
+        final = self.ledger.final(recipe.digest, seed)
+        if final is None:
+            return None
+        try:
+            info = load_model(self.folder(recipe, seed)).info
+        except ModelError:
+            return None  # deleted or damaged: it can be trained again
+        return final if info.weights_sha256 == final.weights_sha256 else None
+
+    def keep(self, recipe: Recipe, training: Training, whole: SearchData) -> FinalTraining:
+        """Save the model of a training on the whole training set, and write that down."""
+        folder = self.folder(recipe, training.seed)
+        shutil.rmtree(folder, ignore_errors=True)  # what `find` did not accept
+        info = save_model(
+            folder,
+            training.evaluated_model,
+            dataset=self.dataset,
+            mean=whole.mean,
+            std=whole.std,
+            config_digest=recipe.config_digest,
+            recipe_digest=recipe.digest,
+            seed=training.seed,
+        )
+        final = FinalTraining(
+            seed=training.seed,
+            weights_sha256=info.weights_sha256,
+            seconds=training.seconds,
+            epochs=tuple(EpochFigures(**asdict(epoch)) for epoch in training.history),
+        )
+        self.ledger.note_final(recipe.digest, final)
+        return final
+
+    def tested(self, recipe: Recipe, final: FinalTraining, test_set: SealedSet) -> tuple[FinalModel, bool]:
+        """Return a model with its result on the test set, and whether the ledger had it already."""
+        before = self.ledger.opening(recipe.digest, final)
+        if before is not None and before.accuracy is not None:
+            return _with_result(final, before), True
+        opening = before or Opening(
+            opened_at=datetime.now(UTC),
+            recipe_digest=recipe.digest,
+            seed=final.seed,
+            weights_sha256=final.weights_sha256,
+            correct=None,
+            accuracy=None,
+            loss=None,
+        )
+        self.ledger.note_opening(opening)
+        probabilities = load_model(self.folder(recipe, final.seed)).probabilities(test_set.images)
+        labels = test_set.labels.numpy()
+        correct = int((probabilities.argmax(axis=1) == labels).sum())
+        loss = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
+        result = {"correct": correct, "accuracy": correct / len(labels), "loss": loss}
+        opening = opening.model_copy(update=result)
+        self.ledger.note_opening(opening)
+        return _with_result(final, opening), False
+
+
+def _with_result(final: FinalTraining, opening: Opening) -> FinalModel:
+    return FinalModel(
+        **final.model_dump(),
+        opened_at=opening.opened_at,
+        test_correct=opening.correct,
+        test_accuracy=opening.accuracy,
+        test_loss=opening.loss,
+    )

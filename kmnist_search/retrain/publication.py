@@ -1,0 +1,116 @@
+"""The figures of a finished retraining, and what its report is drawn from. Writes nothing."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+
+from kmnist_search.data.catalog import CLASS_NAMES
+from kmnist_search.data.search_data import TrainingSet
+from kmnist_search.engine.device import device_title
+from kmnist_search.environment import git_commit, machine, versions
+from kmnist_search.metrics import (
+    DataFigures,
+    FinalFigures,
+    KeptModel,
+    Metrics,
+    Reproduction,
+    StudyFigures,
+)
+from kmnist_search.report.evidence import Evidence
+from kmnist_search.report.references import REFERENCES
+from kmnist_search.retrain.preparation import Preparation
+from kmnist_search.retrain.retraining import Finding
+from kmnist_search.retrain.scoring import score
+from kmnist_search.retrain.significance import mean_interval, share_interval
+from kmnist_search.saved_model.model import SavedModel
+from kmnist_search.study import SearchStudy
+
+SAMPLES_A_CLASS = 10
+
+
+def evidence_of(preparation: Preparation, finding: Finding, kept: SavedModel) -> Evidence:
+    """Return the figures, and with them the images and probabilities that the report shows."""
+    probabilities = kept.probabilities(finding.test_set.images)
+    labels = finding.test_set.labels.numpy()
+    names = [str(name) for name in CLASS_NAMES[preparation.data.dataset]]
+    scored = score(probabilities, labels, class_names=names, seed=finding.recipe.seeds[0])
+    return Evidence(
+        metrics=_metrics(preparation, finding, scored),
+        probabilities=probabilities,
+        test_images=finding.test_set.images.numpy(),
+        test_labels=labels,
+        samples=_samples(preparation.images),
+        class_counts=np.bincount(preparation.images.labels, minlength=len(names)),
+    )
+
+
+def _metrics(preparation: Preparation, finding: Finding, kept: KeptModel) -> Metrics:
+    study, data, whole = preparation.study, preparation.data, preparation.images.whole()
+    return Metrics(
+        made_at=datetime.now(UTC),
+        study=_study_figures(study),
+        data=DataFigures(
+            dataset=data.dataset,
+            train_images=len(preparation.images.labels),
+            test_images=len(finding.test_set.labels),
+            train_digest=whole.digest,
+            test_digest=finding.test_set.digest,
+            mean=whole.mean,
+            std=whole.std,
+        ),
+        candidates=finding.candidates,
+        paired_test=finding.paired_test,
+        recipe=finding.recipe,
+        test=_final_figures(finding, kept),
+        ledger=finding.ledger,
+        references=REFERENCES,
+        reproduction=Reproduction(
+            command=preparation.choices.command(study.name),
+            versions=versions(),
+            machine=machine(),
+            device=device_title(preparation.device),
+            git_commit=git_commit(),
+        ),
+    )
+
+
+def _final_figures(finding: Finding, kept: KeptModel) -> FinalFigures:
+    accuracies = [model.test_accuracy for model in finding.models]
+    images = len(finding.test_set.labels)
+    # One division: so it is, to the last digit, what whoever counts the right answers gets.
+    mean = sum(model.test_correct for model in finding.models) / (len(finding.models) * images)
+    winner = finding.candidates[0]
+    promised = winner.study_val_accuracy if winner.mean_val_accuracy is None else winner.mean_val_accuracy
+    return FinalFigures(
+        mean_accuracy=mean,
+        seeds_interval=mean_interval(accuracies),
+        sampling_interval=share_interval(mean, images),
+        val_accuracy=promised,
+        gap=promised - mean,
+        models=finding.models,
+        kept=kept,
+    )
+
+
+def _study_figures(study: SearchStudy) -> StudyFigures:
+    counts, best, trials = study.counts(), study.complete()[0], study.trials()
+    study.with_details(trials)
+    finished = [trial for trial in trials if trial.state != TrialState.RUNNING]
+    return StudyFigures(
+        name=study.name,
+        metric=study.metric,
+        complete=counts.complete,
+        pruned=counts.pruned,
+        failed=counts.fail,
+        unfinished=counts.running + counts.waiting,
+        best_trial=best.number,
+        best_value=best.values[0],
+        seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in finished),
+    )
+
+
+def _samples(images: TrainingSet) -> NDArray[np.uint8]:
+    classes = np.unique(images.labels)
+    return np.stack([images.images[np.flatnonzero(images.labels == label)[:SAMPLES_A_CLASS]] for label in classes])

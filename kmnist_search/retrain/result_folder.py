@@ -1,0 +1,104 @@
+"""The folder that a retraining ends in: report, figures, models. Written whole or not at all.
+
+report.html  report.md  metrics.json  recipe.json
+model/                  the kept model: config.json, weights.safetensors, model.onnx, README.md
+other-seeds/<seed>/     the models of the other final seeds: config.json, weights.safetensors
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from kmnist_search.errors import ResultFolderError
+from kmnist_search.metrics import Metrics
+from kmnist_search.report.markdown import markdown_report
+from kmnist_search.report.page import full_report
+from kmnist_search.retrain.preparation import Preparation
+from kmnist_search.retrain.publication import evidence_of
+from kmnist_search.retrain.retraining import Finding
+from kmnist_search.saved_model import onnx_file
+from kmnist_search.saved_model.card import model_card
+from kmnist_search.saved_model.folder import load_model
+
+METRICS_FILE = "metrics.json"
+
+
+def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
+    """Return the figures that are in `folder` if it holds the result of the very same retraining."""
+    metrics, plan = _metrics_in(folder), preparation.plan
+    same = (
+        metrics is not None
+        and metrics.study.name == preparation.study.name
+        and {candidate.config_digest for candidate in metrics.candidates}
+        == {planned.config.digest for planned in plan.candidates}
+        and [rerun.seed for rerun in metrics.candidates[0].reruns] == [seed for seed, _ in plan.reruns]
+        and metrics.recipe.seeds == tuple(plan.final_seeds)
+    )
+    return metrics if same else None
+
+
+def check_place(folder: Path, *, force: bool) -> None:
+    """Raise ResultFolderError if `folder` cannot be made, or is there and shall not be replaced.
+
+    Only what a former retraining has left is ever replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ResultFolderError(f"{folder} is a file. Choose another --out.")
+    if folder.exists() and any(folder.iterdir()):
+        if _metrics_in(folder) is None:
+            raise ResultFolderError(f"{folder} is there already and holds something else. Choose another --out.")
+        if not force:
+            raise ResultFolderError(
+                f"{folder} holds the result of another retraining. Choose another --out, or replace it with --force."
+            )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-"):
+            pass
+    except OSError as error:
+        raise ResultFolderError(f"{folder} cannot be made: {error.strerror}. Choose another --out.") from None
+
+
+def _metrics_in(folder: Path) -> Metrics | None:
+    try:
+        return Metrics.model_validate_json((folder / METRICS_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None  # whatever it is, it is not ours
+
+
+def write(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:
+    """Write the whole result to `folder`, replacing what is there.
+
+    Raises:
+        ResultFolderError: it cannot be written; what was there still is.
+        ExportFailedError: the ONNX file does not predict what the model predicts.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            metrics = _write_all(new, preparation, finding)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+    except OSError as error:
+        raise ResultFolderError(f"{folder} cannot be written: {error.strerror}. Choose another --out.") from None
+    return metrics
+
+
+def _write_all(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:
+    kept_folder = folder / "model"
+    for seed, saved in zip(finding.recipe.seeds, finding.folders, strict=True):
+        shutil.copytree(saved, kept_folder if seed == finding.recipe.seeds[0] else folder / "other-seeds" / str(seed))
+    kept = load_model(kept_folder)
+    onnx_file.write(kept, kept_folder / "model.onnx")
+    onnx_file.check(kept_folder / "model.onnx", kept, finding.test_set.images)
+    evidence = evidence_of(preparation, finding, kept)
+    metrics = evidence.metrics
+    (kept_folder / "README.md").write_text(model_card(metrics, kept.info), encoding="utf-8")
+    (folder / "recipe.json").write_text(metrics.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(full_report(preparation.study, evidence), encoding="utf-8")
+    (folder / "report.md").write_text(markdown_report(evidence), encoding="utf-8")
+    (folder / METRICS_FILE).write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return metrics

@@ -1,0 +1,53 @@
+"""How sure a figure is: intervals and a paired test. Knows nothing of models or studies."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean by Student's t, or None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+    return mean - margin, mean + margin
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share seen in `count` draws (Wilson 1927, doi:10.2307/2276774).
+
+    scipy's wants a whole number of hits; the mean of several models is none.
+    """
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    centre = share + z * z / (2 * count)
+    margin = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z * z / count
+    return max((centre - margin) / scale, 0.0), min((centre + margin) / scale, 1.0)
+
+
+PAIRED_TEST = "corrected resampled t-test over shared seeds and splits (Nadeau & Bengio 2003)"
+
+
+def paired_p_value(differences: Sequence[float], *, val_share: float) -> float | None:
+    """Return how likely differences as large as these are if there is none; None for fewer than two.
+
+    The splits overlap, so an ordinary paired t-test finds too much: the variance is corrected as in Nadeau & Bengio,
+    "Inference for the Generalization Error", Machine Learning 52 (2003), doi:10.1023/A:1024068626366.
+
+    Args:
+        differences: winner minus other, one for each random split that both were trained and validated on.
+        val_share: of the images, held out in each split.
+    """
+    count = len(differences)
+    if count < 2:
+        return None
+    mean, variance = statistics.fmean(differences), statistics.variance(differences)
+    if not variance:
+        return 0.0 if mean else 1.0
+    t = mean / math.sqrt(variance * (1 / count + val_share / (1 - val_share)))
+    return float(2 * stats.t.sf(abs(t), count - 1))

@@ -1,0 +1,146 @@
+"""The command `best`: what it shows, what it refuses, and what a retraining leaves behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+Invoke = Callable[..., Result]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+RETRAIN = ("best", "--retrain", "--top-k", 2, "--seeds", 2, "--final-seeds", 2)
+
+
+@pytest.fixture
+def searched(invoke: Invoke) -> Invoke:
+    """The command in a folder with a finished study."""
+    ran = invoke("run", "tiny.toml", "--set", "study.pruner=none")
+    assert ran.exit_code == 0, ran.output
+    return invoke
+
+
+def test_the_best_are_shown_with_curve_cost_and_hyperparameters(searched: Invoke) -> None:
+    shown = searched("best", "--top", 3)
+    assert shown.exit_code == 0
+    lines = shown.output.splitlines()
+    assert lines[0].split() == ["study", "tiny"]
+    assert lines[2].split() == ["rank", "trial", "val_accuracy", "weights", "seconds", "curve"]
+    assert [line.split()[0] for line in lines[3:9:2]] == ["1", "2", "3"]
+    assert all("learning_rate=" in line and "dim=" in line for line in lines[4:10:2])
+    assert "configuration" in shown.output
+
+
+def test_json_has_each_of_them_in_full(searched: Invoke) -> None:
+    summary = json.loads(searched("best", "--top", 4, "--json").output)
+    assert (summary["study"], summary["metric"], summary["complete"]) == ("tiny", "val_accuracy", 6)
+    accuracies = [trial["val_accuracy"] for trial in summary["top"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [trial["rank"] for trial in summary["top"]] == [1, 2, 3, 4]
+    assert all(trial["config"]["model"]["dim"] == trial["params"]["dim"] for trial in summary["top"])
+    assert {trial["duplicate_of"] for trial in summary["top"]} == {None}
+
+
+def test_an_exact_duplicate_is_marked(invoke: Invoke, tiny_study: Path) -> None:
+    with tiny_study.open("a") as file:
+        file.write("\n[[enqueue]]\nlearning_rate = 5e-3\ndim = 8\n" * 2)
+    assert invoke("run", "tiny.toml", "--trials", 2, "--set", "study.pruner=none").exit_code == 0
+    first, second = json.loads(invoke("best", "--json").output)["top"]
+    assert (first["duplicate_of"], second["duplicate_of"]) == (None, first["number"])
+    assert f"the same as trial {first['number']}" in invoke("best").output
+
+
+@pytest.mark.parametrize("option", [("--top-k", "3"), ("--out", "x"), ("--epochs", "3"), ("--force",)])
+def test_an_option_for_retraining_without_it_is_refused(searched: Invoke, option: tuple[str, ...]) -> None:
+    refused = searched("best", *option)
+    assert refused.exit_code == 2
+    assert f"{option[0]} is for retraining. Add --retrain" in refused.output
+
+
+def test_a_misspelt_study_names_the_nearest(searched: Invoke) -> None:
+    refused = searched("best", "tinny", "--retrain")
+    assert refused.exit_code == 2
+    assert "Did you mean 'tiny'?" in refused.output
+
+
+def test_a_study_without_a_complete_trial_is_refused(invoke: Invoke) -> None:
+    assert invoke("run", "tiny.toml", "--timeout", "1s", "--epochs", 100000).exit_code == 0
+    for arguments in (("best",), ("best", "--retrain")):
+        refused = invoke(*arguments)
+        assert refused.exit_code == 2
+        assert "no complete trial yet" in refused.output
+
+
+def test_a_retraining_leaves_report_figures_and_models(searched: Invoke, tmp_path: Path) -> None:
+    done = searched(*RETRAIN)
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "tiny-best"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    others = [str(seed) for seed in metrics["recipe"]["seeds"][1:]]
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        "report.html",
+        "report.md",
+        "metrics.json",
+        "recipe.json",
+        "model/config.json",
+        "model/weights.safetensors",
+        "model/model.onnx",
+        "model/README.md",
+        *(f"other-seeds/{seed}/{file}" for seed in others for file in ("config.json", "weights.safetensors")),
+    }
+    assert f"test accuracy {metrics['test']['mean_accuracy']:.2%}, mean of 2 final models" in done.output
+    assert metrics["recipe"] == json.loads((folder / "recipe.json").read_text())
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tiny-best")] == []
+
+
+def test_done_again_it_says_so_and_changes_nothing(searched: Invoke, tmp_path: Path) -> None:
+    assert searched(*RETRAIN).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny-best").rglob("*")}
+    again = searched(*RETRAIN)
+    assert again.exit_code == 0
+    assert "Done before: nothing to do." in again.output
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny-best").rglob("*")} == before
+
+
+def test_a_folder_of_something_else_is_never_touched(searched: Invoke, tmp_path: Path) -> None:
+    kept = tmp_path / "thesis"
+    kept.mkdir()
+    (kept / "chapter.txt").write_text("years of work")
+    for arguments in ((), ("--force",)):
+        refused = searched(*RETRAIN, "--out", "thesis", *arguments)
+        assert refused.exit_code == 2
+        assert "thesis is there already and holds something else" in refused.output
+    assert [path.name for path in kept.iterdir()] == ["chapter.txt"]
+    assert not list(tmp_path.glob("*.checkpoints/*/final-*"))
+
+
+def test_a_result_of_another_retraining_is_kept_unless_forced_and_looks_are_counted(searched: Invoke) -> None:
+    assert searched(*RETRAIN).exit_code == 0
+    other = (*RETRAIN, "--epochs", 3)
+    assert searched(*other).exit_code == 2
+    forced = searched(*other, "--force", "--json")
+    assert forced.exit_code == 0
+    metrics = json.loads(forced.stdout)
+    assert len(metrics["ledger"]) == 4
+    assert len({opening["recipe_digest"] for opening in metrics["ledger"]}) == 2
+    assert "2 recipes: choosing among them by these figures would flatter" in forced.stderr
+
+
+def test_missing_test_images_are_told_before_anything_is_trained(
+    invoke: Invoke, tmp_path: Path, real_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "data" / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (raw / file).symlink_to(real_data_dir / "KMNIST" / "raw" / file)
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    settings = ("--set", "study.pruner=none", "--set", 'data.dataset="kmnist"', "--trials", 1, "--epochs", 1)
+    ran = invoke("run", "tiny.toml", *settings, "--data-dir", tmp_path / "data")
+    assert ran.exit_code == 0, ran.output
+    refused = invoke("best", "--retrain", "--top-k", 1)
+    assert refused.exit_code == 2
+    assert "t10k-images-idx3-ubyte" in refused.output
+    assert not list(tmp_path.glob("*.checkpoints/*/final-*"))

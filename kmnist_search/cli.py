@@ -4,7 +4,6 @@ Imports that take time wait inside the commands, so that `--help` answers at onc
 """
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -12,7 +11,20 @@ from pathlib import Path
 
 import click
 
-from kmnist_search.cli_options import INTERRUPTED, Commands, json_option, print_json, storage_option
+from kmnist_search.cli_best import best
+from kmnist_search.cli_model import export, predict
+from kmnist_search.cli_options import (
+    INTERRUPTED,
+    Commands,
+    checkpoints_option,
+    data_dir_option,
+    device_option,
+    json_option,
+    print_json,
+    storage_option,
+    threads_wait_passively,
+)
+from kmnist_search.cli_report import report
 from kmnist_search.cli_studies import studies
 
 
@@ -47,15 +59,8 @@ def main() -> None:
 @click.option("--name", help="Name of the study in the storage.  [default: the study file's]")
 @click.option("--timeout", callback=duration, metavar="TIME", help="Stop after this time, such as 90m or 2h.")
 @click.option("--target", type=float, help="Stop once a complete trial is as good as this, such as 0.98.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--checkpoints",
-    "checkpoint_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="KMNIST_SEARCH_CHECKPOINTS",
-    show_envvar=True,
-    help="Folder of the checkpoints; shared, another machine can go on.  [default: beside a SQLite file, else here]",
-)
+@device_option
+@checkpoints_option
 @click.option(
     "--database-timeout",
     callback=duration,
@@ -67,13 +72,7 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of proposals and trainings.  [default: the study's]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial.  [default: the study's]")
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Change the study file's value.")
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    envvar="KMNIST_SEARCH_DATA",
-    show_envvar=True,
-    help="Folder of the images.  [default: the user's cache folder]",
-)
+@data_dir_option
 @json_option
 def run(
     study: str,
@@ -96,9 +95,7 @@ def run(
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Given again, the same
     command goes on where the study stands; any number of processes may work on one study.
     """
-    # Read by OpenMP when torch is imported. Threads that spin while they wait steal the cores from each other: two
-    # runs on two cores made 15 steps/s each in place of 53 (tests/benchmarks/LOG.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threads_wait_passively()
 
     from rich.console import Console
 
@@ -172,32 +169,11 @@ def status(study: str | None, storage_url: str, as_json: bool) -> None:
         console.print(f"Put back among the waiting, because its worker is gone: trial {numbers}", highlight=False)
 
 
-@main.command(epilog="Example: kmnist-search best quickstart --json")
-@click.argument("study", required=False)
-@storage_option
-@json_option
-def best(study: str | None, storage_url: str, as_json: bool) -> None:
-    """Show the best complete trial of a study.
-
-    STUDY is its name in the storage; without it, the only one or the one last worked on. What is shown was chosen on
-    validation images: expect less on new ones.
-    """
-    from rich.console import Console
-
-    from kmnist_search.storage import open_storage
-    from kmnist_search.study import find_study
-    from kmnist_search.summary import best_summary
-    from kmnist_search.views import best_view
-
-    found = find_study(open_storage(storage_url, create=False), study)
-    summary = best_summary(found)
-    if as_json:
-        print_json(summary)
-    else:
-        Console().print(best_view(found))
-
-
+main.add_command(best)
+main.add_command(report)
 main.add_command(studies)
+main.add_command(predict)
+main.add_command(export)
 
 
 @main.command(epilog="Example: kmnist-search dashboard --port 8080")

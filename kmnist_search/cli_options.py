@@ -4,7 +4,9 @@ Imports that take time wait inside the functions, so that `--help` answers at on
 """
 
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -72,6 +74,40 @@ def _or_as_given_before(ctx: click.Context, param: click.Parameter, value: Any) 
 
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
+
+
+def device_option(command: Command) -> Command:
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
+
+
+def checkpoints_option(command: Command) -> Command:
+    return click.option(
+        "--checkpoints",
+        "checkpoint_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="KMNIST_SEARCH_CHECKPOINTS",
+        show_envvar=True,
+        help="Folder of the checkpoints; shared, others can go on.  [default: beside a SQLite file, else here]",
+    )(command)
+
+
+def data_dir_option(command: Command) -> Command:
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        envvar="KMNIST_SEARCH_DATA",
+        show_envvar=True,
+        help="Folder of the images.  [default: the user's cache folder]",
+    )(command)
+
+
+def threads_wait_passively() -> None:
+    """Tell OpenMP, which reads it when torch is imported, not to spin while it waits.
+
+    Threads that spin steal the cores from each other: two runs on two cores made 15 steps/s each in place of 53
+    (tests/benchmarks/LOG.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def print_json(value: Any) -> None:

@@ -66,6 +66,8 @@ def conclude(console: Console, progress: Progress, budget: int, stopped_by: Stop
         case "budget":
             _line(console, f"Done: {state}.")
     _line(console, f"best: {best_text(progress).plain}")
+    if stopped_by in ("budget", "target") and progress.best is not None:
+        _line(console, f"To choose among the best, retrain and test it: kmnist-search best {progress.name} --retrain")
 
 
 def follow(console: Console, search: Search, courier: Courier, events: Iterator[Event]) -> None:

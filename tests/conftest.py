@@ -221,3 +221,36 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a saved model that was trained on the digits for a second; it is only read."""
+    import torch
+
+    from kmnist_search.config import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+    from kmnist_search.data import search_data
+    from kmnist_search.engine.training import Training
+    from kmnist_search.saved_model.folder import save_model
+
+    data = search_data.load(DataConfig(dataset="digits"), Path())
+    config = TrialConfig(
+        model=ModelConfig(patch_size=7, dim=32, token_width=16, channel_width=64, num_blocks=1),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        batch=BatchConfig(batch_size=64),
+        train=TrainConfig(epochs=8),
+    )
+    training = Training(config, data, seed=0, device=torch.device("cpu"))
+    assert (list(training.epochs())[-1].val_accuracy or 0) > 0.9
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    save_model(
+        folder,
+        training.model,
+        dataset="digits",
+        mean=data.mean,
+        std=data.std,
+        config_digest=config.digest,
+        recipe_digest="0123456789ab",
+        seed=0,
+    )
+    return folder

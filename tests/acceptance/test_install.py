@@ -19,11 +19,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_carries_the_studies_and_nothing_of_the_tests(wheel: Path) -> None:
+def test_the_wheel_carries_studies_and_templates_and_nothing_of_the_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     studies = {name for name in names if name.startswith("kmnist_search/studies/")}
     assert studies == {f"kmnist_search/studies/{name}.toml" for name in ("kmnist", "kmnist-cpu", "quickstart")}
+    assert "kmnist_search/saved_model/templates/model_card.md.jinja" in names
     assert not [name for name in names if name.startswith("tests")]
+
+
+def test_the_wheel_carries_the_templates_of_the_report(wheel: Path) -> None:
+    folder = "kmnist_search/report/templates"
+    carried = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(folder)}
+    assert carried == {f"{folder}/{path.name}" for path in (CHECKOUT / folder).iterdir()}
+    assert f"{folder}/page.html" in carried
 
 
 def test_installed_from_the_wheel_it_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
@@ -52,6 +60,8 @@ def test_installed_from_the_wheel_it_runs_from_an_empty_folder(wheel: Path, tmp_
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Done: 2 of 2 trials are finished." in ran.stdout
     assert (empty / "kmnist-search.db").exists()
+    subprocess.run([python.with_name("kmnist-search"), "report"], cwd=empty, check=True, env=environment())
+    assert "plotly.js v" in (empty / "quickstart-report.html").read_text()
     where = [str(python), "-c", "import kmnist_search; print(kmnist_search.__file__)"]
     imported = subprocess.run(where, cwd=empty, check=True, capture_output=True, text=True, env=alone)
     assert imported.stdout.startswith(str(tmp_path))

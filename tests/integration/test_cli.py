@@ -66,8 +66,9 @@ def test_json_goes_to_standard_output_alone(invoke: Invoke) -> None:
     assert "[2/2]" in ran.stderr
     status = json.loads(invoke("status", "--json").stdout)
     assert status == {key: value for key, value in summary.items() if key != "stopped_by"}
-    best = json.loads(invoke("best", "--json").stdout)
-    assert best["study"] == "tiny"
+    shown = json.loads(invoke("best", "--json").stdout)
+    assert shown["study"] == "tiny"
+    best = shown["top"][0]
     assert best["number"] == summary["best"]["number"]
     assert best["config"]["model"]["dim"] == best["params"]["dim"]
     studies = json.loads(invoke("studies", "--json").stdout)
@@ -191,7 +192,7 @@ def test_options_change_what_the_file_says(invoke: Invoke) -> None:
     best = json.loads(ran.stdout)["best"]
     assert json.loads(ran.stdout)["study"] == "true"
     assert len(best["reports"]) == 2
-    assert json.loads(invoke("best", "--json").stdout)["config"]["augment"]["shift"] == 1.0
+    assert json.loads(invoke("best", "--json").stdout)["top"][0]["config"]["augment"]["shift"] == 1.0
 
 
 def test_no_data_and_no_network_is_one_clear_message(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

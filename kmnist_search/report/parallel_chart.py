@@ -21,7 +21,8 @@ def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> C
     Lines in SVG and not plotly's `parcoords`, which needs WebGL: that is missing in some browsers, and on paper.
     """
     title, spaces = "Parallel coordinates", read.searched(trials)
-    done = sorted(read.complete(trials), key=lambda trial: trial.values[0], reverse=not maximize)
+    # Best first as everywhere, so that of equals the same one is the best; then the best on top of the others.
+    done = sorted(read.complete(trials), key=lambda trial: trial.values[0], reverse=maximize)[::-1]
     done = [trial for trial in done if all(_height(trial, name, spec) is not None for name, spec in spaces.items())]
     if not done or not spaces:
         why = NOTHING_COMPLETE if not done else "The study has no hyperparameter with more than one value."

@@ -67,8 +67,8 @@ def test_the_headline_is_what_independent_code_counts(result: Path, real_data_di
 
     test = metrics["test"]
     assert [model["test_accuracy"] for model in test["models"]] == accuracies
-    assert test["mean_accuracy"] == sum(int(np.sum(each == labels)) for each in predicted) / (3 * len(labels))
-    margin = stats.sem(accuracies) * stats.t.ppf(0.975, 2)
+    assert test["mean_accuracy"] == sum(int(np.sum(each == labels)) for each in predicted) / (len(seeds) * len(labels))
+    margin = stats.sem(accuracies) * stats.t.ppf(0.975, len(seeds) - 1)
     assert test["seeds_interval"] == pytest.approx([np.mean(accuracies) - margin, np.mean(accuracies) + margin])
     whole = round(test["mean_accuracy"] * len(labels))
     wilson = stats.binomtest(whole, len(labels)).proportion_ci(method="wilson")

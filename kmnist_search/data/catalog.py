@@ -72,6 +72,11 @@ IDX_DATASETS: dict[str, IdxDataset] = {
 }
 
 
+def title_of(dataset: str) -> str:
+    """Return what people call a data set."""
+    return IDX_DATASETS[dataset].title if dataset in IDX_DATASETS else f"scikit-learn's {dataset}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassName:
     """What a class shows, a character or a thing, and how a Japanese character is read in Latin letters."""

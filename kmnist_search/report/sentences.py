@@ -1,5 +1,6 @@
 """What the figures of a final model say, in sentences. Knows nothing of pages."""
 
+from kmnist_search.data.catalog import title_of
 from kmnist_search.metrics import Metrics
 from kmnist_search.report.wording import count, interval, percent, points
 
@@ -7,7 +8,7 @@ from kmnist_search.report.wording import count, interval, percent, points
 def mean(metrics: Metrics) -> str:
     """Say what the headline is the mean of."""
     models = len(metrics.test.models)
-    test_images = f"{metrics.data.test_images:,} test images of {metrics.data.dataset}"
+    test_images = f"{metrics.data.test_images:,} test images of {title_of(metrics.data.dataset)}"
     if models == 1:
         return f"One model, trained on all training images, on {test_images}."
     return f"Mean of {models} models that differ in their seed, trained on all training images, on {test_images}."

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jinja2
 
+from kmnist_search.data.catalog import title_of
 from kmnist_search.report import sentences, wording
 from kmnist_search.report.pictures import data_uri
 
@@ -21,7 +22,7 @@ def environment(kind: Literal["html", "md"]) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters = (wording.percent, wording.interval, wording.points, wording.value, wording.seconds, wording.moment)
-    made.filters.update({each.__name__: each for each in filters}, picture=data_uri, cell=_cell)
+    made.filters.update({each.__name__: each for each in filters}, picture=data_uri, cell=_cell, title_of=title_of)
     made.globals.update(say=sentences, count=wording.count)
     return made
 

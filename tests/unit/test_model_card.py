@@ -105,7 +105,15 @@ def metrics(
                 },
             },
             "ledger": [
-                {"opened_at": WHEN, "recipe_digest": digest, "seed": 0, "weights_sha256": "a" * 64, "accuracy": 0.93}
+                {
+                    "opened_at": WHEN,
+                    "recipe_digest": digest,
+                    "seed": 0,
+                    "weights_sha256": "a" * 64,
+                    "correct": 9300,
+                    "accuracy": 0.93,
+                    "loss": 0.25,
+                }
                 for digest in ledger_recipes
             ],
             "references": [],

@@ -18,7 +18,7 @@ MAX_PAUSE_SECONDS = 5.0
 #: A server that has not ended a transaction after so long is as good as away; waiting for a lock takes less.
 SILENCE_SECONDS = 2.0 * LOCK_TIMEOUT_SECONDS
 #: How long, once the process is asked to stop, the database may still be away.
-HURRY_SECONDS = 4.0
+HURRY_SECONDS = 3.0
 
 Result = TypeVar("Result")
 

@@ -140,7 +140,7 @@ class Worker:
             if give_up_at is None and self._should_stop() and not future.done():
                 yield Stopping(seconds=HURRY_SECONDS)
                 self.courier.patience.hurry()
-                give_up_at = time.monotonic() + HURRY_SECONDS + 1
+                give_up_at = time.monotonic() + HURRY_SECONDS + 0.5
             if give_up_at is not None and time.monotonic() > give_up_at and not future.done():
                 trouble = self.courier.patience.trouble
                 reason = trouble.reason if trouble else "no answer"

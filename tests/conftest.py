@@ -28,6 +28,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 CHECKOUT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("kmnist-search")
 
+SIGNAL_TESTS = ("test_database_away", "test_faults", "test_processes")
+
 TINY_STUDY = """
 [study]
 trials = 6
@@ -51,6 +53,15 @@ channel_width = 16
 num_blocks = 1
 batch_size = 128
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that send signals and watch the clock run one after another, and other slow ones file by file."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            name = item.path.stem
+            item.add_marker(pytest.mark.xdist_group("signals" if name in SIGNAL_TESTS else name))
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_a_signal_while_the_server_is_away_ends_the_run_within_ten_seconds(
     wait_until(lambda: AWAY in run.output, run)
     run.signal(signal.SIGTERM)
     assert run.ended(seconds=10) == 1
-    assert "\nstopping, waiting at most 4 s for the database\n" in run.output
+    assert "\nstopping, waiting at most 3 s for the database\n" in run.output
     assert "Trial 0 was left with a checkpoint" in run.output
     server.start()
     last = start.finished(*work)

@@ -27,7 +27,7 @@ Array = NDArray[Any]
 STUDY = """
 [study]
 name = "small"
-trials = 3
+trials = 2
 pruner = "none"
 
 [train]
@@ -38,10 +38,10 @@ learning_rate = { low = 2e-3, high = 1e-2, log = true }
 
 [fixed]
 patch_size = 14
-dim = 24
+dim = 16
 token_width = 8
 channel_width = 32
-num_blocks = 2
+num_blocks = 1
 batch_size = 250
 """
 
@@ -52,7 +52,7 @@ def result(tmp_path: Path, real_data_dir: Path, command: Run) -> Path:
     (tmp_path / "small.toml").write_text(STUDY)
     searched = command("run", "small.toml", "--data-dir", str(real_data_dir))
     assert searched.returncode == 0, searched.stderr
-    retrained = command("best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "3")
+    retrained = command("best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "2")
     assert retrained.returncode == 0, retrained.stdout + retrained.stderr
     return tmp_path / "small-best"
 

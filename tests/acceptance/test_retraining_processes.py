@@ -14,7 +14,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.slow
 
-RETRAIN = ("best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "2", "--epochs", "60")
+RETRAIN = ("best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "2", "--epochs", "40")
 
 
 def test_stopped_and_killed_on_the_way_it_ends_as_if_nothing_had_happened(
@@ -40,6 +40,6 @@ def test_stopped_and_killed_on_the_way_it_ends_as_if_nothing_had_happened(
     metrics = json.loads(last.stdout)
     assert last.stderr.count("(done before)") >= 5
     assert len(metrics["ledger"]) == 2
-    assert [len(model["epochs"]) for model in metrics["test"]["models"]] == [60, 60]
+    assert [len(model["epochs"]) for model in metrics["test"]["models"]] == [40, 40]
     assert not list((tmp_path / "kmnist-search.checkpoints").glob("*/*.pt"))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tiny-best")]

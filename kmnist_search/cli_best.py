@@ -84,6 +84,8 @@ def best(
 
     if not retrain:
         _check_none_given(ctx)
+    elif ctx.get_parameter_source("top") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--top is for showing trials. With --retrain, --top-k says how many to choose from.")
     found = find_study(open_storage(storage_url, create=False, checkpoint_dir=checkpoint_dir), study)
     if not retrain:
         _show(found, top, as_json)

@@ -39,7 +39,8 @@ def predict(
     a look at the test set that no ledger counts.
     """
     if bool(images) == (dataset is not None):
-        raise click.UsageError("name images or folders of images, or --dataset test.")
+        which = "not both" if images else "one of them"
+        raise click.UsageError(f"name images or folders of images, or --dataset test: {which}.")
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
 
@@ -84,10 +85,10 @@ def export(model_dir: Path, to: "Format", out: Path | None, force: bool) -> None
 
 
 def _of_files(saved: "SavedModel", images: tuple[Path, ...]) -> "list[Row]":
-    from kmnist_search.saved_model.predictions import image_files, rows
+    from kmnist_search.saved_model.predictions import image_files, prepared, rows
 
     files = image_files(images)
-    return rows([str(file) for file in files], saved.predict(files))
+    return rows([str(file) for file in files], saved.named(prepared(files)))
 
 
 def _of_test_set(saved: "SavedModel", data_dir: Path | None) -> "list[Row]":

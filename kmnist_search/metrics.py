@@ -195,7 +195,7 @@ class Reference(Figures):
 class Reproduction(Figures):
     """What it takes to do it again."""
 
-    command: str
+    command: str = Field(description="for a shell; one line each for search and retraining")
     versions: Mapping[str, str]
     machine: str
     device: str

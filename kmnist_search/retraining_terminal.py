@@ -31,7 +31,7 @@ def announce(console: Console, preparation: Preparation) -> None:
     pace = "" if plan.seconds is None else f"; {duration_text(timedelta(seconds=plan.seconds))} at the study's pace"
     _line(console, f"study {study.name} in {study.storage.shown_url}: {choice}{_models(finals)} on all images{pace}")
     if candidates < preparation.choices.top_k:
-        _line(console, f"only {candidates} of its complete trials differ: choosing among those")
+        _line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top-k asks for")
     unfinished = study.counts()
     if open_trials := unfinished.waiting + unfinished.running:
         _line(console, f"{open_trials} of its trials are not finished yet: with them another may be the best")
@@ -86,7 +86,8 @@ def headline(metrics: Metrics) -> list[str]:
     return [
         f"test accuracy {test.mean_accuracy:.2%}, mean of {_models(len(test.models))}{seeds}; "
         f"for {metrics.data.test_images:,} images 95 % in {_interval(test.sampling_interval)}",
-        f"validation had promised {test.val_accuracy:.2%}: the gap is {test.gap * 100:+.2f} points",
+        f"validation had promised {test.val_accuracy:.2%}: the test set gave {abs(test.gap) * 100:.2f} points "
+        + ("less" if test.gap > 0 else "more"),
         f"recipe {recipe.digest} of trial {recipe.trial}; the test set has had {looks}"
         + ("" if metrics.recipes_tested == 1 else "s: choosing among them by these figures would flatter"),
     ]
@@ -112,11 +113,12 @@ def _chosen(event: WinnerChosen) -> Iterator[str]:
     )
     first = max(event.candidates, key=lambda candidate: candidate.study_val_accuracy)
     if first.luck is not None:
-        yield f"luck in the study's best score (trial {first.trial}): {first.luck * 100:+.2f} points"
+        may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "it was not luck"
+        yield f"the study's best score (trial {first.trial}, {first.study_val_accuracy:.4f}): {may}"
     if test is not None:
-        told = "is distinguishable" if test.distinguishable else "is not distinguishable"
-        p = "too few reruns to tell" if test.p_value is None else f"p = {test.p_value:.2g}"
-        yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind; it {told} ({p})"
+        told = "distinguishable" if test.distinguishable else "not distinguishable"
+        p = "too few reruns to tell" if test.p_value is None else f"p = {test.p_value:.2g}, {len(winner.reruns)} reruns"
+        yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind, {told} ({p})"
 
 
 def _interval(interval: tuple[float, float]) -> str:

@@ -68,8 +68,10 @@ def figure(traces: Sequence[Any], *, height: int = 340, **layout: Any) -> go.Fig
     return go.Figure(traces, {"template": _TEMPLATE, "height": height, **layout})
 
 
-def joined(curves: Sequence[Mapping[int, float]], ids: Sequence[int]) -> dict[str, NDArray[Any]]:
+def joined(curves: Sequence[Mapping[int, float]], ids: Sequence[int]) -> dict[str, Any]:
     """Return curves as one line with gaps: a line each would take the page a thousand elements in place of one.
+
+    Curves of a single point are dots, for a line of one point is not seen.
 
     Args:
         curves: value by epoch.
@@ -80,7 +82,8 @@ def joined(curves: Sequence[Mapping[int, float]], ids: Sequence[int]) -> dict[st
         x += [*curve.keys(), 0]
         y += [*curve.values(), np.nan]
         names += [name] * (len(curve) + 1)
-    return {"x": small(x), "y": single(y), "customdata": small(names)}
+    mode = "lines" if any(len(curve) > 1 for curve in curves) else "markers"
+    return {"x": small(x), "y": single(y), "customdata": small(names), "mode": mode}
 
 
 def single(values: ArrayLike | Sequence[float | None]) -> NDArray[np.float32]:

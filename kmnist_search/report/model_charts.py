@@ -52,8 +52,8 @@ def reruns(candidates: Sequence[Candidate]) -> Chart:
         yaxis={"autorange": "reversed", "type": "category"},
     )
     caption = (
-        "Each candidate on fresh seeds and fresh splits. The best of many trials was partly lucky: the diamond tends "
-        "to lie to the right of the dots."
+        "Each candidate on fresh seeds and fresh splits. The farther the diamond lies to the right of the mean, the "
+        "more of the score in the study may have been luck."
     )
     return Chart(name="reruns", title=title, caption=caption, figure=drawn)
 
@@ -93,7 +93,6 @@ def _curves(metrics: Metrics, *, name: str, title: str, tick: str, train: Readin
             traces.append(
                 go.Scatter(
                     **joined(curves, [seed for seed, _ in those]),
-                    mode="lines",
                     name=label,
                     line={"color": colour, "width": 1.5},
                     opacity=0.8,
@@ -101,8 +100,8 @@ def _curves(metrics: Metrics, *, name: str, title: str, tick: str, train: Readin
                 )
             )
     caption = (
-        f"{title} after each epoch, a line for each seed. Training images are augmented, so they can be the harder "
-        "ones. The final models train on all images and have none left to validate on."
+        f"{title} after each epoch, a line for each seed. Training images may be augmented, and their labels smoothed "
+        "in the loss, so theirs can be the worse. The final models train on all images: none is left to validate on."
     )
     drawn = figure(
         traces,

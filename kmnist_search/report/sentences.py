@@ -70,8 +70,8 @@ def luck(metrics: Metrics) -> str:
         f"{percent(candidate.mean_val_accuracy)} on the mean of {count(len(candidate.reruns), 'rerun')}"
     )
     if candidate.luck <= 0:
-        return f"{had}: none of its score was luck."
-    return f"{had}: {points(candidate.luck)} points of its score were luck."
+        return f"{had}: its score was not luck."
+    return f"{had}: {points(candidate.luck)} points of its score may have been luck."
 
 
 def paired_test(metrics: Metrics) -> str:
@@ -79,6 +79,8 @@ def paired_test(metrics: Metrics) -> str:
     test = metrics.paired_test
     if test is None:
         return "There was one candidate, so there was nothing to choose."
+    if test.mean_difference == 0:
+        return f"Trials {test.winner} and {test.runner_up} have the same mean; the study had ranked the first higher."
     above = "above" if test.mean_difference >= 0 else "below"
     difference = (
         f"On the mean of its reruns trial {test.winner} is {100 * abs(test.mean_difference):.2f} points {above} trial "

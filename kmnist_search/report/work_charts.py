@@ -43,7 +43,6 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
     traces = [
         go.Scatter(
             **joined([trial.intermediate_values for trial in those], [trial.number for trial in those]),
-            mode="lines",
             name=name,
             line={"color": colour, "width": width},
             opacity=opacity,

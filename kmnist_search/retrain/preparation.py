@@ -79,6 +79,16 @@ class Preparation:
             ) from None
 
 
+def _check_at_rest(study: SearchStudy) -> None:
+    """Raise StudyInUseError while trials run: the test set is opened for the best, which may still be to come."""
+    study.recover()
+    if running := study.counts().running:
+        raise StudyInUseError(
+            f"{running} of the trials of study {study.name!r} run now, so its best may still be to come. "
+            "Wait for the search, or stop it."
+        )
+
+
 def prepare(study: SearchStudy, choices: Choices, *, data_dir: Path | None, device: str) -> Preparation:
     """Check everything a retraining needs; train nothing, and open no test set.
 
@@ -91,6 +101,7 @@ def prepare(study: SearchStudy, choices: Choices, *, data_dir: Path | None, devi
     Raises:
         InputError: something of that cannot be.
     """
+    _check_at_rest(study)
     plan = plan_of(
         study,
         top_k=choices.top_k,

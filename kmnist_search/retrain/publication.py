@@ -28,6 +28,8 @@ from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.study import SearchStudy
 
 SAMPLES_A_CLASS = 10
+#: The study file, as it stands beside the report.
+STUDY_FILE = "study.toml"
 
 
 def evidence_of(preparation: Preparation, finding: Finding, kept: SavedModel) -> Evidence:
@@ -67,13 +69,20 @@ def _metrics(preparation: Preparation, finding: Finding, kept: KeptModel) -> Met
         ledger=finding.ledger,
         references=REFERENCES,
         reproduction=Reproduction(
-            command=preparation.choices.command(study.name),
+            command=_commands(preparation),
             versions=versions(),
             machine=machine(),
             device=device_title(preparation.device),
             git_commit=git_commit(),
         ),
     )
+
+
+def _commands(preparation: Preparation) -> str:
+    """Return what does the search and the retraining again, beside the study file."""
+    study = preparation.study
+    search = f"kmnist-search run {STUDY_FILE} --trials {study.counts().finished}"
+    return f"{search}\n{preparation.choices.command(study.name)}"
 
 
 def _final_figures(finding: Finding, kept: KeptModel) -> FinalFigures:

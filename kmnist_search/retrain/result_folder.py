@@ -1,6 +1,6 @@
 """The folder that a retraining ends in: report, figures, models. Written whole or not at all.
 
-report.html  report.md  metrics.json  recipe.json
+report.html  report.md  metrics.json  recipe.json  study.toml
 model/                  the kept model: config.json, weights.safetensors, model.onnx, README.md
 other-seeds/<seed>/     the models of the other final seeds: config.json, weights.safetensors
 """
@@ -16,11 +16,12 @@ from kmnist_search.metrics import Metrics
 from kmnist_search.report.markdown import markdown_report
 from kmnist_search.report.page import full_report
 from kmnist_search.retrain.preparation import Preparation
-from kmnist_search.retrain.publication import evidence_of
+from kmnist_search.retrain.publication import STUDY_FILE, evidence_of
 from kmnist_search.retrain.retraining import Finding
 from kmnist_search.saved_model import onnx_file
 from kmnist_search.saved_model.card import model_card
 from kmnist_search.saved_model.folder import load_model
+from kmnist_search.study_writer import as_toml
 
 METRICS_FILE = "metrics.json"
 
@@ -98,6 +99,7 @@ def _write_all(folder: Path, preparation: Preparation, finding: Finding) -> Metr
     metrics = evidence.metrics
     (kept_folder / "README.md").write_text(model_card(metrics, kept.info), encoding="utf-8")
     (folder / "recipe.json").write_text(metrics.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / STUDY_FILE).write_text(as_toml(preparation.study.settings), encoding="utf-8")
     (folder / "report.html").write_text(full_report(preparation.study, evidence), encoding="utf-8")
     (folder / "report.md").write_text(markdown_report(evidence), encoding="utf-8")
     (folder / METRICS_FILE).write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")

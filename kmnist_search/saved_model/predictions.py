@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.errors import ImageError
 from kmnist_search.saved_model.model import Prediction
+from kmnist_search.saved_model.preprocessing import preprocess
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -44,6 +47,23 @@ def _files_of(path: Path) -> list[Path]:
     if not found:
         raise ImageError(f"{path}: there is no PNG or JPEG file in this folder (folders in it are not looked into).")
     return found
+
+
+def prepared(files: Iterable[Path]) -> NDArray[np.uint8]:
+    """Return the images in all files, (B, 28, 28).
+
+    Raises:
+        ImageError: some cannot be read or have nothing on them; it names each of those.
+    """
+    images, problems = [], []
+    for file in files:
+        try:
+            images.append(preprocess(file))
+        except ImageError as error:
+            problems.append(str(error))
+    if problems:
+        raise ImageError("\n".join(problems))
+    return np.stack(images)
 
 
 def rows(names: Iterable[str], predictions: Iterable[Prediction]) -> list[Row]:

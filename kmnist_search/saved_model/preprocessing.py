@@ -50,7 +50,10 @@ def preprocess(image: Path | str | Image.Image) -> NDArray[np.uint8]:
     darker, lighter = ground - float(smooth.min()), float(smooth.max()) - ground
     contrast = max(darker, lighter)
     if contrast < MIN_CONTRAST:
-        raise ImageError(f"{name}: there is nothing on it: its pixels are all about as light as its border.")
+        raise ImageError(
+            f"{name}: there is nothing on it: its pixels are about as light as its border "
+            "(transparent ones count as white)."
+        )
     if grey.size == (SIZE, SIZE):
         return 255 - pixels if darker > lighter else pixels.copy()
     sign = -1 if darker > lighter else 1

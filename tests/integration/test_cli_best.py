@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from kmnist_search.owner import Owner
+from kmnist_search.storage import open_storage
+from kmnist_search.study import find_study
+from kmnist_search.trial_writer import Changes
+
 Invoke = Callable[..., Result]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,6 +89,7 @@ def test_a_retraining_leaves_report_figures_and_models(searched: Invoke, tmp_pat
         "report.md",
         "metrics.json",
         "recipe.json",
+        "study.toml",
         "model/config.json",
         "model/weights.safetensors",
         "model/model.onnx",
@@ -92,6 +98,12 @@ def test_a_retraining_leaves_report_figures_and_models(searched: Invoke, tmp_pat
     }
     assert f"test accuracy {metrics['test']['mean_accuracy']:.2%}, mean of 2 final models" in done.output
     assert metrics["recipe"] == json.loads((folder / "recipe.json").read_text())
+    assert metrics["reproduction"]["command"].splitlines() == [
+        "kmnist-search run study.toml --trials 6",
+        "kmnist-search best tiny --retrain --top-k 2 --seeds 2 --final-seeds 2",
+    ]
+    again = searched("run", folder / "study.toml", "--trials", 6)
+    assert "6 trials are finished, 6 were asked for" in again.output  # it describes this very study
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tiny-best")] == []
 
 
@@ -126,6 +138,26 @@ def test_a_result_of_another_retraining_is_kept_unless_forced_and_looks_are_coun
     assert len(metrics["ledger"]) == 4
     assert len({opening["recipe_digest"] for opening in metrics["ledger"]}) == 2
     assert "2 recipes: choosing among them by these figures would flatter" in forced.stderr
+
+
+def test_while_trials_run_nothing_is_retrained(searched: Invoke) -> None:
+    study = find_study(open_storage("sqlite:///kmnist-search.db", create=False), "tiny")
+    study.fill(7)
+    with study.storage.writing() as connection:
+        claim = study.queue.claim(connection, Owner.this_process(), token="t", lease_seconds=100, budget=7)
+    assert claim is not None
+    refused = searched(*RETRAIN)
+    assert refused.exit_code == 2
+    assert "1 of the trials of study 'tiny' run now, so its best may still be to come" in refused.output
+    with study.storage.writing() as connection:
+        assert study.queue.hand_back(connection, claim, Changes(), epochs=0, reason="it was asked to")
+    assert "1 of its trials are not finished yet" in searched(*RETRAIN).output
+
+
+def test_the_number_to_show_says_nothing_to_a_retraining(searched: Invoke) -> None:
+    refused = searched(*RETRAIN, "--top", 3)
+    assert refused.exit_code == 2
+    assert "With --retrain, --top-k says how many to choose from" in refused.output
 
 
 def test_missing_test_images_are_told_before_anything_is_trained(

@@ -153,8 +153,8 @@ def test_what_is_no_model_is_refused(invoke: Invoke, model_dir: Path, scans: Pat
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ((), "name images or folders of images, or --dataset test."),
-        (("a.png", "--dataset", "test"), "name images or folders of images, or --dataset test."),
+        ((), "name images or folders of images, or --dataset test: one of them."),
+        (("a.png", "--dataset", "test"), "name images or folders of images, or --dataset test: not both."),
         (("a.png", "--json", "--csv"), "--json and --csv exclude each other."),
     ],
 )
@@ -198,3 +198,14 @@ def test_an_export_is_named_by_its_format_and_written_over_only_by_force(
     (tmp_path / "other.bin").write_bytes(b"")
     assert invoke("export", model_dir, "--format", format_, "--out", "other.bin", "--force").exit_code == 0
     assert len((tmp_path / "other.bin").read_bytes()) > len(before) * 0.9
+
+
+def test_every_image_that_cannot_be_read_is_named_at_once(invoke: Invoke, tmp_path: Path, model_dir: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    Image.new("L", (60, 60), 255).save(folder / "blank.png")
+    (folder / "text.png").write_text("no image")
+    told = invoke("predict", model_dir, folder)
+    assert told.exit_code == 2
+    assert "blank.png: there is nothing on it" in told.output
+    assert "text.png: is no PNG or JPEG image." in told.output

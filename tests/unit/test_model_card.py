@@ -206,7 +206,8 @@ def test_what_the_card_tells_to_run_runs(
     onnx_file.write(saved, folder / "model.onnx")
     image = np.zeros((28, 28), np.uint8)
     image[4:24, 12:16] = 255
-    Image.fromarray(image).save(folder / "character.png")
+    for name in ("character.png", "character-28x28.png"):
+        Image.fromarray(image).save(folder / name)
     monkeypatch.chdir(folder)
     python, onnx = re.findall(r"```python\n(.*?)```", model_card(metrics("digits"), saved.info), re.DOTALL)
     (expected,) = saved.named(image[None])

@@ -158,7 +158,10 @@ def test_a_blank_image_is_refused(tmp_path: Path, size: tuple[int, int], grey: i
     path = saved(Image.new("L", size, grey), tmp_path / "blank.png")
     with pytest.raises(ImageError) as caught:
         preprocess(path)
-    assert str(caught.value) == f"{path}: there is nothing on it: its pixels are all about as light as its border."
+    assert str(caught.value) == (
+        f"{path}: there is nothing on it: its pixels are about as light as its border "
+        "(transparent ones count as white)."
+    )
 
 
 def test_white_paper_with_its_grain_is_blank() -> None:

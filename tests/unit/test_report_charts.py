@@ -167,3 +167,8 @@ def test_no_text_in_a_figure_can_end_the_script_it_stands_in() -> None:
     chart = Chart(name="x", title="", caption="", figure=figure([{"type": "bar", "x": [1], "y": [name]}]))
     assert "<" not in chart.json
     assert json.loads(chart.json)["data"][0]["y"] == [name]
+
+
+def test_curves_of_a_single_epoch_are_dots_for_a_line_of_one_point_is_not_seen() -> None:
+    assert joined([{1: 0.5}, {1: 0.6}], [1, 2])["mode"] == "markers"
+    assert joined([{1: 0.5}, {1: 0.6, 2: 0.7}], [1, 2])["mode"] == "lines"

@@ -4,9 +4,28 @@ A worker that was taken for dead and was not may still write its own attempt's f
 """
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from kmnist_search.engine import checkpoint
 from kmnist_search.engine.training import Training
+from kmnist_search.errors import ConfigError
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder for checkpoints, unless it is there.
+
+    Raises:
+        ConfigError: no file can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise ConfigError(
+            f"--checkpoints {folder}: no file can be written there: {error.strerror}. "
+            "Name another folder, or mend its permissions."
+        ) from None
 
 
 class Checkpoints:

@@ -150,7 +150,8 @@ def _retrain(
         retraining = preparation.retraining(signals)
         retraining_terminal.follow(console, retraining.work())
         if retraining.finding is None:
-            console.print("Stopped. The same command goes on where it was.", highlight=False)
+            lost = f" The training at work begins anew: {retraining.unsaved}" if retraining.unsaved else ""
+            console.print(f"Stopped. The same command goes on where it was.{lost}", highlight=False, markup=False)
             sys.exit(INTERRUPTED)
         metrics = result_folder.write(folder, preparation, retraining.finding)
     retraining_terminal.conclude(console, metrics, folder)

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import torch
 
+from kmnist_search.checkpoints import check_writable
 from kmnist_search.courier import Courier
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
@@ -107,7 +107,7 @@ def prepare(
     file = load(path, overrides=overrides)
     _check_target(target, file)
     if checkpoint_dir is not None:
-        _check_writable(checkpoint_dir)
+        check_writable(checkpoint_dir)
     check_url(storage_url)
     chosen = device_named(device)
     data = search_data.load(file.data, data_dir)
@@ -146,18 +146,6 @@ def _check_target(target: float | None, file: StudyFile) -> None:
         return
     if target <= 0 or (file.study.metric == "val_accuracy" and target > 1):
         raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
-
-
-def _check_writable(checkpoint_dir: Path) -> None:
-    try:
-        checkpoint_dir.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=checkpoint_dir):
-            return
-    except OSError as error:
-        raise ConfigError(
-            f"--checkpoints {checkpoint_dir}: no file can be written there: {error.strerror}. "
-            "Name another folder, or mend its permissions."
-        ) from None
 
 
 def _check_batch_sizes(file: StudyFile, data: SearchData) -> None:

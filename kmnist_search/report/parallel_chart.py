@@ -1,7 +1,7 @@
 """The chart of all hyperparameters at once, by parallel coordinates. Reads no database."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,31 +28,18 @@ def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> C
         why = NOTHING_COMPLETE if not done else "The study has no hyperparameter with more than one value."
         return Chart(name="parallel", title=title, caption=why, figure=None)
     lowest, highest = sorted((done[0].values[0], done[-1].values[0]))
-    spread = highest - lowest or 1.0
 
-    def lines(those: Sequence[FrozenTrial], name: str, colour: str, width: float, opacity: float) -> go.Scatter:
-        heights: list[float] = []
-        for trial in those:
-            heights += [_height(trial, name, spec) or 0.0 for name, spec in spaces.items()]
-            heights += [(trial.values[0] - lowest) / spread, np.nan]
-        return go.Scatter(
-            x=small([*range(len(spaces) + 1), 0] * len(those)),
-            y=single(heights),
-            customdata=small(np.repeat([trial.number for trial in those], len(spaces) + 2)),
-            mode="lines",
-            name=name,
-            line={"color": colour, "width": width},
-            opacity=opacity,
-            hovertemplate="trial %{customdata}<extra>" + name + "</extra>",
-        )
+    def height(trial: FrozenTrial) -> list[float]:
+        places = [_height(trial, name, spec) or 0.0 for name, spec in spaces.items()]
+        return [*places, (trial.values[0] - lowest) / (highest - lowest or 1.0)]
 
     tenth = len(done) - max(1, len(done) // 10)
     half = min(len(done) // 2, tenth)
     groups = (
-        lines(done[:half], "lower half", GREY, 1, 0.45),
-        lines(done[half:tenth], "upper half", GREY, 1, 0.9),
-        lines(done[tenth:-1], "best tenth", BLUE, 1.2, 0.9),
-        lines(done[-1:], "best", ORANGE, 3, 1),
+        _lines(done[:half], height, "lower half", GREY, 1, 0.45),
+        _lines(done[half:tenth], height, "upper half", GREY, 1, 0.9),
+        _lines(done[tenth:-1], height, "best tenth", BLUE, 1.2, 0.9),
+        _lines(done[-1:], height, "best", ORANGE, 3, 1),
     )
     marks = [mark for index, spec in enumerate(spaces.values()) for mark in _marks(index, spec)]
     marks += [_mark(len(spaces), 0, shown(float(lowest))), _mark(len(spaces), 1, shown(float(highest)))]
@@ -78,6 +65,29 @@ def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> C
         caption=f"Each line is a complete trial, each axis a hyperparameter, the last one {metric}.",
         figure=drawn,
         min_width=84 * (len(spaces) + 1),
+    )
+
+
+def _lines(
+    trials: Sequence[FrozenTrial],
+    height: Callable[[FrozenTrial], list[float]],
+    name: str,
+    colour: str,
+    width: float,
+    opacity: float,
+) -> go.Scatter:
+    """Return trials as one line with gaps, each at its heights on the axes."""
+    heights = [height(trial) for trial in trials]
+    axes = len(heights[0]) if heights else 0
+    return go.Scatter(
+        x=small([*range(axes), 0] * len(trials)),
+        y=single([place for places in heights for place in (*places, np.nan)]),
+        customdata=small(np.repeat([trial.number for trial in trials], axes + 1)),
+        mode="lines",
+        name=name,
+        line={"color": colour, "width": width},
+        opacity=opacity,
+        hovertemplate="trial %{customdata}<extra>" + name + "</extra>",
     )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from kmnist_search.checkpoints import check_writable
 from kmnist_search.config import DataConfig
 from kmnist_search.data import files
 from kmnist_search.data.catalog import IDX_DATASETS
 from kmnist_search.data.search_data import TrainingSet, load_training_set
 from kmnist_search.engine.device import device_named
-from kmnist_search.errors import ConfigError, StudyInUseError
+from kmnist_search.errors import StudyInUseError
 from kmnist_search.retrain.candidates import Plan, plan_of
 from kmnist_search.retrain.retraining import Retraining
 from kmnist_search.signals import StopSignals
@@ -116,10 +117,7 @@ def prepare(study: SearchStudy, choices: Choices, *, data_dir: Path | None, devi
     study.remember_data(images.split(data).digest, folder)
     if data.dataset in IDX_DATASETS:
         files.test_files(IDX_DATASETS[data.dataset], folder)  # they must be there, but stay closed
-    try:
-        study.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{study.checkpoint_dir} cannot be written: {error.strerror}. Use --checkpoints") from None
+    check_writable(study.checkpoint_dir)
     return Preparation(
         study=study, choices=choices, plan=plan, data=data, data_dir=folder, images=images, device=chosen
     )

@@ -75,6 +75,7 @@ class Retraining:
 
     Attributes:
         finding: what it came to, once `work` is exhausted; None if it was stopped before.
+        unsaved: why the last checkpoint could not be written; empty if it was.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Retraining:
         self.ledger = Ledger(study)
         self.final_models = FinalModels(self.ledger, study.checkpoint_dir, dataset)
         self.finding: Finding | None = None
+        self.unsaved = ""
         self._number = 0
 
     def work(self) -> Iterator[RetrainingEvent]:
@@ -100,7 +102,7 @@ class Retraining:
 
         Raises:
             TrainingDivergedError: a final model's loss is no longer finite.
-            OSError: the folder of the checkpoints cannot be written.
+            ModelError: a final model cannot be saved.
         """
         reruns = yield from self._reruns()
         if reruns is None:
@@ -203,14 +205,23 @@ class Retraining:
             for epoch in training.epochs(self._should_stop):
                 yield EpochDone(epoch=epoch)
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
-                    checkpoint.save(training, path)
+                    self._save(training, path)
                     saved_at = time.monotonic()
         except TrainingDivergedError:
             return training
         if not training.finished:
-            checkpoint.save(training, path)
+            self._save(training, path)
             return None
         return training
+
+    def _save(self, training: Training, path: Path) -> None:
+        """Save a checkpoint; without one the training would only begin anew."""
+        try:
+            checkpoint.save(training, path)
+        except OSError as error:
+            self.unsaved = str(error)
+        else:
+            self.unsaved = ""
 
     def _ended(
         self,

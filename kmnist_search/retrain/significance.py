@@ -10,12 +10,12 @@ CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean by Student's t, or None for fewer than two values."""
+    """Return the 95 % interval of the mean of shares by Student's t, cut at 0 and 1; None for fewer than two."""
     if len(values) < 2:
         return None
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
     margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
-    return mean - margin, mean + margin
+    return max(mean - margin, 0.0), min(mean + margin, 1.0)
 
 
 def share_interval(share: float, count: int) -> tuple[float, float]:

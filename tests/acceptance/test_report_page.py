@@ -1,6 +1,7 @@
 """The page of a report in a real Chromium: it draws all it promises and asks nothing of any network."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -71,12 +72,21 @@ def opened(browser: "Browser") -> Iterator[Callable[..., "Page"]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.route("**/*", only_from_here)
         page.goto(file.as_uri())
+        _wait_for(page, "[...document.querySelectorAll('.chart')].every(each => each.querySelector('.main-svg'))")
         return page
 
     yield open_page
     for page in pages:
         page.close()
     assert wrong == []
+
+
+def _wait_for(page: "Page", condition: str, *, seconds: float = 20) -> None:
+    """Wait until a JavaScript expression is true; Playwright's own way needs `eval`, which the page forbids."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(50)
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
@@ -120,13 +130,13 @@ def test_charts_follow_when_the_reader_switches_to_dark(opened: Callable[..., "P
     ink = "getComputedStyle(document.querySelector('#curves .xtick text')).fill"
     assert page.evaluate(ink) == "rgb(28, 33, 38)"
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{ink} === 'rgb(230, 233, 236)'")
+    _wait_for(page, f"{ink} === 'rgb(230, 233, 236)'")
 
 
 def test_a_window_that_is_made_narrower_has_narrower_charts(opened: Callable[..., "Page"], report: Path) -> None:
     page = opened(report)
     page.set_viewport_size({"width": 500, "height": 900})
-    page.wait_for_function("document.querySelector('#curves .main-svg').getBoundingClientRect().right <= 500")
+    _wait_for(page, "document.querySelector('#curves .main-svg').getBoundingClientRect().right <= 500")
 
 
 def test_paper_is_light_and_no_chart_is_cut(opened: Callable[..., "Page"], report: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from click.testing import Result
 
 from kmnist_search.data.test_set import SealedSet, open_test_set
+from kmnist_search.engine import checkpoint
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import NoCompleteTrialError, StudyInUseError, TrainingDivergedError
 from kmnist_search.ranking import distinct, duplicates
@@ -226,6 +227,25 @@ def _facts(finding: Finding) -> object:
         [(model.weights_sha256, model.epochs, model.test_accuracy, model.test_loss) for model in finding.models],
         [(opening.seed, opening.accuracy) for opening in finding.ledger],
     )
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_nothing_and_is_told(
+    study: SearchStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(retraining_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    retraining = prepared(study).retraining(StopSignals())
+    work = retraining.work()
+    for _, _event in zip(range(3), work, strict=False):
+        pass
+    retraining.signals.received = StopSignals.SIGNALS[0]
+    assert [*work] == []
+    assert "No space left on device" in retraining.unsaved
+    finding = retrained(study)
+    assert len(finding.models) == 2
 
 
 def test_a_look_that_was_cut_off_is_had_again_and_counted_once(

@@ -15,6 +15,11 @@ def test_the_interval_of_a_mean_is_scipys() -> None:
     assert mean_interval(values) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_interval_of_a_mean_of_shares_is_one_of_shares() -> None:
+    assert mean_interval([0.95, 1.0]) == pytest.approx((0.6573, 1.0), abs=1e-4)
+    assert mean_interval([0.05, 0.0]) == pytest.approx((0.0, 0.3427), abs=1e-4)
+
+
 def test_one_value_has_no_interval() -> None:
     assert mean_interval([0.9]) is None
     assert paired_p_value([0.01], val_share=0.2) is None

@@ -1,10 +1,11 @@
 """Augment a batch on its own device. Knows nothing of models or training.
 
 Shapes: B images, H = W pixels a side. Everything is drawn from the generator given, on the device of the images,
-without reading anything back.
+without reading anything back. Drawing and applying are functions of their own, for those who apply it otherwise.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,62 +17,113 @@ from kmnist_search.config import AugmentConfig
 ELASTIC_CELL = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What is drawn for one batch; None where the configuration needs none.
+
+    Attributes:
+        moves_5B: from -1 to 1, to be multiplied by the strengths: angle, shear, scale, shift along x and along y.
+        bends_B2CC: from -1 to 1, displacements of the corners of C x C cells, along x and along y.
+        corners_2B: row and column of the centre of the square that cutout blackens.
+    """
+
+    moves_5B: Tensor | None = None
+    bends_B2CC: Tensor | None = None
+    corners_2B: Tensor | None = None
+
+
+def draw_augment(
+    config: AugmentConfig, batch_size: int, image_size: int, device: torch.device, generator: torch.Generator
+) -> Draws:
+    """Return what `apply_augment` needs for a batch."""
+    moves_5B = bends_B2CC = corners_2B = None
+    if any((config.shift, config.rotate, config.scale, config.shear, config.elastic)):
+        moves_5B = torch.empty((5, batch_size), device=device).uniform_(-1, 1, generator=generator)
+        if config.elastic:
+            cells = math.ceil(image_size / ELASTIC_CELL)
+            bends_B2CC = torch.empty((batch_size, 2, cells, cells), device=device).uniform_(-1, 1, generator=generator)
+    if config.cutout:
+        corners_2B = torch.randint(image_size, (2, batch_size), generator=generator, device=device)
+    return Draws(moves_5B=moves_5B, bends_B2CC=bends_B2CC, corners_2B=corners_2B)
+
+
+def apply_augment(images_BHW: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
+    """Return the float images (0 = background) moved, bent and cut as `draws` says."""
+    if draws.moves_5B is not None:
+        images_BHW = _warp(images_BHW, config, draws.moves_5B, draws.bends_B2CC)
+    if draws.corners_2B is not None:
+        images_BHW = _cutout(images_BHW, config.cutout, draws.corners_2B)
+    return images_BHW
+
+
 def augment(images_BHW: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     """Return the float images (0 = background) moved, bent and cut as `config` says; mixup is not done here."""
-    if any((config.shift, config.rotate, config.scale, config.shear, config.elastic)):
-        images_BHW = _warp(images_BHW, config, generator)
-    if config.cutout:
-        images_BHW = _cutout(images_BHW, config.cutout, generator)
-    return images_BHW
+    B, size, _ = images_BHW.shape
+    return apply_augment(images_BHW, config, draw_augment(config, B, size, images_BHW.device, generator))
+
+
+def draw_mixup(
+    alpha: float, batch_size: int, device: torch.device, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return `partners_B`, the position of the image blended into each, and `share_B`, the share of the first.
+
+    The share is drawn from Beta(alpha, alpha).
+    """
+    partners_B = torch.randperm(batch_size, generator=generator, device=device)
+    # A beta is a ratio of two gammas; torch.distributions has no way to name a generator. In logarithms, and from
+    # gammas of alpha + 1, so that a small alpha does not underflow to a ratio of one half.
+    gammas_2B = torch._standard_gamma(torch.full((2, batch_size), alpha + 1, device=device), generator=generator)
+    uniform_2B = 1 - torch.rand((2, batch_size), generator=generator, device=device)
+    log_gammas_2B = gammas_2B.log() + uniform_2B.log() / alpha
+    return partners_B, torch.sigmoid(log_gammas_2B[0] - log_gammas_2B[1])
 
 
 def mixup(images_BHW: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Blend each image with another of the batch (Zhang et al. 2018, arXiv:1710.09412).
 
     Returns:
-        the images; `partners_B`, the position of the image blended in; `share_B`, the share of the first, drawn from
-        Beta(alpha, alpha).
+        the images; `partners_B` and `share_B` as `draw_mixup` drew them.
     """
-    B = images_BHW.shape[0]
-    partners_B = torch.randperm(B, generator=generator, device=images_BHW.device)
-    # A beta is a ratio of two gammas; torch.distributions has no way to name a generator. In logarithms, and from
-    # gammas of alpha + 1, so that a small alpha does not underflow to a ratio of one half.
-    gammas_2B = torch._standard_gamma(torch.full((2, B), alpha + 1, device=images_BHW.device), generator=generator)
-    uniform_2B = 1 - torch.rand((2, B), generator=generator, device=images_BHW.device)
-    log_gammas_2B = gammas_2B.log() + uniform_2B.log() / alpha
-    share_B = torch.sigmoid(log_gammas_2B[0] - log_gammas_2B[1])
+    partners_B, share_B = draw_mixup(alpha, len(images_BHW), images_BHW.device, generator)
     share_B11 = share_B[:, None, None]
     return images_BHW * share_B11 + images_BHW[partners_B] * (1 - share_B11), partners_B, share_B
 
 
-def _uniform(shape: tuple[int, ...], strength: float, like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.empty(shape, device=like.device).uniform_(-strength, strength, generator=generator)
-
-
-def _warp(images_BHW: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def _warp(images_BHW: Tensor, config: AugmentConfig, moves_5B: Tensor, bends_B2CC: Tensor | None) -> Tensor:
     """Sample each image through its own rotation, shear, scale and shift, and its own smooth displacement."""
-    B, size, _ = images_BHW.shape
-    angle_B, shear_B, scale_B, shift_x_B, shift_y_B = _uniform((5, B), 1.0, images_BHW, generator)
+    size = images_BHW.shape[-1]
+    angle_B, shear_B, scale_B, shift_x_B, shift_y_B = moves_5B
     angle_B = angle_B * math.radians(config.rotate)
     shear_B = (shear_B * math.radians(config.shear)).tan()
     scale_B = 1 + scale_B * config.scale
     cos_B, sin_B = angle_B.cos() / scale_B, angle_B.sin() / scale_B
     pixel = 2 / size  # grid coordinates run from -1 to 1
     shift_x_B, shift_y_B = shift_x_B * config.shift * pixel, shift_y_B * config.shift * pixel
-    rows = (cos_B, cos_B * shear_B - sin_B, shift_x_B, sin_B, sin_B * shear_B + cos_B, shift_y_B)
-    grid_BHW2 = F.affine_grid(torch.stack(rows, dim=1).view(B, 2, 3), [B, 1, size, size], align_corners=False)
-    if config.elastic:
-        cells = math.ceil(size / ELASTIC_CELL)
-        bend_B2CC = _uniform((B, 2, cells, cells), config.elastic * pixel, images_BHW, generator)
+    grid_BHW2 = affine_grid(
+        size, (cos_B, cos_B * shear_B - sin_B, shift_x_B), (sin_B, sin_B * shear_B + cos_B, shift_y_B)
+    )
+    if bends_B2CC is not None:
+        bend_B2CC = bends_B2CC * (config.elastic * pixel)
         bend_B2HW = F.interpolate(bend_B2CC, size=(size, size), mode="bilinear", align_corners=True)
         grid_BHW2 = grid_BHW2 + bend_B2HW.permute(0, 2, 3, 1)
     return F.grid_sample(images_BHW.unsqueeze(1), grid_BHW2, align_corners=False).squeeze(1)
 
 
-def _cutout(images_BHW: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def affine_grid(size: int, to_x: tuple[Tensor, Tensor, Tensor], to_y: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return where (x, y) each pixel of each image is looked up, as (B, H, W, 2).
+
+    `to_x` and `to_y` are of (B,) each: what a pixel's own x, its own y, and 1 are multiplied by. `F.affine_grid` does
+    the same as a product of three columns, which on a CPU takes six times as long (tests/benchmarks/LOG.md).
+    """
+    centre_S = (2 * torch.arange(size, device=to_x[0].device) + 1) / size - 1
+    by_column = [(by_x[:, None] * centre_S + by_1[:, None]).unsqueeze(1) for by_x, _, by_1 in (to_x, to_y)]
+    by_row = [(by_y[:, None] * centre_S).unsqueeze(2) for _, by_y, _ in (to_x, to_y)]
+    return torch.stack([column + row for column, row in zip(by_column, by_row, strict=True)], dim=-1)
+
+
+def _cutout(images_BHW: Tensor, side: int, corners_2B: Tensor) -> Tensor:
     """Blacken a square of `side` pixels, centred anywhere in the image (DeVries & Taylor 2017, arXiv:1708.04552)."""
-    B, size, _ = images_BHW.shape
-    corner_2B1 = torch.randint(size, (2, B, 1), generator=generator, device=images_BHW.device) - side // 2
-    pixel_S = torch.arange(size, device=images_BHW.device)
+    corner_2B1 = corners_2B.unsqueeze(2) - side // 2
+    pixel_S = torch.arange(images_BHW.shape[-1], device=images_BHW.device)
     inside_2BS = (pixel_S >= corner_2B1) & (pixel_S < corner_2B1 + side)
     return images_BHW.masked_fill(inside_2BS[0].unsqueeze(2) & inside_2BS[1].unsqueeze(1), 0.0)

@@ -30,8 +30,38 @@ def dropout(x: Tensor, probability: float, generator: torch.Generator | None, sh
     `torch.nn.Dropout` draws from the process's one generator; this draws from the training's own, so that trainings
     beside each other do not disturb one another and a resumed one draws what it would have drawn.
     """
-    keep = torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(1 - probability, generator=generator)
-    return x * keep.div_(1 - probability)
+    return x * dropout_mask(shape, probability, x.dtype, x.device, generator)
+
+
+def dropout_mask(
+    shape: tuple[int, ...],
+    probability: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draw what `dropout` multiplies by: 0, or as much more as is dropped."""
+    keep = torch.empty(shape, device=device, dtype=dtype).bernoulli_(1 - probability, generator=generator)
+    return keep.div_(1 - probability)
+
+
+def drop_path_keeps(config: ModelConfig, device: torch.device) -> Tensor:
+    """Return the probability that a branch of each block is kept, (blocks, 1, 1).
+
+    It falls linearly from 1 in the first block to 1 - `config.drop_path` in the last (stochastic depth, Huang et al.
+    2016, arXiv:1603.09382).
+    """
+    return 1 - torch.linspace(0, config.drop_path, config.num_blocks, device=device)[:, None, None]
+
+
+def drop_path_factors(keeps_K11: Tensor, batch_size: int, generator: torch.Generator | None) -> Tensor:
+    """Draw what each block's two branches are multiplied by, (blocks, 2, B): 0, or as much more as others are dropped.
+
+    Drawn for all blocks at once: on a GPU each draw is a kernel.
+    """
+    shape = (len(keeps_K11), 2, batch_size)
+    uniform_K2B = torch.rand(shape, generator=generator, device=keeps_K11.device)
+    return (uniform_K2B < keeps_K11) / keeps_K11
 
 
 class FeatureNorm(nn.Module):
@@ -93,48 +123,38 @@ class ChannelMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Token mixing, then channel mixing, each after a norm and beside a skip.
+    """Token mixing, then channel mixing, each after a norm and beside a skip."""
 
-    `drop_path` is this block's probability that an image takes the skip alone (stochastic depth, Huang et al. 2016).
-    """
-
-    def __init__(self, config: ModelConfig, token_width: int, channel_width: int, drop_path: float) -> None:
+    def __init__(self, config: ModelConfig, token_width: int, channel_width: int) -> None:
         super().__init__()
         self.skip = config.skip
-        self.drop_path = drop_path
         self.norm1 = FeatureNorm(config.norm, config.dim)
         self.token_mlp = TokenMLP(config, token_width)
         self.norm2 = FeatureNorm(config.norm, config.dim)
         self.channel_mlp = ChannelMLP(config, channel_width)
 
-    def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
-        x_NBD = self._beside_skip(x_NBD, self.token_mlp(self.norm1(x_NBD), generator), generator)
-        return self._beside_skip(x_NBD, self.channel_mlp(self.norm2(x_NBD), generator), generator)
+    def forward(self, x_NBD: Tensor, generator: torch.Generator | None, factors_2B: Tensor | None) -> Tensor:
+        x_NBD = self._beside_skip(x_NBD, self.token_mlp(self.norm1(x_NBD), generator), factors_2B, 0)
+        return self._beside_skip(x_NBD, self.channel_mlp(self.norm2(x_NBD), generator), factors_2B, 1)
 
-    def _beside_skip(self, x_NBD: Tensor, y_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _beside_skip(self, x_NBD: Tensor, y_NBD: Tensor, factors_2B: Tensor | None, branch: int) -> Tensor:
         if not self.skip:
             return y_NBD
-        if self.training and self.drop_path:
-            y_NBD = dropout(y_NBD, self.drop_path, generator, (1, y_NBD.shape[1], 1))
+        if factors_2B is not None:
+            y_NBD = y_NBD * factors_2B[branch, :, None].to(y_NBD.dtype)
         return x_NBD + y_NBD
 
 
 class PatchMLP(nn.Module):
-    """MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601) for grey images, with the options of `ModelConfig`.
-
-    The drop path grows linearly from 0 in the first block to `config.drop_path` in the last.
-    """
+    """MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601) for grey images, with the options of `ModelConfig`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.stem = nn.Linear(config.patch_size**2, config.dim)
-        depth = max(config.num_blocks - 1, 1)
         self.blocks = nn.ModuleList(
-            Block(config, token_width, channel_width, config.drop_path * number / depth)
-            for number, (token_width, channel_width) in enumerate(
-                zip(config.token_widths, config.channel_widths, strict=True)
-            )
+            Block(config, token_width, channel_width)
+            for token_width, channel_width in zip(config.token_widths, config.channel_widths, strict=True)
         )
         self.norm = FeatureNorm(config.norm, config.dim)
         self.classifier = nn.Linear(config.dim, NUM_CLASSES)
@@ -142,11 +162,15 @@ class PatchMLP(nn.Module):
     def forward(self, images_BHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the (B, 10) logits of normalised (B, H, W) images.
 
-        `generator` draws the dropout and drop-path masks in training mode; None is the process's own.
+        `generator` draws the drop-path factors and dropout masks in training mode; None is the process's own.
         """
         x_NBD = self.stem(patches(images_BHW, self.config.patch_size))
-        for block in self.blocks:
-            x_NBD = block(x_NBD, generator)
+        factors_K2B = None
+        if self.training and self.config.drop_path:
+            keeps_K11 = drop_path_keeps(self.config, images_BHW.device)
+            factors_K2B = drop_path_factors(keeps_K11, len(images_BHW), generator)
+        for number, block in enumerate(self.blocks):
+            x_NBD = block(x_NBD, generator, None if factors_K2B is None else factors_K2B[number])
         return self.classifier(self.norm(x_NBD).mean(dim=0))  # type: ignore[no-any-return]
 
 

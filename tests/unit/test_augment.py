@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kmnist_search.augment import augment, mixup
+from kmnist_search.augment import affine_grid, augment, mixup
 from kmnist_search.config import AugmentConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,6 +54,13 @@ def test_strength_0_leaves_the_images_as_they_are() -> None:
     assert augment(images, AugmentConfig(), state) is images
     assert torch.equal(images, noise())
     assert torch.equal(state.get_state(), generator().get_state())
+
+
+def test_the_grid_of_an_affine_map_is_torchs() -> None:
+    rows = torch.randn(2, 3, 5, generator=generator())
+    own = torch.nn.functional.affine_grid(rows.permute(2, 0, 1), [5, 1, 28, 28], align_corners=False)
+    made = affine_grid(28, (rows[0, 0], rows[0, 1], rows[0, 2]), (rows[1, 0], rows[1, 1], rows[1, 2]))
+    torch.testing.assert_close(made, own)
 
 
 def test_every_kind_is_tested_here() -> None:

@@ -222,24 +222,29 @@ def test_dropout_keeps_its_share_and_scales_up_what_is_left() -> None:
     assert (kept > 0).float().mean().item() == pytest.approx(0.75, abs=0.01)
 
 
-def test_drop_path_drops_whole_images_of_a_block() -> None:
+def test_a_block_adds_what_an_images_drop_path_factors_say() -> None:
     config = ModelConfig(**SMALL)
-    block = Block(config, 10, 14, 0.5).train()
+    block = Block(config, 10, 14)
     torch.nn.init.zeros_(block.channel_mlp.linear2.weight)  # so that only the token MLP adds anything
     torch.nn.init.zeros_(block.channel_mlp.linear2.bias)
-    x_NBD = torch.randn(config.num_tokens, 64, config.dim, generator=generator())
+    x_NBD = torch.randn(config.num_tokens, 3, config.dim, generator=generator())
     with torch.no_grad():
-        added = block(x_NBD, generator()) - x_NBD
+        added = block(x_NBD, None, torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]])) - x_NBD
         mixed = block.token_mlp(block.norm1(x_NBD), None)
-    dropped = (added == 0).all(dim=2).all(dim=0)
-    assert 16 < dropped.sum() < 48
-    torch.testing.assert_close(added[:, ~dropped], 2 * mixed[:, ~dropped], rtol=1e-4, atol=1e-5)
+    assert (added[:, 0] == 0).all()
+    torch.testing.assert_close(added[:, 1], mixed[:, 1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(added[:, 2], 2 * mixed[:, 2], rtol=1e-4, atol=1e-5)
 
 
-def test_drop_path_grows_linearly_from_the_first_block_to_the_last() -> None:
-    net = model.build(ModelConfig(**{**SMALL, "num_blocks": 5}, drop_path=0.2), 0)
-    shares = [block.drop_path for block in net.blocks if isinstance(block, Block)]
-    assert shares == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
+def test_drop_path_grows_linearly_from_the_first_block_to_the_last_and_scales_up_what_is_left() -> None:
+    config = ModelConfig(**{**SMALL, "num_blocks": 5}, drop_path=0.2)
+    keeps_K11 = model.drop_path_keeps(config, torch.device("cpu"))
+    factors_K2B = model.drop_path_factors(keeps_K11, 20_000, generator())
+    dropped = (factors_K2B == 0).float().mean(dim=2)
+    for number, share in enumerate([0.0, 0.05, 0.1, 0.15, 0.2]):
+        assert dropped[number].tolist() == pytest.approx([share, share], abs=0.015)
+        assert factors_K2B[number].max().item() == pytest.approx(1 / (1 - share))
+    assert factors_K2B.mean().item() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch", "none"])

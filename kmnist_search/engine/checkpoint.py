@@ -9,17 +9,30 @@ import pickle
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
-from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError
+
+
+class Resumable(Protocol):
+    """What has checkpoints: a training, or several in a stack."""
+
+    device: torch.device
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on from here."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken; ConfigError, and nothing changed, if it is of something else."""
+
 
 #: What a damaged file raises beside the ordinary errors.
 UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError)
 
 
-def save(training: Training, path: Path) -> None:
+def save(training: Resumable, path: Path) -> None:
     """Write the training's state to `path`, replacing what is there in one move.
 
     Raises:
@@ -37,7 +50,7 @@ def save(training: Training, path: Path) -> None:
     Path(file.name).replace(path)
 
 
-def resume(training: Training, path: Path) -> str | None:
+def resume(training: Resumable, path: Path) -> str | None:
     """Bring a new training to where the checkpoint at `path` was taken.
 
     Returns:

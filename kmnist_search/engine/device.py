@@ -12,7 +12,7 @@ def device_named(name: str) -> torch.device:
         ConfigError: there is no such device on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -22,7 +22,7 @@ def device_named(name: str) -> torch.device:
     present = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= present:
         raise ConfigError(f"--device {name}: this machine has {present} usable GPUs. Use --device cpu or auto")
-    return device
+    return device if device.type == "cpu" else torch.device("cuda", device.index or 0)
 
 
 def device_title(device: torch.device) -> str:

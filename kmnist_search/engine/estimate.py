@@ -17,10 +17,13 @@ def seconds_per_epoch(config: TrialConfig, data: SearchData, *, seconds: float =
     """
     torch.set_num_threads(threads_for(config))
     training = Training(config, data, seed=0, device=torch.device("cpu"))
-    training.launch(lambda: training.step == 1)
-    if training.step == training.steps_per_epoch:  # that step was the epoch, but for its validation
-        training.launch()
+    training.advance()
+    if training.position == training.steps_per_epoch:  # that step was the epoch, but for its validation
+        while not training.advance():
+            pass
         training.read()
     warm, started = training.step, time.perf_counter()
-    training.launch(lambda: training.step > warm and time.perf_counter() - started > seconds)
+    while training.step == warm or time.perf_counter() - started < seconds:
+        if training.advance():
+            break
     return (time.perf_counter() - started) / (training.step - warm) * training.steps_per_epoch

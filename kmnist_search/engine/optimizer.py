@@ -4,7 +4,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kmnist_search.config import OptimizerConfig
 
@@ -29,10 +29,18 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
             return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, fused=True)
 
 
+def average_share(decay: float, step: int) -> float:
+    """Return the share of the current weights in their moving average after `step` (from 0).
+
+    The decay of step t is min(decay, (1 + t) / (10 + t)), so that a short training is not averaged with its start.
+    """
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
 class MovingAverage(Generic[Model]):
     """A copy of a model whose weights follow the model's exponentially.
 
-    The decay of step t is min(decay, (1 + t) / (10 + t)), so that a short training is not averaged with its start.
+    The decay grows with the steps, see `average_share`.
     torch's `AveragedModel` is not used: it reads its step counter back from the device at every step.
     """
 
@@ -41,12 +49,11 @@ class MovingAverage(Generic[Model]):
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards `model` after `step` (from 0)."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+    def update(self, model: nn.Module, share: Tensor) -> None:
+        """Move towards `model` by `share`, of shape () and on the model's device."""
         for average, current in zip(self._state(self.model), self._state(model), strict=True):
             if average.is_floating_point():
-                average.lerp_(current, share)
+                average.lerp_(current, share.to(average.dtype))
             else:
                 average.copy_(current)
 

@@ -35,9 +35,9 @@ def train(data_dir: Path, net: str) -> None:
     config = trial_config({**NETS[net], "batch_size": 128, "shift": 1.5}, TrainConfig(epochs=5))
     data = search_data.load(DataConfig(), data_dir)
     training = Training(config, data, seed=0, device=torch.device("cpu"))
-    training.launch(lambda: training.step == 5)
+    list(training.epochs(lambda: training.step == 5))
     started = time.perf_counter()
-    training.launch(lambda: time.perf_counter() - started > SECONDS)
+    list(training.epochs(lambda: time.perf_counter() - started > SECONDS))
     print((training.step - 5) / (time.perf_counter() - started))
 
 

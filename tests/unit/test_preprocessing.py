@@ -248,7 +248,7 @@ def kmnist_model(tmp_path_factory: pytest.TempPathFactory, kmnist_data: search_d
     folder = tmp_path_factory.mktemp("kmnist") / "model"
     save_model(
         folder,
-        training.model,
+        training.evaluated_model,
         dataset="kmnist",
         mean=kmnist_data.mean,
         std=kmnist_data.std,

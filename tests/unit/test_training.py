@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from kmnist_search.config import DataConfig, ModelConfig, OptimizerConfig, Train
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine import training as training_module
-from kmnist_search.engine.optimizer import MovingAverage, make_optimizer
+from kmnist_search.engine import plain as plain_module
+from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
+from kmnist_search.engine.plain import PlainProgram
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.engine.training import Training
+from kmnist_search.engine.ways import check_compiles, is_fused, missing_kernels
 from kmnist_search.errors import ConfigError, TrainingDivergedError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,10 +96,20 @@ def at_step(training: Training, step: int) -> Callable[[], bool]:
     return lambda: training.step == step
 
 
+def plain(training: Training) -> PlainProgram:
+    assert isinstance(training.program, PlainProgram)
+    return training.program
+
+
+def finish_epoch(training: Training) -> None:
+    while not training.advance():
+        pass
+
+
 def take_steps(training: Training, count: int) -> None:
     """Take so many more steps of the current epoch, which must have one more to take."""
-    training.launch(at_step(training, training.step + count))
-    assert not training.ready()
+    for _ in range(count):
+        assert not training.advance()
 
 
 def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -187,7 +200,6 @@ def test_a_stopped_training_goes_on_by_itself_bit_for_bit(data: SearchData) -> N
     whole, stopped = training_of(config, data), training_of(config, data)
     epochs = list(whole.epochs())
     before = list(stopped.epochs(at_step(stopped, 7)))
-    assert not stopped.ready()
     assert before + list(stopped.epochs()) == epochs
     assert differing(snapshot(whole), snapshot(stopped)) == []
 
@@ -195,7 +207,7 @@ def test_a_stopped_training_goes_on_by_itself_bit_for_bit(data: SearchData) -> N
 def test_a_training_stopped_amid_a_validation_goes_on_bit_for_bit(
     data: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_module, "VAL_BATCH_SIZE", 10)
+    monkeypatch.setattr(plain_module, "VAL_BATCH_SIZE", 10)
     config = tiny(**RESUMED["adamw with everything drawn"])
     whole, stopped = training_of(config, data), training_of(config, data)
     epochs = list(whole.epochs())
@@ -225,7 +237,7 @@ def test_a_finished_training_resumes_as_finished(data: SearchData, tmp_path: Pat
 def test_a_plateau_cuts_the_rate_of_these_resumed_trainings(data: SearchData, kind: str) -> None:
     training = training_of(tiny(**RESUMED[kind]), data)
     list(training.epochs())
-    assert training.optimizer.param_groups[0]["lr"] < TINY["learning_rate"]
+    assert plain(training).optimizer.param_groups[0]["lr"] < TINY["learning_rate"]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +333,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_changed(data: SearchData, t
     training = training_of(tiny(ema_decay=0.9), data)
     take_steps(training, 2)
     checkpoint.save(training, path)
-    weights = training.model.stem.weight.detach().numpy().tobytes()
+    weights = plain(training).model.stem.weight.detach().numpy().tobytes()
     damage(kind, path, tmp_path, weights)
     fresh = training_of(tiny(ema_decay=0.9), data)
     before = snapshot(fresh)
@@ -421,9 +433,9 @@ def change_of_the_first_step(data: SearchData, **changes: Any) -> float:
         **changes,
     )
     training = training_of(config, data)
-    before = torch.nn.utils.parameters_to_vector(training.model.parameters()).detach().clone()
+    before = torch.nn.utils.parameters_to_vector(plain(training).model.parameters()).detach().clone()
     take_steps(training, 1)
-    after = torch.nn.utils.parameters_to_vector(training.model.parameters()).detach()
+    after = torch.nn.utils.parameters_to_vector(plain(training).model.parameters()).detach()
     return float((after - before).norm())
 
 
@@ -458,11 +470,11 @@ def test_mixup_blends_the_labels_as_it_blends_the_images(data: SearchData) -> No
     training = training_of(tiny(mixup=0.4, label_smoothing=0.1), data)
     images, labels = data.train_images[:50], data.train_labels[:50]
     same_generator = torch.Generator()
-    same_generator.set_state(training.generator.get_state())
+    same_generator.set_state(plain(training).generators[0].get_state())
     with torch.no_grad():
-        loss, correct = training._loss(images, labels)
+        loss, correct = plain(training)._loss(images, labels)
         mixed, partners, share = mixup(images / 255, 0.4, same_generator)
-        log_probabilities = F.log_softmax(training.model((mixed - data.mean) / data.std).double(), dim=1)
+        log_probabilities = F.log_softmax(plain(training).model((mixed - data.mean) / data.std).double(), dim=1)
     blended = share[:, None] * F.one_hot(labels, 10) + (1 - share[:, None]) * F.one_hot(labels[partners], 10)
     target = blended * 0.9 + 0.1 / 10
     assert loss.item() == pytest.approx(-(target * log_probabilities).sum(dim=1).mean().item(), rel=1e-5)
@@ -473,11 +485,11 @@ def test_the_rate_of_every_step_is_that_of_the_schedule(data: SearchData) -> Non
     config = tiny(epochs=2)
     training = training_of(config, data)
     for step in range(10):
-        training.launch(at_step(training, step + 1))
+        training.advance()
         expected = lr_at(step, config.schedule, peak=0.01, total_steps=10, steps_per_epoch=5, losses=[])
-        assert [group["lr"] for group in training.optimizer.param_groups] == [expected] * 2
+        assert [group["lr"] for group in plain(training).optimizer.param_groups] == [expected] * 2
         if step % 5 == 4:  # the validation is left
-            training.launch()
+            finish_epoch(training)
             training.read()
     assert training.finished
 
@@ -486,23 +498,24 @@ def test_the_rate_of_every_step_is_that_of_the_schedule(data: SearchData) -> Non
 def test_the_moving_average_follows_the_weights_and_is_what_is_validated(data: SearchData, norm: str) -> None:
     config = tiny(epochs=1, ema_decay=0.3, norm=norm, learning_rate=0.05, warmup_share=0.0)
     training = training_of(config, data)
-    expected = {name: value.double() for name, value in training.model.state_dict().items()}
+    expected = {name: value.double() for name, value in plain(training).model.state_dict().items()}
     for step in range(5):
-        training.launch(at_step(training, step + 1))
+        training.advance()
         decay = min(0.3, (1 + step) / (10 + step))
-        for name, value in training.model.state_dict().items():
+        for name, value in plain(training).model.state_dict().items():
             expected[name] = (
                 expected[name] * decay + value.double() * (1 - decay) if value.is_floating_point() else value.double()
             )
-    assert training.average is not None
-    for name, value in training.average.model.state_dict().items():
+    average = plain(training).average
+    assert average is not None
+    for name, value in average.model.state_dict().items():
         torch.testing.assert_close(value.double(), expected[name], rtol=1e-4, atol=1e-6)
-    training.launch()
+    finish_epoch(training)
     epoch = training.read()
     with torch.no_grad():
         of_average, of_model = (
             F.cross_entropy(net.eval()(normalised(data.val_images, data)), data.val_labels).item()
-            for net in (training.average.model, training.model)
+            for net in (average.model, plain(training).model)
         )
     assert epoch.val_loss == pytest.approx(of_average, rel=1e-5)
     assert epoch.val_loss != pytest.approx(of_model, rel=1e-4)
@@ -512,7 +525,7 @@ def test_the_moving_average_of_weights_at_rest_stays_where_they_are() -> None:
     net = torch.nn.Linear(3, 2)
     average = MovingAverage(net, 0.9)
     for step in range(5):
-        average.update(net, step)
+        average.update(net, torch.tensor(average_share(0.9, step)))
     assert all(torch.equal(a, b) for a, b in zip(average.model.parameters(), net.parameters(), strict=True))
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
 
@@ -535,13 +548,12 @@ def test_a_training_learns_and_says_how_far_it_is(data: SearchData) -> None:
     assert training.seconds > 0
 
 
-def test_an_epoch_is_ready_once_launched_and_not_after_it_was_read(data: SearchData) -> None:
-    training = training_of(tiny(epochs=1), data)
-    assert not training.ready()
-    training.launch()
-    assert training.ready()
-    training.read()
-    assert not training.ready()
+def test_an_epoch_is_over_after_its_last_step_and_its_last_validation_batch(data: SearchData) -> None:
+    training = training_of(tiny(epochs=2), data)
+    for _ in range(2):
+        assert [training.advance() for _ in range(6)] == [False] * 5 + [True]
+        assert training.advance()  # there is no more to it, until it is read
+        training.read()
 
 
 def test_a_training_without_validation_images_says_so_and_sees_plateaus_by_its_training_loss() -> None:
@@ -551,7 +563,42 @@ def test_a_training_without_validation_images_says_so_and_sees_plateaus_by_its_t
     epochs = list(training.epochs())
     assert [(epoch.val_loss, epoch.val_accuracy) for epoch in epochs] == [(None, None)] * 3
     assert [epoch.plateau_loss for epoch in epochs] == [epoch.train_loss for epoch in epochs]
-    assert training.optimizer.param_groups[0]["lr"] < 0.01
+    assert plain(training).optimizer.param_groups[0]["lr"] < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++, with which torch compiles for CPUs")
+def test_a_compiled_training_comes_to_what_a_plain_one_does(data: SearchData) -> None:
+    config = tiny(epochs=1, num_blocks=1)
+    plain_epochs, compiled_epochs = (
+        list(Training(config, data, seed=0, device=CPU, way=way).epochs()) for way in ("plain", "compiled")
+    )
+    for epoch, expected in zip(compiled_epochs, plain_epochs, strict=True):
+        assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
+        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
+
+
+def test_a_gpu_on_which_the_kernels_do_not_run_gets_plain_torch_and_the_reason_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    activation = pytest.importorskip("kmnist_search.engine.kernels.activation", reason="there is no Triton here")
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nMore about it")
+
+    monkeypatch.setattr(activation, "bias_act", broken)
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.empty(0))  # no GPU is touched
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.empty(0))
+    gpu = torch.device("cuda", 97)
+    assert missing_kernels(gpu) == "RuntimeError: Failed to find C compiler."
+    assert not is_fused(tiny(), gpu, "auto")
+    assert missing_kernels(CPU) == ""
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="--compile: on a CPU torch compiles with no-such-compiler, which is not on"):
+        check_compiles(CPU)
 
 
 def test_images_are_resized_where_the_model_wants_them_larger(data: SearchData) -> None:

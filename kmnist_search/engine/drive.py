@@ -1,0 +1,66 @@
+"""Brings the members of one program through their epochs, on a GPU in a stream of their own. Computes nothing."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from kmnist_search.engine.member import Member
+from kmnist_search.engine.pace import EagerPace, GraphPace, Pace
+from kmnist_search.engine.program import Program
+
+
+class Drive:
+    """A program made on a device, and how far the epoch at hand has come. Its members are always at the same step.
+
+    Whoever touches the program does so within `here()`.
+    """
+
+    def __init__(self, device: torch.device, make: Callable[[], Program]) -> None:
+        self._stream = _stream_beside_others(device)
+        with self.here():
+            self.program = make()
+        self._pace: Pace = GraphPace(self.program, self._stream) if self._stream else EagerPace(self.program)
+        self._is_begun = False
+
+    def advance(self, members: Sequence[Member]) -> bool:
+        """Take the epoch at hand a little further, without waiting; return whether it is over."""
+        with self.here():
+            if not self._is_begun:
+                self._pace.begin([member.begin_epoch() for member in members], members[0].position)
+                self._is_begun = True
+            is_over = self._pace.advance()
+        for member in members:
+            member.position = self._pace.position
+        return is_over
+
+    def take_sums(self) -> list[list[float]]:
+        """Return each member's sums of the epoch that is over, and set them to 0: the one wait of an epoch."""
+        self._is_begun = False
+        with self.here():
+            sums: list[list[float]] = self.program.sums_S4.tolist()
+            self.program.sums_S4.zero_()
+        return sums
+
+    def jump(self) -> None:
+        """Go on from where the members are now, which is not where they were."""
+        self._pace.renew()
+        self._is_begun = False
+
+    def settle(self) -> None:
+        """Wait until what was begun is done, so that the program can be looked at."""
+        self._pace.wait()
+
+    def here(self) -> AbstractContextManager[Any]:
+        """While entered, a GPU does what it is told in this drive's own stream."""
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+
+
+def _stream_beside_others(device: torch.device) -> torch.cuda.Stream | None:
+    """Return a stream that begins after what was queued on a GPU so far; None on the CPU, which has none."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream

@@ -1,0 +1,134 @@
+"""Where each weight of a PatchMLP lies in one flat buffer, so that one kernel can treat all of them at once.
+
+Legend: S members, N tokens, D features, P pixels a patch, T token width, C channel width. A buffer holds the matrices
+first, then the vectors; vectors whose gradients are summed from partial sums come last.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+import torch
+from torch import Tensor
+
+from kmnist_search.config import ModelConfig
+from kmnist_search.model import PatchMLP
+
+#: Rows of so many elements begin at addresses that matrix units read fastest (16 bytes of bfloat16, and more).
+ALIGNMENT = 64
+#: Logits are padded to so many, pixels of a patch to a multiple of 8, for the same reason.
+PADDED_CLASSES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One weight in a flat buffer: its name in the model, its padded shape, and where it begins."""
+
+    name: str
+    shape: tuple[int, ...]
+    begin: int
+
+    @property
+    def end(self) -> int:
+        return self.begin + prod(self.shape)
+
+    def view(self, buffer_SX: Tensor) -> Tensor:
+        """Return the weight in each member's row of a buffer, (S, *shape), without copying."""
+        return buffer_SX[:, self.begin : self.end].view(-1, *self.shape)
+
+
+class Layout:
+    """The flat buffer of one architecture.
+
+    Attributes:
+        matrices: slots by name; they begin in the buffer's first part.
+        vectors: slots by name; they begin in the buffer's second part, counted from its beginning.
+        num_matrix: elements of the first part.
+        num_vector: elements of the second part.
+        num_single: elements of the second part's beginning whose gradients are not made of partial sums: the token
+            MLPs' second biases, block by block, and the classifier's bias.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.padded_pixels = -(-(config.patch_size**2) // 8) * 8
+        self.matrices, self.num_matrix = _placed(self._matrix_shapes(), ALIGNMENT)
+        self.vectors, num_vector = _placed(self._vector_shapes(), 1)
+        self.num_vector = -(-num_vector // ALIGNMENT) * ALIGNMENT
+        self.num_single = config.num_blocks * config.num_tokens + PADDED_CLASSES
+
+    @property
+    def size(self) -> int:
+        return self.num_matrix + self.num_vector
+
+    def _matrix_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        D, N = self.config.dim, self.config.num_tokens
+        yield "stem.weight", (D, self.padded_pixels)
+        for number, (T, C) in enumerate(self._widths()):
+            block = f"blocks.{number}"
+            yield f"{block}.token_mlp.weight1_NT", (N, T)
+            yield f"{block}.token_mlp.weight2_NT", (N, T)
+            yield f"{block}.channel_mlp.linear1.weight", (C, D)
+            yield f"{block}.channel_mlp.linear2.weight", (D, C)
+        yield "classifier.weight", (PADDED_CLASSES, D)
+
+    def _vector_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        D, N, has_norm = self.config.dim, self.config.num_tokens, self.config.norm != "none"
+        for number in range(self.config.num_blocks):
+            yield f"blocks.{number}.token_mlp.bias2_N", (N,)
+        yield "classifier.bias", (PADDED_CLASSES,)
+        yield "stem.bias", (D,)
+        for number, (T, C) in enumerate(self._widths()):
+            block = f"blocks.{number}"
+            yield f"{block}.token_mlp.bias1_T", (T,)
+            yield f"{block}.channel_mlp.linear1.bias", (C,)
+            yield f"{block}.channel_mlp.linear2.bias", (D,)
+            if has_norm:
+                for norm in ("norm1", "norm2"):
+                    yield f"{block}.{norm}.norm.weight", (D,)
+                    yield f"{block}.{norm}.norm.bias", (D,)
+        if has_norm:
+            yield "norm.norm.weight", (D,)
+            yield "norm.norm.bias", (D,)
+
+    def _widths(self) -> Iterator[tuple[int, int]]:
+        return zip(self.config.token_widths, self.config.channel_widths, strict=True)
+
+    def flattened(self, net: PatchMLP) -> Tensor:
+        """Return the weights of a model as one member's row; padding is 0."""
+        row_X = torch.zeros(1, self.size)
+        weights = net.state_dict()
+        for part_SX, slots in self._parts(row_X):
+            for slot in slots.values():
+                _corner(slot.view(part_SX)[0], weights[slot.name].shape).copy_(weights[slot.name])
+        return row_X[0]
+
+    def unflattened(self, row_X: Tensor) -> PatchMLP:
+        """Return a model on the CPU with the weights of a member's row."""
+        net = PatchMLP(self.config)
+        weights = net.state_dict()
+        for part_SX, slots in self._parts(row_X.detach().float().cpu().unsqueeze(0)):
+            for slot in slots.values():
+                weights[slot.name] = _corner(slot.view(part_SX)[0], weights[slot.name].shape).clone()
+        net.load_state_dict(weights)
+        return net
+
+    def _parts(self, buffer_SX: Tensor) -> Iterator[tuple[Tensor, dict[str, Slot]]]:
+        yield buffer_SX[:, : self.num_matrix], self.matrices
+        yield buffer_SX[:, self.num_matrix :], self.vectors
+
+
+def _placed(shapes: Iterator[tuple[str, tuple[int, ...]]], alignment: int) -> tuple[dict[str, Slot], int]:
+    """Return slots for the shapes, one after another, each at a multiple of `alignment`, and where the last ends."""
+    named = list(shapes)
+    sizes = (-(-prod(shape) // alignment) * alignment for _, shape in named)
+    *begins, end = accumulate(sizes, initial=0)
+    slots = {
+        name: Slot(name=name, shape=shape, begin=begin) for (name, shape), begin in zip(named, begins, strict=True)
+    }
+    return slots, end
+
+
+def _corner(padded: Tensor, shape: torch.Size) -> Tensor:
+    return padded[tuple(slice(size) for size in shape)]

@@ -1,0 +1,214 @@
+"""Tests of engine/fused.py, fused_net.py and layout.py: hand-written steps come to what autograd's do."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="there is no Triton for this platform")
+
+from kmnist_search import cost
+from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
+from kmnist_search.data import search_data
+from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine import checkpoint
+from kmnist_search.engine.layout import Layout
+from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.stack import Stack
+from kmnist_search.engine.training import Training
+from kmnist_search.model import PatchMLP, build
+
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+TINY: dict[str, Any] = {
+    "patch_size": 14,
+    "dim": 12,
+    "token_width": 6,
+    "channel_width": 20,
+    "num_blocks": 2,
+    "batch_size": 4,
+    "learning_rate": 0.01,
+    "warmup_share": 0.0,
+}
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "everything drawn, averaged": {
+        "dropout": 0.2,
+        "drop_path": 0.3,
+        "mixup": 0.4,
+        "shift": 1.5,
+        "rotate": 10.0,
+        "scale": 0.1,
+        "shear": 8.0,
+        "elastic": 1.0,
+        "cutout": 6,
+        "ema_decay": 0.9,
+    },
+    "no norm, no skip, relu, sgd": {"norm": "none", "skip": False, "activation": "relu", "optimizer": "sgd"},
+    "widths of their own, adam, no clipping": {
+        "token_width": [6, 10],
+        "channel_width": [20, 9],
+        "optimizer": "adam",
+        "clip_norm": 0.0,
+        "patch_size": 7,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> SearchData:
+    whole = search_data.load(DataConfig(dataset="digits"), Path())
+    return SearchData(
+        train_images=whole.train_images[:8],
+        train_labels=whole.train_labels[:8],
+        val_images=whole.val_images[:4],
+        val_labels=whole.val_labels[:4],
+        mean=whole.mean,
+        std=whole.std,
+        digest="few digits",
+    )
+
+
+def config_of(epochs: int = 2, **changes: Any) -> TrialConfig:
+    return trial_config({**TINY, **changes}, TrainConfig(epochs=epochs, precision="float32"))
+
+
+def train_through(training: Training) -> list[Epoch]:
+    return list(training.epochs())
+
+
+def take_epoch(stack: Stack) -> None:
+    while not stack.advance():
+        pass
+    stack.read()
+
+
+def train_stack(stack: Stack) -> None:
+    while not stack.finished:
+        take_epoch(stack)
+
+
+def assert_same_model(config: TrialConfig, one: PatchMLP, other: PatchMLP, *, tolerance: float) -> None:
+    expected = other.state_dict()
+    for name, value in one.state_dict().items():
+        # A norm takes away what is added to all features of a token: no gradient but noise, which adam follows.
+        if config.model.norm == "none" or not name.endswith("bias2_N"):
+            torch.testing.assert_close(value, expected[name], rtol=10 * tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_fused_steps_come_to_what_plain_steps_do(data: SearchData, kind: str) -> None:
+    config = config_of(**CONFIGS[kind])
+    plain, fused = (Training(config, data, seed=3, device=DEVICE, way=way) for way in ("plain", "fused"))
+    for expected, epoch in zip(plain.epochs(), fused.epochs(), strict=True):
+        assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
+        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
+        assert (epoch.train_accuracy, epoch.val_accuracy) == (expected.train_accuracy, expected.val_accuracy)
+    assert_same_model(config, fused.evaluated_model, plain.evaluated_model, tolerance=1e-4)
+
+
+@pytest.mark.slow
+def test_a_stack_comes_to_what_its_members_come_to_alone(data: SearchData) -> None:
+    config = config_of(**CONFIGS["everything drawn, averaged"], schedule="plateau", plateau_patience=0)
+    stack = Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
+    train_stack(stack)
+    for member in stack.members:
+        alone = Training(config, data, seed=member.seed, device=DEVICE, way="fused")
+        train_through(alone)
+        for epoch, expected in zip(member.history, alone.history, strict=True):
+            assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+            assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
+        assert_same_model(config, stack.evaluated_model(member.index), alone.evaluated_model, tolerance=1e-5)
+    assert stack.members[0].history != stack.members[1].history
+
+
+def test_members_of_a_stack_may_see_different_images(data: SearchData) -> None:
+    other = replace(
+        data,
+        train_images=data.train_images.flip(0),
+        train_labels=data.train_labels.flip(0),
+        val_images=data.train_images[:4],
+        val_labels=data.train_labels[:4],
+        mean=0.2,
+        std=0.4,
+        digest="others",
+    )
+    config = config_of(epochs=1)
+    stack = Stack(config, [data, other], seeds=[3, 3], device=DEVICE, way="fused")
+    train_stack(stack)
+    for member, own in zip(stack.members, (data, other), strict=True):
+        alone = Training(config, own, seed=3, device=DEVICE, way="fused")
+        (expected,), (epoch,) = train_through(alone), member.history
+        assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
+        assert member.fingerprint() == alone.fingerprint()
+    assert stack.members[0].history != stack.members[1].history
+
+
+def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        train = TrainConfig.model_validate({"epochs": 2, "precision": precision})
+        training = Training(trial_config(TINY, train), data, seed=3, device=DEVICE, way="fused")
+        losses[precision] = [(epoch.train_loss, epoch.val_loss) for epoch in train_through(training)]
+    for exact, rounded in zip(losses["float32"], losses["bfloat16"], strict=True):
+        assert rounded == pytest.approx(exact, rel=0.02)
+    assert losses["float32"] != losses["bfloat16"]
+
+
+@pytest.mark.slow
+def test_a_stack_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -> None:
+    config = config_of(**CONFIGS["everything drawn, averaged"])
+
+    whole, stopped, resumed = (Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused") for _ in range(3))
+    take_epoch(whole)
+    take_epoch(stopped)
+    stopped.advance()  # one step into the second epoch on a CPU
+    checkpoint.save(stopped, tmp_path / "checkpoint")
+    assert checkpoint.resume(resumed, tmp_path / "checkpoint") is None
+    for stack in (whole, resumed):
+        take_epoch(stack)
+    for member, other in zip(whole.members, resumed.members, strict=True):
+        assert member.history == other.history
+        for name, value in member.state_dict()["program"].items():
+            assert torch.equal(other.state_dict()["program"][name], value), name
+
+
+def test_a_checkpoint_of_other_seeds_or_of_the_plain_way_is_refused(data: SearchData, tmp_path: Path) -> None:
+    config = config_of()
+    path = tmp_path / "checkpoint"
+    checkpoint.save(Training(config, data, seed=3, device=DEVICE, way="plain"), path)
+    fused = Training(config, data, seed=3, device=DEVICE, way="fused")
+    assert "'program': 'plain'" in (checkpoint.resume(fused, path) or "")
+    checkpoint.save(Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused"), path)
+    other = Stack(config, [data] * 2, seeds=[3, 5], device=DEVICE, way="fused")
+    before = other.evaluated_model(0).state_dict()
+    assert "'seed': 4" in (checkpoint.resume(other, path) or "")
+    assert all(torch.equal(value, before[name]) for name, value in other.evaluated_model(0).state_dict().items())
+
+
+def test_a_member_that_diverges_leaves_the_others_as_they_are(data: SearchData) -> None:
+    config = config_of()
+    stack = Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
+    stack.advance()
+    stack.members[0].program.sums_S4[0, 0] = torch.nan
+    train_stack(stack)
+    assert stack.diverged == {0}
+    assert [len(member.history) for member in stack.members] == [0, 2]
+    alone = Training(config, data, seed=4, device=DEVICE, way="fused")
+    assert train_through(alone)[-1].train_loss == pytest.approx(stack.members[1].history[-1].train_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_weights_come_back_from_their_flat_buffer_as_they_were(kind: str) -> None:
+    config = config_of(**CONFIGS[kind]).model
+    net, layout = build(config, 5), Layout(config)
+    row = layout.flattened(net)
+    assert row.count_nonzero() <= cost.num_parameters(config) <= layout.size == len(row)
+    for name, value in layout.unflattened(row).state_dict().items():
+        assert torch.equal(value, net.state_dict()[name])

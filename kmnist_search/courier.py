@@ -178,15 +178,21 @@ class Courier:
             return None
         counts = self.counts
         self.counts = replace(counts, running=counts.running + 1, waiting=max(counts.waiting - 1, 0))
+        self._look_after_soon()
         self._held[claim.token] = claim
-        self._flush_at = time.monotonic() + FIRST_FLUSH_SECONDS
-        self._renew_at = time.monotonic() + self.lease_seconds / 4
         news = partial(self._read_news, complete_until=claim.trial_id)
         self.patience.do(news, self.storage.reading)
         if not self.mirror.begin(claim.trial_id):  # this process was paused, and the trial is back in the queue
             del self._held[claim.token]
             return self._claim(budget)
         return claim
+
+    def _look_after_soon(self) -> None:
+        """Let a trial that was just claimed be told of soon; those already held are not put off by it."""
+        now = time.monotonic()
+        first, renewal = now + FIRST_FLUSH_SECONDS, now + self.lease_seconds / 4
+        self._flush_at = min(self._flush_at, first) if self._held else first
+        self._renew_at = min(self._renew_at, renewal) if self._held else renewal
 
     def _take(self, budget: int) -> Claim | None:
         token = uuid4().hex
@@ -217,8 +223,8 @@ class Courier:
         """Renew the leases, write what the trials have changed, and read news: three statements as a rule."""
         changed = [(claim, self.mirror.take_changes(claim.trial_id)) for claim in self._held.values()]
         # A pruner that has just noted a rung has looked at the others, and will not before the next epoch.
-        noted_rung = any(changes.system_attributes for _, changes in changed)
-        wants_news = time.monotonic() >= self._news_at and not noted_rung and any(changes for _, changes in changed)
+        will_look = any(changes and not changes.system_attributes for _, changes in changed)
+        wants_news = time.monotonic() >= self._news_at and will_look
 
         def write(connection: Connection) -> set[str]:
             held = self.queue.renew(connection, self._held)

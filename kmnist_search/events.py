@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kmnist_search.engine.training import Epoch
+from kmnist_search.engine.member import Epoch
 
 Outcome = Literal["complete", "pruned", "failed", "handed back", "lost"]
 StoppedBy = Literal["budget", "queue", "signal", "timeout", "target"]
@@ -32,11 +32,19 @@ class TrialEnded:
     """A trial is over, or was handed back or lost to another worker; `value` is the metric after its last epoch."""
 
     number: int
+    params: dict[str, Any]
     outcome: Outcome
     value: float | None
     reason: str
     epochs: int
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelsMissing:
+    """The fused kernels cannot run on this GPU, for this reason; trials train in plain torch, several times slower."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,4 +68,13 @@ class Stopping:
     seconds: float
 
 
-Event = TrialStarted | EpochDone | TrialEnded | DatabaseAway | DatabaseBack | Stopping
+@dataclass(frozen=True, kw_only=True)
+class WorkerDied:
+    """One of several worker processes, counted from 1, died; `how` says of what. Another takes its place."""
+
+    worker: int
+    device: str
+    how: str
+
+
+Event = KernelsMissing | TrialStarted | EpochDone | TrialEnded | DatabaseAway | DatabaseBack | Stopping | WorkerDied

@@ -5,20 +5,23 @@ from typing import Any
 import torch
 
 from kmnist_search import cost
+from kmnist_search.config import TrialConfig
 from kmnist_search.engine.device import device_title
 from kmnist_search.engine.training import Training
 from kmnist_search.environment import versions
 
+#: What torch's allocator for the CPU says, CUDA where torch's own allocator was not asked (as for a graph), and cuBLAS.
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
-def description(training: Training, device: torch.device) -> dict[str, Any]:
+
+def description(config: TrialConfig, seed: int, device: torch.device) -> dict[str, Any]:
     """Return what a training is, and where: all that fixes its result."""
-    config = training.config
     return {
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest,
         "num_parameters": cost.num_parameters(config.model),
         "flops_per_image": cost.flops_per_image(config.model),
-        "seed": training.seed,
+        "seed": seed,
         "device": device_title(device),
         "versions": versions(),
     }
@@ -34,7 +37,12 @@ def results(training: Training) -> dict[str, Any]:
     }
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out, whoever ran out of it."""
+    said = any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
 def reason_of_failure(error: Exception) -> str:
-    """Return an error on one line; out of memory is said as such, whoever ran out of it."""
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-    return f"{'out of memory: ' if is_memory else ''}{type(error).__name__}: {error}"
+    """Return an error on one line; out of memory is said as such."""
+    return f"{'out of memory: ' if is_out_of_memory(error) else ''}{type(error).__name__}: {error}"

@@ -1,67 +1,53 @@
-"""Claim trials, train them, report them, end them. Knows nothing of terminals.
+"""Go round the lanes, in each of which one trial is trained, until a limit is reached. Knows nothing of terminals.
 
 `Worker.work` is a generator of events: what happens is told to whoever drives it, and nothing is called back. The
-database is talked to by a courier; the worker waits for it only between two trials.
+database is talked to by a courier; the worker waits for it only when no lane can go on.
 """
 
-import gc
 import time
-import traceback
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 
 import torch
-from optuna.trial import Trial, TrialState
 
-from kmnist_search import cost
-from kmnist_search.checkpoints import Checkpoints
 from kmnist_search.courier import Courier
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.threads import threads_for
-from kmnist_search.engine.training import Epoch, Training
-from kmnist_search.errors import DatabaseAwayError, TrainingDivergedError, TrialsKeepFailingError
+from kmnist_search.engine.packing import Packing
+from kmnist_search.engine.room import Room
+from kmnist_search.engine.ways import missing_kernels
+from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
 from kmnist_search.events import (
     DatabaseAway,
     DatabaseBack,
     EpochDone,
     Event,
-    Outcome,
+    KernelsMissing,
     StoppedBy,
     Stopping,
     TrialEnded,
-    TrialStarted,
 )
+from kmnist_search.lane import Lane, Workplace
 from kmnist_search.patience import HURRY_SECONDS, Trouble
 from kmnist_search.queue import Claim
 from kmnist_search.signals import StopSignals
-from kmnist_search.study import TRACEBACK_KEY, SearchStudy
+from kmnist_search.stop import Limits, Stop
+from kmnist_search.study import SearchStudy
 from kmnist_search.study_file import StudyFile
-from kmnist_search.trial_facts import description, reason_of_failure, results
-from kmnist_search.trial_writer import REASON_KEY
+from kmnist_search.turns import Pause, Task, Turns, waited
 
 #: So many failures in a row are not the trials' fault.
 FAILURES_IN_A_ROW = 5
-#: After a `kill -9` at most this much training is lost; a checkpoint of a large net takes about 0.1 s.
-CHECKPOINT_EVERY_SECONDS = 30.0
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When a worker stops: `budget` trials in the study, `seconds` from now, a metric of `target`."""
-
-    budget: int
-    seconds: float | None = None
-    target: float | None = None
+#: How long the worker sleeps when all lanes wait for a GPU: a hundredth of what is queued there (`engine/pace.py`).
+SOON_SECONDS = 0.0005
+#: A database that answers within this is not said to be waited for when the run is to stop.
+ANSWER_SECONDS = 0.1
 
 
 class Worker:
     """One process that works on one study on one device.
 
     Attributes:
+        cores: of the CPU that it may keep busy; None is all that the process may.
         stopped_by: after `work` is exhausted, why: "budget", "queue" (nothing is left to claim, but others still run),
             "signal", "timeout" or "target".
     """
@@ -76,76 +62,140 @@ class Worker:
         device: torch.device,
         limits: Limits,
         signals: StopSignals,
+        packing: Packing,
+        cores: int | None = None,
     ) -> None:
-        self.study, self.file, self.courier = study, file, courier
-        self.device, self.limits, self.signals = device, limits, signals
-        self.data = data.to(device)
-        self.deadline = time.monotonic() + limits.seconds if limits.seconds is not None else None
+        self.study, self.courier, self.limits, self.packing = study, courier, limits, packing
+        self.stop = Stop(signals, seconds=limits.seconds)
         self.stopped_by: StoppedBy = "budget"
+        self._place = Workplace(
+            study=study,
+            file=file,
+            data=data.to(device),
+            courier=courier,
+            device=device,
+            cores=cores,
+            room=Room(device),
+            stop=self.stop,
+        )
+        self._tasks: list[Task] = []
+        self._lanes: dict[int, Lane] = {}  # by the number of the trial
+        self._left: list[str] = []
+        self._is_exhausted = False
         self._failures_in_a_row = 0
         self._trouble: Trouble | None = None
+        self._answered_at = 0.0
+        self._is_in_a_hurry = False
+        self._error: Exception | None = None
 
     def work(self) -> Iterator[Event]:
         """Run trials until a limit is reached, a signal comes, or none is left to claim.
 
+        Whatever ends the work, trials that are not over go back to the queue with a checkpoint.
+
         Raises:
             TrialsKeepFailingError: one trial after another failed.
-            DatabaseAwayError: the database could not be used for too long; the trial at work has a checkpoint.
+            DatabaseAwayError: the database could not be used for too long; trials at work have left a checkpoint.
         """
+        if reason := missing_kernels(self._place.device):
+            yield KernelsMissing(reason=reason)
         with self.courier:
-            while (claim := (yield from self._claim())) is not None:
-                yield from self._run(claim)
+            while True:
+                self._look_for_stop()
+                if self._wants_another():
+                    self._tasks.append(Task(self._trial()))
+                if not self._tasks:
+                    break
+                yield from self._round()
+            self._conclude()
 
-    def _claim(self) -> Generator[Event, None, Claim | None]:
-        """Take the next trial, or None after noting why there is no next one."""
+    def _look_for_stop(self) -> None:
+        self.stop.look()
         if self.courier.failure is not None:
-            raise self.courier.failure
+            self.stop.order("the database failed")
+
+    def _wants_another(self) -> bool:
+        """Return whether to claim a trial: one after the other, so that each is proposed knowing those before.
+
+        None is claimed while one waits for memory, and after a vain claim not before one here is over.
+        """
+        if self.stop.why or self._is_exhausted or len(self._tasks) >= self.packing.lanes:
+            return False
+        return len(self._lanes) == len(self._tasks) and all(lane.is_at_work for lane in self._lanes.values())
+
+    def _trial(self) -> Turns[None]:
+        """Claim a trial and see it to its end."""
+        claim = yield from self._claim()
+        if claim is None:
+            self._is_exhausted = True
+            return
+        lane = self._lanes[claim.number] = Lane(self._place, claim)
+        try:
+            yield from lane.turns()
+            if lane.ran_out_beside_others:
+                self.packing.ran_out_of_memory(self._at_work() + 1)
+        finally:
+            del self._lanes[claim.number]
+            if lane.left:
+                self._left.append(lane.left)
+
+    def _claim(self) -> Turns[Claim | None]:
         if self.courier.counts.finished >= self.limits.budget:
-            self.stopped_by = "budget"
-            return None
-        if self._should_stop():
-            self.stopped_by = "signal" if self.signals.received else "timeout"
             return None
         if self.limits.target is not None and (yield from self._is_reached(self.limits.target)):
-            self.stopped_by = "target"
+            self.stop.order("the target is reached", by="target")
             return None
-        claim = yield from self._waited(self.courier.claim(budget=self.limits.budget))
-        if claim is None:
-            self.stopped_by = "budget" if self.courier.counts.finished >= self.limits.budget else "queue"
-        return claim
+        return (yield from waited(self.courier.claim(budget=self.limits.budget)))
 
-    def _is_reached(self, target: float) -> Generator[Event, None, bool]:
+    def _is_reached(self, target: float) -> Turns[bool]:
         mirror = self.courier.mirror
-        yield from self._waited(self.courier.refresh())
+        yield from waited(self.courier.refresh())
         best = self.study.ranked(mirror.get_all_trials(mirror.study_id, deepcopy=False))[:1]
         return bool(best) and self.study.is_as_good(best[0].values[0], target)
 
-    def _should_stop(self) -> bool:
-        return (
-            self.signals.received is not None
-            or self.courier.failure is not None
-            or (self.deadline is not None and time.monotonic() > self.deadline)
-        )
+    def _round(self) -> Iterator[Event]:
+        """Let each lane go on by a turn, and rest if none could."""
+        turns = []
+        for task in self._tasks:
+            turn = self._turn(task)
+            turns.append(turn)
+            if turn is not None and not isinstance(turn, Pause):
+                self._take_in(turn)
+                yield turn
+        yield from self._trouble_told()
+        yield from self._hurried()
+        self._tasks = [task for task in self._tasks if not task.is_over]
+        self._rest(turns)
 
-    def _waited(self, future: "Future[Result]") -> Generator[Event, None, Result]:
-        """Wait for the courier, and tell meanwhile if the database is away.
+    def _turn(self, task: Task, error: Exception | None = None) -> Event | Pause | None:
+        if task.awaited is not None and task.awaited.done():
+            self._answered_at = time.monotonic()
+        try:
+            return task.go_on(error)
+        except Exception as broken:  # the others shall still hand their trials back
+            self._error = self._error or broken
+            self.stop.order("the run broke down")
+            return Pause.TURN
 
-        Raises:
-            DatabaseAwayError: it was away for too long, or is when there is no more time to wait.
-        """
-        give_up_at = None
-        while not future.done():
-            wait([future], timeout=0.1)
-            yield from self._trouble_told()
-            if give_up_at is None and self._should_stop() and not future.done():
-                yield Stopping(seconds=HURRY_SECONDS)
-                self.courier.patience.hurry()
-                give_up_at = time.monotonic() + HURRY_SECONDS + 0.5
-            if give_up_at is not None and time.monotonic() > give_up_at and not future.done():
-                trouble = self.courier.patience.trouble
-                reason = trouble.reason if trouble else "no answer"
-                raise DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}.")
-        return future.result()
+    def _rest(self, turns: Sequence[Event | Pause | None]) -> None:
+        if all(turn is None for turn in turns):
+            wait([task.awaited for task in self._tasks if task.awaited], timeout=0.1, return_when=FIRST_COMPLETED)
+        elif all(turn in (None, Pause.SOON) for turn in turns):
+            time.sleep(SOON_SECONDS)
+
+    def _take_in(self, event: Event) -> None:
+        match event:
+            case EpochDone():
+                lane = self._lanes[event.number]
+                self.packing.epoch_done(
+                    lane.epoch_cost, seconds=lane.epoch_seconds, at_work=self._at_work(), now=time.monotonic()
+                )
+            case TrialEnded():
+                self._is_exhausted = False
+                self._give_up_if_all_fail(event)
+
+    def _at_work(self) -> int:
+        return sum(lane.is_at_work for lane in self._lanes.values())
 
     def _trouble_told(self) -> Iterator[Event]:
         """Tell, once each, that the database went away and that it came back."""
@@ -155,131 +205,44 @@ class Worker:
         elif before is not None and self._trouble is None:
             yield DatabaseBack(seconds=time.monotonic() - before.since)
 
-    def _run(self, claim: Claim) -> Iterator[Event]:
-        """Train one trial and see it to its end, whatever that is."""
-        trial = self.study.trial(self.courier.mirror, claim, self.file)
-        checkpoints = Checkpoints(self.study.checkpoint_dir, trial.number, claim.attempt)
-        training, broken = None, ""
-        try:
-            config = self.file.suggest(trial)
-            if self.device.type == "cpu":
-                torch.set_num_threads(threads_for(config))
-            training = Training(config, self.data, seed=self.study.training_seed(trial.number), device=self.device)
-            outcome, reason = yield from self._train(claim, trial, training, checkpoints)
-        except TrainingDivergedError as error:
-            outcome, reason = "pruned", f"diverged: {error}"
-        except Exception as error:  # whatever breaks a trial must not break the study
-            outcome, reason, broken = "failed", reason_of_failure(error), traceback.format_exc()
-        try:
-            outcome = yield from self._end(claim, trial, training, outcome, reason, broken)
-        except DatabaseAwayError as error:
-            left = _save(checkpoints, training) if training and not broken else "without a checkpoint"
-            raise DatabaseAwayError(
-                f"{error}\nTrial {trial.number} was left {left}. It goes back to the queue when its lease runs out, "
-                f"{self.courier.lease_seconds:g} s after the database was last told of it. When the database is back, "
-                "start the same command again."
-            ) from error
-        if outcome == "lost":
-            checkpoints.discard_own()
-        elif outcome != "handed back":
-            checkpoints.discard()
-        history = training.history if training else []
-        yield TrialEnded(
-            number=trial.number,
-            outcome=outcome,
-            value=self._metric(history[-1]) if history else None,
-            reason=reason,
-            epochs=len(history),
-            seconds=training.seconds if training else 0.0,
-        )
-        if outcome == "failed":
-            del training
-            _free_memory()
-        self._give_up_if_all_fail(trial.number, outcome, reason)
+    def _hurried(self) -> Iterator[Event]:
+        """When a stop is urgent, wait for a silent database a little longer, and then no more."""
+        waiting = [task for task in self._tasks if task.is_waiting]
+        silence = time.monotonic() - max(self.stop.urgent_at, self._answered_at)
+        if not waiting or silence < ANSWER_SECONDS:
+            return
+        if not self._is_in_a_hurry:
+            self._is_in_a_hurry = True
+            yield Stopping(seconds=HURRY_SECONDS)
+            self.courier.patience.hurry()
+        if silence > ANSWER_SECONDS + HURRY_SECONDS + 0.5:
+            trouble = self.courier.patience.trouble
+            reason = trouble.reason if trouble else "no answer"
+            for task in waiting:
+                self._turn(task, DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}."))
 
-    def _train(
-        self, claim: Claim, trial: Trial, training: Training, checkpoints: Checkpoints
-    ) -> Generator[Event, None, tuple[Outcome, str]]:
-        """Train to the end, the pruner's no, a stop, or the loss of the trial; return which of them it was, and why."""
-        checkpoints.resume(training)
-        for epoch in training.history:  # claiming a trial wiped its reports, so that they agree with the checkpoint
-            trial.report(self._metric(epoch), step=epoch.number)
-            trial.should_prune()
-        for key, value in description(training, self.device).items():
-            trial.set_user_attr(key, value)
-        yield TrialStarted(
-            number=trial.number,
-            params=trial.params,
-            num_parameters=cost.num_parameters(training.config.model),
-            epochs_done=len(training.history),
-        )
-        saved_at = time.monotonic()
-        for epoch in training.epochs(lambda: self._should_stop() or self.courier.has_lost(claim)):
-            trial.report(self._metric(epoch), step=epoch.number)
-            yield EpochDone(number=trial.number, epoch=epoch)
-            yield from self._trouble_told()
-            if not training.finished and trial.should_prune():
-                return "pruned", f"by the pruner after epoch {epoch.number}"
-            if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
-                _save(checkpoints, training)
-                saved_at = time.monotonic()
-        if training.finished:
-            return "complete", ""
-        if self.courier.has_lost(claim):
-            return "lost", "it is no longer this worker's: its lease ran out, or the study was deleted"
-        return "handed back", _save(checkpoints, training)
-
-    def _end(
-        self, claim: Claim, trial: Trial, training: Training | None, outcome: Outcome, reason: str, broken: str
-    ) -> Generator[Event, None, Outcome]:
-        """End the trial in the study; return how it really ended, which is "lost" if it was no longer ours."""
-        if self.courier.has_lost(claim):
-            self.courier.abandon(claim)
-            return "lost"
-        epochs = len(training.history) if training else 0
-        if outcome == "handed back":
-            why = self.signals.received.name if self.signals.received else "time is up"
-            kept = yield from self._waited(self.courier.hand_back(claim, epochs=epochs, reason=why))
-            return outcome if kept else "lost"
-        attributes = results(training) if training else {}
-        if reason:
-            attributes[REASON_KEY] = reason
-        if broken:
-            attributes[TRACEBACK_KEY] = broken
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        if outcome == "complete":
-            assert training is not None
-            trial.study.tell(trial, self._metric(training.history[-1]))
-        else:
-            trial.study.tell(trial, state=TrialState.PRUNED if outcome == "pruned" else TrialState.FAIL)
-        ended = yield from self._waited(self.courier.finish(claim, epochs=epochs))
-        return outcome if ended else "lost"
-
-    def _give_up_if_all_fail(self, number: int, outcome: Outcome, reason: str) -> None:
-        self._failures_in_a_row = self._failures_in_a_row + 1 if outcome == "failed" else 0
+    def _give_up_if_all_fail(self, ended: TrialEnded) -> None:
+        self._failures_in_a_row = self._failures_in_a_row + 1 if ended.outcome == "failed" else 0
         if self._failures_in_a_row == FAILURES_IN_A_ROW:
-            raise TrialsKeepFailingError(
-                f"{FAILURES_IN_A_ROW} trials in a row failed, the last (number {number}) with\n  {reason}\n"
+            self._error = self._error or TrialsKeepFailingError(
+                f"{FAILURES_IN_A_ROW} trials in a row failed, the last (number {ended.number}) with\n  {ended.reason}\n"
                 "so the run was ended; the trials not yet tried wait in the queue. "
                 "The tracebacks: kmnist-search status --json"
             )
+            self.stop.order("one trial after another failed")
 
-    def _metric(self, epoch: Epoch) -> float:
-        return float(getattr(epoch, self.study.metric))
-
-
-def _save(checkpoints: Checkpoints, training: Training) -> str:
-    """Save a checkpoint and return what became of it; without one the trial would only begin anew."""
-    try:
-        checkpoints.save(training)
-    except OSError as error:
-        return f"without a checkpoint: {error}"
-    return f"with a checkpoint at step {training.step:,}"
-
-
-def _free_memory() -> None:
-    """Give back what a broken trial held: the frames of its error keep its tensors until they are collected."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    def _conclude(self) -> None:
+        """Raise what ended the work, or note why it ended."""
+        if isinstance(self._error, DatabaseAwayError) and self._left:
+            goes, its_lease = ("It goes", "its lease runs") if len(self._left) == 1 else ("They go", "their leases run")
+            raise DatabaseAwayError(
+                f"{self._error}\n{' '.join(self._left)} {goes} back to the queue when {its_lease} out, "
+                f"{self.courier.lease_seconds:g} s after the database was last told of it. When the database is back, "
+                "start the same command again."
+            ) from self._error
+        if (error := self._error or self.courier.failure) is not None:
+            raise error
+        if self.courier.counts.finished >= self.limits.budget:
+            self.stopped_by = "budget"
+        else:
+            self.stopped_by = self.stop.by or "queue"

@@ -260,6 +260,40 @@ def test_leases_are_renewed_without_any_report(start: Start) -> None:
         time.sleep(0.1)
 
 
+def test_trials_that_are_claimed_again_and_again_put_off_no_lease_and_no_report(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.3)
+    desk, other = start(lease_seconds=2.0, trials=100), start()
+    _, long_one = desk.taken()
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        desk.end(*desk.taken(), 0.5)
+        long_one.report(0.5, len(long_one.study.trials))
+        assert other.study.recover(3) == []
+        time.sleep(0.05)
+    assert len(desk.stored()[0].intermediate_values) == 0  # not read of running ones
+    assert len(desk.study.optuna.trials[0].intermediate_values) > 1
+
+
+def test_news_are_read_while_one_trial_has_just_noted_a_rung_and_another_has_not(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(courier_module, "NEWS_SECONDS", 0.1)
+    one, other = start(), start()
+    rungs, plain = one.taken()[1], one.taken()[1]
+    other.end(*other.taken(), 0.7)
+    deadline = time.monotonic() + 20
+    step = 0
+    while not any(trial.state == TrialState.COMPLETE for trial in one.seen()):
+        step += 1
+        rungs.storage.set_trial_system_attr(rungs._trial_id, f"completed_rung_{step}", 0.5)
+        plain.report(0.5, step)
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
 def test_a_worker_holds_no_connection_while_it_trains(
     postgres: PostgresServer, tiny_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

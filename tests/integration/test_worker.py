@@ -2,15 +2,16 @@
 
 import gc
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, TrialState
 
-from kmnist_search import worker as worker_module
+from kmnist_search import lane as lane_module
 from kmnist_search.cost import flops_per_image, num_parameters
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrialsKeepFailingError
@@ -91,30 +92,40 @@ def test_a_diverged_trial_is_pruned_at_once_with_the_reason(prepared: Prepare) -
     assert all(event.epochs == 0 for event in events if isinstance(event, TrialEnded))
 
 
-def test_a_trial_that_breaks_is_failed_with_reason_and_traceback_and_the_study_goes_on(prepared: Prepare) -> None:
+def test_a_trial_too_large_for_the_machine_is_told_infeasible_without_being_started(prepared: Prepare) -> None:
     search = prepared("space.dim={choices = [8, 1_000_000_000_000]}", "study.sampler=random", trials=12)
-    _work(search)
+    _, events = _work(search)
     counts = search.study.counts()
-    assert counts.finished == 12
-    assert 0 < counts.fail < 12
-    failure = status_of(search.study).failures[0]
-    assert failure.reason.startswith("out of memory: RuntimeError: ")
-    assert "Traceback (most recent call last)" in failure.traceback
-    assert search.study.optuna.trials[failure.number].params["dim"] == 1_000_000_000_000
+    assert (counts.finished, counts.fail) == (12, 0)
+    started = {event.number for event in events if isinstance(event, TrialStarted)}
+    assert 0 < len(started) < 12
+    for trial in search.study.optuna.trials:
+        if trial.number in started:
+            assert trial.params["dim"] == 8
+            assert trial.constraints == {}
+            continue
+        assert trial.state == TrialState.PRUNED
+        pattern = r"infeasible: needs about [\d,]+ GiB, this machine has free [\d,.]+ GiB"
+        assert re.fullmatch(pattern, trial.user_attrs["reason"])
+        assert trial.user_attrs["config"]["model"]["dim"] == 1_000_000_000_000
+        assert trial.constraints["memory"] > 1000
+    (infeasible, *_) = [event for event in events if isinstance(event, TrialEnded) and event.number not in started]
+    assert infeasible.params["dim"] == 1_000_000_000_000
 
 
 def test_a_trial_that_runs_out_of_memory_amid_its_training_frees_what_it_held_and_the_next_one_runs(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_step = Training._train_step
+    advance = Training.advance
 
-    def take_step_or_too_much(training: Training, step: int) -> torch.Tensor:
+    def advance_or_too_much(training: Training) -> bool:
         if training.config.model.dim == 8 and training.step == 5:
             torch.empty(10**15)  # what a GPU that is too small says, said by the CPU's allocator
-        return take_step(training, step)
+        return advance(training)
 
-    monkeypatch.setattr(Training, "_train_step", take_step_or_too_much)
+    monkeypatch.setattr(Training, "advance", advance_or_too_much)
     search = prepared("study.sampler=random", "study.pruner=none", trials=6)
+    gc.collect()  # what other tests have left
     _, events = search.work(StopSignals(), seconds=None)
     left_over = [  # the trial at work has one
         sum(type(held) is Training for held in gc.get_objects()) for event in events if isinstance(event, TrialStarted)
@@ -126,11 +137,12 @@ def test_a_trial_that_runs_out_of_memory_amid_its_training_frees_what_it_held_an
     assert left_over == [1] * 6
     failure = status_of(search.study).failures[0]
     assert failure.reason.startswith("out of memory: RuntimeError: ")
-    assert "take_step_or_too_much" in failure.traceback
+    assert "advance_or_too_much" in failure.traceback
 
 
+@pytest.mark.usefixtures("memory_runs_out")
 def test_five_failures_in_a_row_end_the_run_and_leave_the_rest_waiting(prepared: Prepare) -> None:
-    search = prepared("space.dim={choices = [1_000_000_000_000]}", trials=9)
+    search = prepared(trials=9)
     with pytest.raises(TrialsKeepFailingError, match=r"5 trials in a row failed, the last \(number 4\) with"):
         _work(search)
     counts = search.study.counts()
@@ -222,7 +234,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_only_itself(prepared: Prepare
 
 
 def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(lane_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
     search = prepared("study.pruner=none", trials=1)
     _, events = search.work(StopSignals(), seconds=None)
     for event in events:

@@ -1,0 +1,170 @@
+"""Several trainings on one GPU: each as if alone, an end that frees its memory, and one that asks for too much."""
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
+from kmnist_search.data import search_data
+from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.room import Room
+from kmnist_search.engine.training import Training
+from kmnist_search.events import TrialEnded, TrialStarted
+from kmnist_search.search import Search, prepare
+from kmnist_search.signals import StopSignals
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use"),
+]
+
+Prepare = Callable[..., Search]
+
+#: torch has so many streams to give out and then gives them again; each keeps a workspace for cuBLAS.
+STREAMS = 32
+
+
+@pytest.fixture(scope="module")
+def gpu() -> torch.device:
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def data(gpu: torch.device) -> SearchData:
+    return search_data.load(DataConfig(dataset="digits"), Path()).to(gpu)
+
+
+@pytest.fixture
+def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
+    def make(*overrides: str, trials: int, lanes: int) -> Search:
+        search = prepare(
+            tiny_study,
+            overrides=["study.sampler=random", "study.pruner=none", *overrides],
+            trials=trials,
+            target=None,
+            storage_url=storage_url,
+            data_dir=tmp_path,
+            device="cuda:0",
+        )
+        return replace(search, per_gpu=lanes)
+
+    return make
+
+
+@pytest.fixture
+def little_memory(gpu: torch.device) -> Iterator[int]:
+    """Let this process have a twentieth of the GPU's memory; return how many bytes that is."""
+    share = 0.05
+    torch.cuda.set_per_process_memory_fraction(share, gpu)
+    yield int(torch.cuda.mem_get_info(gpu)[1] * share)
+    torch.cuda.set_per_process_memory_fraction(1.0, gpu)
+
+
+def _config(*, epochs: int = 3, **hyperparameters: Any) -> TrialConfig:
+    base = {"patch_size": 7, "dim": 64, "token_width": 32, "channel_width": 128, "num_blocks": 2, "batch_size": 64}
+    return trial_config({**base, **hyperparameters}, TrainConfig(epochs=epochs))
+
+
+def test_two_trainings_that_take_turns_come_to_what_each_comes_to_alone(gpu: torch.device, data: SearchData) -> None:
+    configs = [_config(dropout=0.1, shift=2.0), _config(dim=96, num_blocks=3, rotate=10.0, ema_decay=0.9)]
+
+    def trainings() -> list[Training]:
+        return [Training(config, data, seed=seed, device=gpu) for seed, config in enumerate(configs)]
+
+    alone = [list(training.epochs()) for training in trainings()]
+    beside = trainings()
+    while not all(training.finished for training in beside):
+        for training in beside:
+            if not training.finished and training.advance():
+                training.read()
+    assert [training.history for training in beside] == alone
+
+
+def test_trials_in_lanes_end_as_they_do_one_after_the_other(prepared: Prepare) -> None:
+    alone = prepared("study.name=alone", trials=6, lanes=1)
+    beside = prepared("study.name=beside", trials=6, lanes=3)
+    for search in (alone, beside):
+        _, events = search.work(StopSignals(), seconds=None)
+        list(events)
+        assert search.study.counts().complete == 6
+    one, other = alone.study.optuna.trials, beside.study.optuna.trials
+    assert [trial.params for trial in one] == [trial.params for trial in other]
+    assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]
+
+
+def test_two_hundred_dropped_trainings_leave_no_memory_on_the_gpu(gpu: torch.device, data: SearchData) -> None:
+    room = Room(gpu)
+    allocated, reserved = [], []
+    gc.collect()
+    gc.disable()  # nothing shall have to be collected
+    try:
+        for number in range(200):
+            training = Training(_config(epochs=1), data, seed=number, device=gpu)
+            list(training.epochs())
+            del training
+            room.clean_up(after_error=False)
+            allocated.append(torch.cuda.memory_allocated(gpu))
+            reserved.append(torch.cuda.memory_reserved(gpu))
+    finally:
+        gc.enable()
+    settled = slice(STREAMS + 8, None)
+    assert max(allocated[settled]) - min(allocated[settled]) < 2**20
+    assert max(reserved[settled]) - min(reserved[settled]) <= 2 * 20 * 2**20  # the allocator asks for 20 MiB at a time
+
+
+def test_a_training_takes_no_more_than_its_estimate(gpu: torch.device, data: SearchData) -> None:
+    config = _config(dim=512, channel_width=2048, token_width=256, num_blocks=8, patch_size=4, batch_size=512, epochs=1)
+    room = Room(gpu)
+    needed = room.needed(config, data)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(gpu)
+    training = Training(config, data, seed=0, device=gpu)
+    list(training.epochs())
+    taken = torch.cuda.memory_reserved(gpu) - before
+    assert taken < needed < 6 * taken
+
+
+def test_a_trial_larger_than_the_gpu_is_infeasible_and_never_started(prepared: Prepare) -> None:
+    search = prepared("space.dim={choices = [1_000_000_000]}", trials=2, lanes=2)
+    _, events = search.work(StopSignals(), seconds=None)
+    assert not any(isinstance(event, TrialStarted) for event in events)
+    reason = search.study.optuna.trials[0].user_attrs["reason"]
+    assert reason.startswith("infeasible: needs about ")
+    assert ", the GPU has " in reason
+
+
+def test_out_of_memory_in_one_trial_harms_none_beside_it(
+    prepared: Prepare, little_memory: int, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = prepared("study.name=undisturbed", trials=5, lanes=1)
+    _, events = undisturbed.work(StopSignals(), seconds=None)
+    list(events)
+    search = prepared("study.name=short-of-memory", trials=5, lanes=3)
+    seed = search.study.training_seed(1)
+    at_work: set[int] = set()
+    advance = Training.advance
+
+    def advance_or_too_much(training: Training) -> bool:
+        if training.seed == seed and len(at_work) > 1:
+            torch.empty(2 * little_memory, dtype=torch.uint8, device=gpu)
+        return advance(training)
+
+    monkeypatch.setattr(Training, "advance", advance_or_too_much)
+    worker, events = search.work(StopSignals(), seconds=None)
+    handed_back = 0
+    for event in events:
+        if isinstance(event, TrialStarted):
+            at_work.add(event.number)
+        elif isinstance(event, TrialEnded):
+            at_work.remove(event.number)
+            handed_back += event.outcome == "handed back"
+    assert handed_back == 2
+    assert worker.packing.lanes == 1
+    one, other = undisturbed.study.optuna.trials, search.study.optuna.trials
+    assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]

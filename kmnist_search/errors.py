@@ -21,8 +21,10 @@ KmnistSearchError
 └── WorkError                   the work itself failed: exit code 1
     ├── DatabaseAwayError       the database could not be used for too long
     ├── ExportFailedError       an exported model does not do what the model does
+    ├── MeasurementError        what was to be measured did not run
     ├── TrainingDivergedError   a loss is no longer finite
-    └── TrialsKeepFailingError  one trial after another failed
+    ├── TrialsKeepFailingError  one trial after another failed
+    └── WorkerDiedError         a worker process broke, or died again and again
 """
 
 
@@ -114,5 +116,13 @@ class ExportFailedError(WorkError):
     """A model in another format does not predict what the model predicts."""
 
 
+class MeasurementError(WorkError):
+    """What was to be measured did not run."""
+
+
 class TrainingDivergedError(WorkError):
     """A loss is no longer finite, so the training was ended."""
+
+
+class WorkerDiedError(WorkError):
+    """A worker process broke, or died again and again, so the run was ended."""

@@ -14,16 +14,19 @@ from kmnist_search.data.search_data import SearchData
 from kmnist_search.database_errors import when_it_answers
 from kmnist_search.engine.device import device_named
 from kmnist_search.engine.estimate import seconds_per_epoch
+from kmnist_search.engine.packing import Packing
 from kmnist_search.errors import ConfigError
 from kmnist_search.events import Event
+from kmnist_search.progress import Progress, progress_seen_by
 from kmnist_search.queue import Counts
 from kmnist_search.signals import StopSignals
+from kmnist_search.stop import Limits
 from kmnist_search.storage import Storage, open_storage
 from kmnist_search.storage_url import check_url
 from kmnist_search.study import SearchStudy, open_study
 from kmnist_search.study_file import StudyFile
 from kmnist_search.study_parser import load
-from kmnist_search.worker import Limits, Worker
+from kmnist_search.worker import Worker
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,6 +38,7 @@ class Search:
         target: the metric to stop at, if any.
         recovered: numbers of trials that an owner who is gone had left.
         database_timeout: seconds that the database may be away.
+        per_gpu: trials to train at a time; None is one on a CPU, and on a GPU as many as pay.
     """
 
     study: SearchStudy
@@ -45,6 +49,7 @@ class Search:
     target: float | None
     recovered: Sequence[int]
     database_timeout: float
+    per_gpu: int | None = None
 
     @property
     def needs_warning(self) -> bool:
@@ -55,13 +60,22 @@ class Search:
         """Return how many trials are in which state."""
         return when_it_answers()(self.study.counts)
 
+    def trials_left(self) -> int:
+        """Return how many trials are to be done here, if those that others run get to their end."""
+        counts = self.counts()
+        return max(self.budget - counts.finished - counts.running, 0)
+
     def estimate(self) -> timedelta:
         """Return about how long the trials left would take here if none were pruned; measures for two seconds."""
         epochs = self.file.train.epochs * (self.budget - self.counts().finished)
         return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data))
 
-    def work(self, signals: StopSignals, *, seconds: float | None) -> tuple[Worker, Iterator[Event]]:
-        """Return a worker and the events of its work, which goes on while they are drawn."""
+    def work(
+        self, signals: StopSignals, *, seconds: float | None, cores: int | None = None
+    ) -> tuple[Worker, Iterator[Event]]:
+        """Return a worker, for so many cores, and the events of its work, which goes on while they are drawn."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # else what names no device would set up the first GPU, too
         limits = Limits(budget=self.budget, seconds=seconds, target=self.target)
         courier = Courier(
             self.study.storage,
@@ -72,8 +86,27 @@ class Search:
             database_timeout=self.database_timeout,
             counts=self.counts(),
         )
-        worker = Worker(self.study, self.file, self.data, courier, device=self.device, limits=limits, signals=signals)
+        worker = Worker(
+            self.study,
+            self.file,
+            self.data,
+            courier,
+            device=self.device,
+            limits=limits,
+            signals=signals,
+            packing=self._packing(),
+            cores=cores,
+        )
         return worker, worker.work()
+
+    def seen_by(self, worker: Worker) -> Progress:
+        """Return how far the study has come as a worker knows it; asks no database."""
+        return progress_seen_by(self.study, worker.courier.mirror, worker.courier.counts)
+
+    def _packing(self) -> Packing:
+        if self.per_gpu is not None:
+            return Packing.fixed(self.per_gpu)
+        return Packing.measured() if self.device.type == "cuda" else Packing.fixed(1)
 
 
 def prepare(
@@ -87,6 +120,7 @@ def prepare(
     device: str,
     checkpoint_dir: Path | None = None,
     database_timeout: float = 600.0,
+    per_gpu: int | None = None,
 ) -> Search:
     """Check everything a search needs, cheap things first, then make or open the study and fill its queue.
 
@@ -100,6 +134,7 @@ def prepare(
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint_dir: folder of the checkpoints; None is the storage's own.
         database_timeout: seconds that the database may be away while trials run.
+        per_gpu: trials to train at a time on a GPU; None is as many as pay.
 
     Raises:
         InputError: something of that cannot be; no trial was added.
@@ -110,6 +145,7 @@ def prepare(
         check_writable(checkpoint_dir)
     check_url(storage_url)
     chosen = device_named(device)
+    _check_per_gpu(per_gpu, chosen)
     data = search_data.load(file.data, data_dir)
     _check_batch_sizes(file, data)
     storage = open_storage(storage_url, create=True, checkpoint_dir=checkpoint_dir)
@@ -125,6 +161,7 @@ def prepare(
         target=target,
         recovered=recovered,
         database_timeout=database_timeout,
+        per_gpu=per_gpu,
     )
 
 
@@ -146,6 +183,14 @@ def _check_target(target: float | None, file: StudyFile) -> None:
         return
     if target <= 0 or (file.study.metric == "val_accuracy" and target > 1):
         raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
+
+
+def _check_per_gpu(per_gpu: int | None, device: torch.device) -> None:
+    if per_gpu is not None and per_gpu > 1 and device.type == "cpu":
+        raise ConfigError(
+            f"--per-gpu {per_gpu}: the device is the CPU, which trains one trial at a time. "
+            "Leave it out; to use more cores, start the same command once more beside this one."
+        )
 
 
 def _check_batch_sizes(file: StudyFile, data: SearchData) -> None:

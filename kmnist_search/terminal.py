@@ -1,7 +1,7 @@
 """What people see of a run in a terminal while it works. Changes nothing."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -9,18 +9,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kmnist_search.courier import Courier
+from kmnist_search.engine.member import Epoch
 from kmnist_search.events import (
     DatabaseAway,
     DatabaseBack,
     EpochDone,
     Event,
+    KernelsMissing,
     StoppedBy,
     Stopping,
     TrialEnded,
     TrialStarted,
+    WorkerDied,
 )
-from kmnist_search.progress import Progress, progress_seen_by
+from kmnist_search.placement import Place
+from kmnist_search.progress import Progress
 from kmnist_search.search import Search
 from kmnist_search.study import SearchStudy
 from kmnist_search.summary import shown_params
@@ -30,7 +33,7 @@ RECENT_TRIALS = 8
 OUTCOME_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "handed back": "cyan", "lost": "cyan"}
 
 
-def announce(console: Console, search: Search) -> None:
+def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
     """Say what is about to be worked on, and what the user should know before it is."""
     counts, name = search.counts(), search.study.name
     dataset, images = search.file.data.dataset, len(search.data.train_images)
@@ -41,11 +44,14 @@ def announce(console: Console, search: Search) -> None:
     if counts.finished >= search.budget:
         _line(console, f"{counts.finished} trials are finished, {search.budget} were asked for: nothing to do.")
         _line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
-    elif search.needs_warning:
+        return
+    if len(places) > 1:
+        _line(console, _places_text(places))
+    if search.needs_warning:
         _line(console, "This study is meant for a GPU and there is none here. Measuring what it would take ...")
         _line(
             console,
-            f"On this CPU about {duration_text(search.estimate())} if no trial were pruned. "
+            f"On this CPU about {duration_text(search.estimate() / len(places))} if no trial were pruned. "
             "A study that this machine can do, in place of this one: kmnist-search run kmnist-cpu",
         )
 
@@ -70,32 +76,47 @@ def conclude(console: Console, progress: Progress, budget: int, stopped_by: Stop
         _line(console, f"To choose among the best, retrain and test it: kmnist-search best {progress.name} --retrain")
 
 
-def follow(console: Console, search: Search, courier: Courier, events: Iterator[Event]) -> None:
-    """Draw the events and show them, as a live table on a terminal and as lines elsewhere."""
+def follow(console: Console, search: Search, progress: Callable[[], Progress], events: Iterator[Event]) -> None:
+    """Draw the events and show them, as a live table on a terminal and as lines elsewhere.
+
+    Args:
+        console: to show them on.
+        search: what is worked on.
+        progress: returns how far it is.
+        events: of the work.
+    """
     if not console.is_terminal:
-        _follow_plainly(console, search, courier, events)
+        _follow_plainly(console, search, progress, events)
         return
-    view = RunView(search, courier)
+    view = RunView(search, progress)
     with Live(view, console=console, refresh_per_second=4):
         for event in events:
+            match event:  # above the table, to stay
+                case WorkerDied():
+                    _line(console, _death_text(event))
+                case KernelsMissing():
+                    _line(console, _kernels_text(event))
             view.take(event)
 
 
-def _follow_plainly(console: Console, search: Search, courier: Courier, events: Iterator[Event]) -> None:
-    params = ""
+def _follow_plainly(
+    console: Console, search: Search, progress: Callable[[], Progress], events: Iterator[Event]
+) -> None:
     for event in events:
         match event:
-            case TrialStarted():
-                params = shown_params(event.params)
-                if event.epochs_done:
-                    _line(console, f"trial {event.number} goes on after epoch {event.epochs_done}")
+            case TrialStarted() if event.epochs_done:
+                _line(console, f"trial {event.number} goes on after epoch {event.epochs_done}")
             case TrialEnded():
-                finished = courier.counts.finished
+                finished, params = progress().counts.finished, shown_params(event.params)
                 _line(console, f"[{finished}/{search.budget}] {_ending(search.study, event)}  {params}")
             case DatabaseAway() | DatabaseBack():
                 _line(console, _database_text(event))
             case Stopping():
                 _line(console, _stopping_text(event))
+            case WorkerDied():
+                _line(console, _death_text(event))
+            case KernelsMissing():
+                _line(console, _kernels_text(event))
 
 
 def _line(console: Console, text: str) -> None:
@@ -105,7 +126,8 @@ def _line(console: Console, text: str) -> None:
 def _ending(study: SearchStudy, ended: TrialEnded) -> str:
     value = "" if ended.value is None else f"  {study.metric} {ended.value:.4f}"
     epochs = "1 epoch" if ended.epochs == 1 else f"{ended.epochs} epochs"
-    reason = f" ({ended.reason})" if ended.outcome in ("failed", "handed back", "lost") and ended.reason else ""
+    needs_reason = ended.outcome in ("failed", "handed back", "lost") or not ended.epochs
+    reason = f" ({ended.reason})" if needs_reason and ended.reason else ""
     return f"trial {ended.number} {ended.outcome}{reason}{value}  {epochs}  {ended.seconds:.1f} s"
 
 
@@ -119,44 +141,56 @@ def _stopping_text(event: Stopping) -> str:
     return f"stopping, waiting at most {event.seconds:.0f} s for the database"
 
 
+def _places_text(places: Sequence[Place]) -> str:
+    devices = [place.device for place in places]
+    if devices[0] != "cpu":
+        return f"{len(places)} worker processes, on {', '.join(devices)}"
+    cores = places[0].cores
+    return f"{len(places)} worker processes, each on {'one core' if cores == 1 else f'{cores} cores'}"
+
+
+def _kernels_text(event: KernelsMissing) -> str:
+    return (
+        f"the fused kernels do not run on this GPU ({event.reason}): trials train in plain torch, several times "
+        "slower. Triton wants a C compiler and Python's headers, such as gcc and python3-dev"
+    )
+
+
+def _death_text(event: WorkerDied) -> str:
+    return f"worker {event.worker} ({event.device}) {event.how}; what it ran goes back to the queue"
+
+
 class RunView:
     """The live table of a run, drawn anew from what has happened so far."""
 
-    def __init__(self, search: Search, courier: Courier) -> None:
-        self.search, self.courier = search, courier
-        self.progress = self._seen()
+    def __init__(self, search: Search, progress: Callable[[], Progress]) -> None:
+        self.search, self._seen = search, progress
+        self.progress = progress()
         self.database = Text("")
         self.recent: deque[TrialEnded] = deque(maxlen=RECENT_TRIALS)
-        self.params: dict[int, str] = {}
-        self.now = Text("claiming a trial ...")
+        self.started: dict[int, TrialStarted] = {}
+        self.epochs: dict[int, Epoch] = {}
+        self.stopping = Text("")
 
     def take(self, event: Event) -> None:
         """Take in one event; what other processes did is read from the storage with it."""
         match event:
             case TrialStarted():
-                self.params[event.number] = shown_params(event.params)
-                self.now = Text(f"trial {event.number}  {self.params[event.number]}")
+                self.started[event.number] = event
             case EpochDone():
-                value = getattr(event.epoch, self.search.study.metric)
-                self.now = Text(
-                    f"trial {event.number}  epoch {event.epoch.number}/{self.search.file.train.epochs}  "
-                    f"{self.search.study.metric} {value:.4f}  train_loss {event.epoch.train_loss:.4f}\n"
-                    f"{self.params[event.number]}"
-                )
+                self.epochs[event.number] = event.epoch
             case TrialEnded():
                 self.recent.append(event)
-                self.now = Text("")
+                self.started.pop(event.number, None)
+                self.epochs.pop(event.number, None)
             case DatabaseAway():
                 self.database = Text(_database_text(event), style="red")
             case DatabaseBack():
                 self.database = Text("")
             case Stopping():
-                self.now = Text(_stopping_text(event), style="cyan")
+                self.stopping = Text(_stopping_text(event), style="cyan")
         if isinstance(event, TrialStarted | TrialEnded):
             self.progress = self._seen()
-
-    def _seen(self) -> Progress:
-        return progress_seen_by(self.search.study, self.courier.mirror, self.courier.counts)
 
     def __rich__(self) -> RenderableType:
         counts, budget = self.progress.counts, self.search.budget
@@ -171,9 +205,27 @@ class RunView:
         rows.add_row(Text("best", style="dim"), best_text(self.progress))
         if self.database:
             rows.add_row(Text("database", style="dim"), self.database)
-        if self.now:
-            rows.add_row(Text("now", style="dim"), self.now)
+        if now := self._now():
+            rows.add_row(Text("now", style="dim"), now)
         return Group(head, rows, self._recent_table())
+
+    def _now(self) -> Text:
+        """Return a line for each trial at work; one that is alone has room for its hyperparameters."""
+        lines = [self._line(number) for number in sorted(self.started)]
+        if len(lines) == 1:
+            lines += [shown_params(started.params) for started in self.started.values()]
+        if not lines and not self.recent and not self.stopping:
+            lines = ["claiming a trial ..."]
+        return Text("\n").join(text for text in (Text("\n".join(lines)), self.stopping) if text)
+
+    def _line(self, number: int) -> str:
+        if (epoch := self.epochs.get(number)) is None:
+            return f"trial {number}"
+        metric = self.search.study.metric
+        return (
+            f"trial {number}  epoch {epoch.number}/{self.search.file.train.epochs}  "
+            f"{metric} {getattr(epoch, metric):.4f}  train_loss {epoch.train_loss:.4f}"
+        )
 
     def _recent_table(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
@@ -189,6 +241,6 @@ class RunView:
                 "" if ended.value is None else f"{ended.value:.4f}",
                 str(ended.epochs),
                 f"{ended.seconds:.1f}",
-                ended.reason if ended.outcome == "failed" else self.params.get(ended.number, ""),
+                ended.reason if ended.outcome == "failed" else shown_params(ended.params),
             )
         return table

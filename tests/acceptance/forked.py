@@ -114,7 +114,7 @@ def wait_until(ready: Callable[[], bool], *alive: Forked, seconds: float = 60, e
 
 
 def _be_the_command(arguments: tuple[str, ...], folder: Path, log: Path, checkpoint_seconds: float | None) -> None:
-    from kmnist_search import worker
+    from kmnist_search import lane
     from kmnist_search.cli import main
 
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -123,7 +123,8 @@ def _be_the_command(arguments: tuple[str, ...], folder: Path, log: Path, checkpo
     os.chdir(folder)
     for name in [name for name in os.environ if name.startswith("KMNIST_SEARCH_")]:
         del os.environ[name]
+    os.environ["KMNIST_SEARCH_WORKERS"] = "1"
     if checkpoint_seconds is not None:
-        worker.CHECKPOINT_EVERY_SECONDS = checkpoint_seconds
+        lane.CHECKPOINT_EVERY_SECONDS = checkpoint_seconds
     sys.argv = ["kmnist-search", *arguments]
     main()

@@ -1,14 +1,19 @@
 """The live view of a run, as a terminal shows it."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from kmnist_search.events import DatabaseAway, DatabaseBack, Stopping
+from kmnist_search.engine.member import Epoch
+from kmnist_search.events import DatabaseAway, DatabaseBack, EpochDone, Stopping, TrialEnded, TrialStarted
 from kmnist_search.search import prepare
 from kmnist_search.signals import StopSignals
-from kmnist_search.terminal import RunView
+from kmnist_search.summary import shown_params
+from kmnist_search.terminal import RunView, follow
 
 
 @pytest.fixture
@@ -17,7 +22,7 @@ def view(tiny_study: Path, storage_url: str, tmp_path: Path) -> RunView:
         tiny_study, overrides=[], trials=2, target=None, storage_url=storage_url, data_dir=tmp_path, device="cpu"
     )
     worker, _ = search.work(StopSignals(), seconds=None)
-    return RunView(search, worker.courier)
+    return RunView(search, lambda: search.seen_by(worker))
 
 
 def _shown(view: RunView) -> str:
@@ -38,3 +43,64 @@ def test_a_database_that_is_away_is_told_until_it_is_back(view: RunView) -> None
 def test_a_stop_that_waits_for_the_database_is_told(view: RunView) -> None:
     view.take(Stopping(seconds=4.0))
     assert "now     stopping, waiting at most 4 s for the database" in _shown(view)
+
+
+def _epoch(number: int, val_accuracy: float) -> Epoch:
+    return Epoch(number=number, train_loss=0.5, train_accuracy=0.8, val_loss=0.4, val_accuracy=val_accuracy)
+
+
+def test_each_trial_at_work_has_a_line_of_its_own(view: RunView) -> None:
+    assert "now     claiming a trial ..." in _shown(view)
+    for number in (0, 1):
+        view.take(TrialStarted(number=number, params={"dim": 8 + number}, num_parameters=1, epochs_done=0))
+    view.take(EpochDone(number=1, epoch=_epoch(3, 0.9)))
+    shown = _shown(view)
+    assert "now     trial 0" in shown
+    assert "        trial 1  epoch 3/4  val_accuracy 0.9000  train_loss 0.5000" in shown
+    assert "dim=" not in shown
+    ended: dict[str, Any] = {"outcome": "complete", "value": 0.9, "reason": "", "epochs": 4, "seconds": 1.0}
+    view.take(TrialEnded(number=1, params={"dim": 9}, **ended))
+    shown = _shown(view)
+    assert "trial 1" not in shown
+    assert "dim=9" in shown  # among those that have ended
+    assert "        dim=8" in shown  # of the one that is alone now
+
+
+def test_a_plain_line_has_the_hyperparameters_of_its_own_trial(
+    tiny_study: Path, storage_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = prepare(
+        tiny_study,
+        overrides=["study.pruner=none"],
+        trials=5,
+        target=None,
+        storage_url=storage_url,
+        data_dir=tmp_path,
+        device="cpu",
+    )
+    worker, events = replace(search, per_gpu=3).work(StopSignals(), seconds=None)
+    follow(Console(width=200), search, partial(search.seen_by, worker), events)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    for trial in search.study.optuna.trials:
+        (line,) = [line for line in lines if f" trial {trial.number} complete " in line]
+        assert line.endswith(f"  {shown_params(trial.params)}")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_kernels_that_do_not_run_are_told_by_a_line_that_stays(
+    tiny_study: Path,
+    storage_url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+) -> None:
+    monkeypatch.setattr("kmnist_search.worker.missing_kernels", lambda device: f"nothing runs on {device}")
+    search = prepare(
+        tiny_study, overrides=[], trials=1, target=None, storage_url=storage_url, data_dir=tmp_path, device="cpu"
+    )
+    worker, events = search.work(StopSignals(), seconds=None)
+    follow(Console(width=200, force_terminal=is_terminal), search, partial(search.seen_by, worker), events)
+    told = "the fused kernels do not run on this GPU (nothing runs on cpu): trials train in plain torch"
+    assert capsys.readouterr().out.count(told) == 1

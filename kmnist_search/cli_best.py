@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from kmnist_search.retrain.preparation import Choices
     from kmnist_search.study import SearchStudy
 
-FOR_RETRAINING = ("top_k", "seeds", "final_seeds", "epochs", "out", "force", "device", "data_dir", "checkpoint_dir")
+FOR_RETRAINING = (
+    *("top_k", "seeds", "final_seeds", "epochs", "out", "force", "compiled", "device", "data_dir", "checkpoint_dir"),
+)
 
 
 @click.command(epilog="Example: kmnist-search best kmnist-cpu --retrain --out winner")
@@ -46,6 +48,7 @@ FOR_RETRAINING = ("top_k", "seeds", "final_seeds", "epochs", "out", "force", "de
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of each of them.  [default: the study's]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the result.  [default: STUDY-best]")
 @click.option("--force", is_flag=True, help="Replace that folder if it is there.")
+@click.option("--compile", "compiled", is_flag=True, help="Train through torch.compile: some 10 s of set-up each.")
 @device_option
 @data_dir_option
 @checkpoints_option
@@ -63,6 +66,7 @@ def best(
     epochs: int | None,
     out: Path | None,
     force: bool,
+    compiled: bool,
     device: str,
     data_dir: Path | None,
     checkpoint_dir: Path | None,
@@ -95,7 +99,9 @@ def best(
 
     choices = Choices(top_k=top_k, seeds=seeds, final_seeds=final_seeds, epochs=epochs)
     folder = out or Path(f"{found.name}-best")
-    metrics = _retrain(found, choices, folder, force=force, data_dir=data_dir, device=device, quiet=as_json)
+    metrics = _retrain(
+        found, choices, folder, force=force, compiled=compiled, data_dir=data_dir, device=device, quiet=as_json
+    )
     if as_json:
         print_json(metrics.model_dump(mode="json"))
 
@@ -126,6 +132,7 @@ def _retrain(
     folder: Path,
     *,
     force: bool,
+    compiled: bool,
     data_dir: Path | None,
     device: str,
     quiet: bool,
@@ -138,7 +145,7 @@ def _retrain(
     from kmnist_search.signals import StopSignals
 
     console = Console(stderr=quiet)
-    preparation = prepare(study, choices, data_dir=data_dir, device=device)
+    preparation = prepare(study, choices, data_dir=data_dir, device=device, compiled=compiled)
     before = result_folder.result_before(folder, preparation)
     if before is not None and not force:
         retraining_terminal.conclude(console, before, folder)

@@ -46,7 +46,7 @@ def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
         for event in events:
             match event:
                 case TrainingStarted():
-                    title = f"[{event.number}/{event.total}] {STAGES[event.stage]} trial {event.trial}"
+                    title = _title(event)
                     task = bars.add_task(title, total=event.epochs, completed=event.epochs_done)
                     if event.epochs_done:
                         _line(console, f"{title} goes on after epoch {event.epochs_done}")
@@ -91,6 +91,12 @@ def headline(metrics: Metrics) -> list[str]:
         f"recipe {recipe.digest} of trial {recipe.trial}; the test set has had {looks}"
         + ("" if metrics.recipes_tested == 1 else "s: choosing among them by these figures would flatter"),
     ]
+
+
+def _title(event: TrainingStarted) -> str:
+    last = event.number + len(event.seeds) - 1
+    numbers, together = (f"{event.number}-{last}", ", all at once") if len(event.seeds) > 1 else (f"{event.number}", "")
+    return f"[{numbers}/{event.total}] {STAGES[event.stage]} trial {event.trial}{together}"
 
 
 def _ended(event: TrainingEnded) -> str:

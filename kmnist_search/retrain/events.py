@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from kmnist_search.engine.training import Epoch
+from kmnist_search.engine.member import Epoch
 from kmnist_search.metrics import Candidate, FinalModel, PairedTest, Recipe
 
 #: A rerun of a candidate, to choose by; or a final model, on all training images.
@@ -12,20 +12,23 @@ Stage = Literal["rerun", "final"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStarted:
-    """Training `number` (from 1) of `total` begins, or goes on after `epochs_done`; it is of trial `trial`."""
+    """Training `number` (from 1) of `total` begins, or goes on after `epochs_done`; it is of trial `trial`.
+
+    With several `seeds` it is that many trainings, computed together, of which `number` is the first.
+    """
 
     stage: Stage
     number: int
     total: int
     trial: int
-    seed: int
+    seeds: tuple[int, ...]
     epochs_done: int
     epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone:
-    """The training at work came one epoch further."""
+    """The training at work came one epoch further; of several computed together this is the first's epoch."""
 
     epoch: Epoch
 

@@ -13,9 +13,10 @@ from sklearn.metrics import log_loss
 from kmnist_search.config import Dataset
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.data.test_set import SealedSet
-from kmnist_search.engine.training import Training
+from kmnist_search.engine.member import Member
 from kmnist_search.errors import ModelError
 from kmnist_search.metrics import EpochFigures, FinalModel, FinalTraining, Opening, Recipe
+from kmnist_search.model import PatchMLP
 from kmnist_search.retrain.ledger import Ledger
 from kmnist_search.saved_model.folder import load_model, save_model
 
@@ -41,13 +42,13 @@ class FinalModels:
             return None  # deleted or damaged: it can be trained again
         return final if info.weights_sha256 == final.weights_sha256 else None
 
-    def keep(self, recipe: Recipe, training: Training, whole: SearchData) -> FinalTraining:
-        """Save the model of a training on the whole training set, and write that down."""
+    def keep(self, recipe: Recipe, training: Member, model: PatchMLP, whole: SearchData) -> FinalTraining:
+        """Save the model that a training on the whole training set made, and write that down."""
         folder = self.folder(recipe, training.seed)
         shutil.rmtree(folder, ignore_errors=True)  # what `find` did not accept
         info = save_model(
             folder,
-            training.evaluated_model,
+            model,
             dataset=self.dataset,
             mean=whole.mean,
             std=whole.std,

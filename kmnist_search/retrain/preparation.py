@@ -14,6 +14,7 @@ from kmnist_search.data import files
 from kmnist_search.data.catalog import IDX_DATASETS
 from kmnist_search.data.search_data import TrainingSet, load_training_set
 from kmnist_search.engine.device import device_named
+from kmnist_search.engine.ways import Way, check_compiles
 from kmnist_search.errors import StudyInUseError
 from kmnist_search.retrain.candidates import Plan, plan_of
 from kmnist_search.retrain.retraining import Retraining
@@ -50,6 +51,7 @@ class Preparation:
     data_dir: Path
     images: TrainingSet
     device: torch.device
+    way: Way
 
     def retraining(self, signals: StopSignals) -> Retraining:
         """Return the retraining, ready to work."""
@@ -60,6 +62,7 @@ class Preparation:
             dataset=self.data.dataset,
             data_dir=self.data_dir,
             device=self.device,
+            way=self.way,
             signals=signals,
         )
 
@@ -90,7 +93,9 @@ def _check_at_rest(study: SearchStudy) -> None:
         )
 
 
-def prepare(study: SearchStudy, choices: Choices, *, data_dir: Path | None, device: str) -> Preparation:
+def prepare(
+    study: SearchStudy, choices: Choices, *, data_dir: Path | None, device: str, compiled: bool = False
+) -> Preparation:
     """Check everything a retraining needs; train nothing, and open no test set.
 
     Args:
@@ -98,6 +103,7 @@ def prepare(study: SearchStudy, choices: Choices, *, data_dir: Path | None, devi
         choices: how many, how often, how long.
         data_dir: folder of the images; None is the one the study was last searched with, or else the user's cache.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        compiled: whether the trainings go through `torch.compile`.
 
     Raises:
         InputError: something of that cannot be.
@@ -111,6 +117,8 @@ def prepare(study: SearchStudy, choices: Choices, *, data_dir: Path | None, devi
         epochs=choices.epochs,
     )
     chosen = device_named(device)
+    if compiled:
+        check_compiles(chosen)
     data = DataConfig(**study.settings["data"])
     folder = data_dir or study.data_dir() or files.default_data_dir()
     images = load_training_set(data.dataset, folder)
@@ -119,5 +127,12 @@ def prepare(study: SearchStudy, choices: Choices, *, data_dir: Path | None, devi
         files.test_files(IDX_DATASETS[data.dataset], folder)  # they must be there, but stay closed
     check_writable(study.checkpoint_dir)
     return Preparation(
-        study=study, choices=choices, plan=plan, data=data, data_dir=folder, images=images, device=chosen
+        study=study,
+        choices=choices,
+        plan=plan,
+        data=data,
+        data_dir=folder,
+        images=images,
+        device=chosen,
+        way="compiled" if compiled else "auto",
     )

@@ -6,9 +6,10 @@ What is done is in the study's ledger, so a retraining that is started again goe
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -16,8 +17,12 @@ from kmnist_search.config import Dataset, TrialConfig
 from kmnist_search.data.search_data import SearchData, TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.engine import checkpoint
+from kmnist_search.engine.member import Member
+from kmnist_search.engine.room import Room
+from kmnist_search.engine.stack import Stack
 from kmnist_search.engine.threads import threads_for
-from kmnist_search.engine.training import Training
+from kmnist_search.engine.training import POLL_SECONDS
+from kmnist_search.engine.ways import Way, is_fused
 from kmnist_search.errors import TrainingDivergedError
 from kmnist_search.metrics import (
     Candidate,
@@ -47,6 +52,8 @@ from kmnist_search.signals import StopSignals
 from kmnist_search.study import SearchStudy
 
 CHECKPOINT_EVERY_SECONDS = 30.0
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,15 +94,17 @@ class Retraining:
         dataset: Dataset,
         data_dir: Path,
         device: torch.device,
+        way: Way,
         signals: StopSignals,
     ) -> None:
         self.study, self.plan, self.images = study, plan, images
-        self.dataset, self.data_dir, self.device, self.signals = dataset, data_dir, device, signals
+        self.dataset, self.data_dir, self.device, self.way, self.signals = dataset, data_dir, device, way, signals
         self.ledger = Ledger(study)
         self.final_models = FinalModels(self.ledger, study.checkpoint_dir, dataset)
         self.finding: Finding | None = None
         self.unsaved = ""
         self._number = 0
+        self._whole = images.whole()
 
     def work(self) -> Iterator[RetrainingEvent]:
         """Choose, freeze, train, test; what was done before is not done again.
@@ -111,10 +120,10 @@ class Retraining:
         candidates = tuple(candidate_figures(planned, done) for planned, done in ranked)
         paired_test = compared(*candidates[:2], val_share=self.plan.val_share) if len(candidates) > 1 else None
         yield WinnerChosen(candidates=candidates, paired_test=paired_test)
-        winner, whole = ranked[0][0], self.images.whole()
-        recipe = self.ledger.freeze(recipe_of(winner, whole.digest, self.plan.final_seeds))
+        winner = ranked[0][0]
+        recipe = self.ledger.freeze(recipe_of(winner, self._whole.digest, self.plan.final_seeds))
         yield RecipeFrozen(recipe=recipe)
-        finals = yield from self._finals(winner, recipe, whole)
+        finals = yield from self._finals(winner, recipe)
         if finals is None:
             return
         test_set = open_test_set(self.dataset, self.data_dir)
@@ -137,87 +146,96 @@ class Retraining:
         """Return the reruns, candidate by candidate, or None after a stop."""
         reruns = []
         for planned in self.plan.candidates:
-            done = []
-            for seed, split in self.plan.reruns:
-                rerun = self.ledger.rerun(planned.config.digest, seed)
-                if rerun is None:
-                    training = yield from self._trained("rerun", planned, self.images.split(split), seed)
-                    if training is None:
-                        return None
-                    rerun = _rerun(training, split.split_seed)
-                    self.ledger.note_rerun(planned.config.digest, rerun)
-                    self._discard_checkpoint(planned.config, seed)
-                    yield self._ended("rerun", planned, seed, rerun.val_accuracy, rerun.seconds)
-                else:
-                    self._number += 1
+            done = {seed: self.ledger.rerun(planned.config.digest, seed) for seed, _ in self.plan.reruns}
+            for seed, rerun in done.items():
+                if rerun is not None:
                     yield self._ended("rerun", planned, seed, rerun.val_accuracy, rerun.seconds, was_done=True)
-                done.append(rerun)
-            reruns.append(done)
+            missing = [(seed, split) for seed, split in self.plan.reruns if done[seed] is None]
+            for group in self._groups(planned.config, missing):
+                seeds, datas = [seed for seed, _ in group], [self.images.split(split) for _, split in group]
+                stack = yield from self._trained("rerun", planned, datas, seeds)
+                if stack is None:
+                    return None
+                for member, (seed, split) in zip(stack.members, group, strict=True):
+                    done[seed] = rerun = _rerun(member, split.split_seed)
+                    self.ledger.note_rerun(planned.config.digest, rerun)
+                    yield self._ended("rerun", planned, seed, rerun.val_accuracy, rerun.seconds)
+                self._discard_checkpoint(planned.config, seeds)
+            reruns.append([rerun for rerun in done.values() if rerun is not None])
         return reruns
 
-    def _finals(
-        self, winner: Planned, recipe: Recipe, whole: SearchData
-    ) -> Generator[RetrainingEvent, None, list[FinalTraining] | None]:
+    def _finals(self, winner: Planned, recipe: Recipe) -> Generator[RetrainingEvent, None, list[FinalTraining] | None]:
         """Return the final trainings, whose models are saved, or None after a stop."""
-        finals = []
-        for seed in recipe.seeds:
-            final = self.final_models.find(recipe, seed)
-            if final is None:
-                training = yield from self._trained("final", winner, whole, seed)
-                if training is None:
-                    return None
-                if not training.finished:
-                    raise TrainingDivergedError(
-                        f"the loss of the final model with seed {seed} is not finite in epoch "
-                        f"{len(training.history) + 1}. The test set was not opened. Choose among more candidates "
-                        "(--top-k) or with more reruns (--seeds)."
-                    )
-                final = self.final_models.keep(recipe, training, whole)
-                self._discard_checkpoint(winner.config, seed)
-                yield self._ended("final", winner, seed, None, final.seconds)
-            else:
-                self._number += 1
+        done = {seed: self.final_models.find(recipe, seed) for seed in recipe.seeds}
+        for seed, final in done.items():
+            if final is not None:
                 yield self._ended("final", winner, seed, None, final.seconds, was_done=True)
-            finals.append(final)
-        return finals
+        missing = [seed for seed, final in done.items() if final is None]
+        for seeds in self._groups(winner.config, missing):
+            stack = yield from self._trained("final", winner, [self._whole] * len(seeds), seeds)
+            if stack is None:
+                return None
+            for index, seed in enumerate(seeds):
+                done[seed] = final = self._kept(stack, index, recipe)
+                yield self._ended("final", winner, seed, None, final.seconds)
+            self._discard_checkpoint(winner.config, seeds)
+        return [final for final in done.values() if final is not None]
+
+    def _groups(self, config: TrialConfig, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """Return what is to be trained, in groups of those that are trained together: as many as memory holds."""
+        together = 1
+        if is_fused(config, self.device, self.way):
+            room = Room(self.device)
+            together = max(1, min(len(items), room.most() // room.needed(config, self._whole)))
+        return [items[begin : begin + together] for begin in range(0, len(items), together)]
+
+    def _kept(self, stack: Stack, index: int, recipe: Recipe) -> FinalTraining:
+        member = stack.members[index]
+        if not member.finished:
+            raise TrainingDivergedError(
+                f"the loss of the final model with seed {member.seed} is not finite in epoch "
+                f"{len(member.history) + 1}. The test set was not opened. Choose among more candidates "
+                "(--top-k) or with more reruns (--seeds)."
+            )
+        return self.final_models.keep(recipe, member, stack.evaluated_model(index), self._whole)
 
     def _trained(
-        self, stage: Stage, planned: Planned, data: SearchData, seed: int
-    ) -> Generator[RetrainingEvent, None, Training | None]:
-        """Train to the end or until the loss is not finite; None after a stop, with a checkpoint."""
-        self._number += 1
+        self, stage: Stage, planned: Planned, datas: Sequence[SearchData], seeds: Sequence[int]
+    ) -> Generator[RetrainingEvent, None, Stack | None]:
+        """Train to the end or until no loss is finite; None after a stop, with a checkpoint."""
         if self.device.type == "cpu":
             torch.set_num_threads(threads_for(planned.config))
-        training = Training(planned.config, data, seed=seed, device=self.device)
-        path = self._checkpoint(planned.config, seed)
-        checkpoint.resume(training, path)
+        stack = Stack(planned.config, datas, seeds=seeds, device=self.device, way=self.way)
+        path = self._checkpoint(planned.config, seeds)
+        checkpoint.resume(stack, path)
         yield TrainingStarted(
             stage=stage,
-            number=self._number,
+            number=self._number + 1,
             total=self.plan.trainings,
             trial=planned.trial,
-            seed=seed,
-            epochs_done=len(training.history),
+            seeds=tuple(seeds),
+            epochs_done=max(len(member.history) for member in stack.members),
             epochs=planned.config.train.epochs,
         )
         saved_at = time.monotonic()
-        try:
-            for epoch in training.epochs(self._should_stop):
-                yield EpochDone(epoch=epoch)
+        while not stack.finished:
+            if self.signals.received is not None:
+                self._save(stack, path)
+                return None
+            if stack.advance():
+                if epoch := next((epoch for epoch in stack.read() if epoch is not None), None):
+                    yield EpochDone(epoch=epoch)
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
-                    self._save(training, path)
+                    self._save(stack, path)
                     saved_at = time.monotonic()
-        except TrainingDivergedError:
-            return training
-        if not training.finished:
-            self._save(training, path)
-            return None
-        return training
+            elif self.device.type == "cuda":
+                time.sleep(POLL_SECONDS)
+        return stack
 
-    def _save(self, training: Training, path: Path) -> None:
+    def _save(self, stack: Stack, path: Path) -> None:
         """Save a checkpoint; without one the training would only begin anew."""
         try:
-            checkpoint.save(training, path)
+            checkpoint.save(stack, path)
         except OSError as error:
             self.unsaved = str(error)
         else:
@@ -233,6 +251,7 @@ class Retraining:
         *,
         was_done: bool = False,
     ) -> TrainingEnded:
+        self._number += 1
         return TrainingEnded(
             stage=stage,
             number=self._number,
@@ -244,17 +263,15 @@ class Retraining:
             was_done=was_done,
         )
 
-    def _should_stop(self) -> bool:
-        return self.signals.received is not None
+    def _checkpoint(self, config: TrialConfig, seeds: Sequence[int]) -> Path:
+        together = f"-and-{len(seeds) - 1}" if len(seeds) > 1 else ""
+        return self.study.checkpoint_dir / f"retraining-{config.digest}-{seeds[0]}{together}.pt"
 
-    def _checkpoint(self, config: TrialConfig, seed: int) -> Path:
-        return self.study.checkpoint_dir / f"retraining-{config.digest}-{seed}.pt"
-
-    def _discard_checkpoint(self, config: TrialConfig, seed: int) -> None:
-        checkpoint.discard(self._checkpoint(config, seed))
+    def _discard_checkpoint(self, config: TrialConfig, seeds: Sequence[int]) -> None:
+        checkpoint.discard(self._checkpoint(config, seeds))
 
 
-def _rerun(training: Training, split_seed: int) -> Rerun:
+def _rerun(training: Member, split_seed: int) -> Rerun:
     last = training.history[-1] if training.finished else None
     return Rerun(
         seed=training.seed,

@@ -1,22 +1,33 @@
 """From a finished study to final models: what is chosen, in which order, and that a stop anywhere changes nothing."""
 
+import math
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import Result
 
+from kmnist_search.data.search_data import TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine.training import Training
+from kmnist_search.engine.member import Member
+from kmnist_search.engine.stack import Stack
 from kmnist_search.errors import NoCompleteTrialError, StudyInUseError, TrainingDivergedError
 from kmnist_search.ranking import distinct, duplicates
 from kmnist_search.retrain import final_models as final_models_module
 from kmnist_search.retrain import retraining as retraining_module
-from kmnist_search.retrain.events import ModelTested, RecipeFrozen, TrainingEnded, WinnerChosen
+from kmnist_search.retrain.events import (
+    ModelTested,
+    RecipeFrozen,
+    RetrainingEvent,
+    TrainingEnded,
+    TrainingStarted,
+    WinnerChosen,
+)
 from kmnist_search.retrain.ledger import Ledger
 from kmnist_search.retrain.preparation import Choices, Preparation, prepare
 from kmnist_search.retrain.retraining import Finding, Retraining
@@ -57,25 +68,31 @@ def prepared(study: SearchStudy, choices: Choices = SMALL) -> Preparation:
     return prepare(study, choices, data_dir=None, device="cpu")
 
 
-def retrained(study: SearchStudy, choices: Choices = SMALL) -> Finding:
-    retraining = prepared(study, choices).retraining(StopSignals())
-    for _ in retraining.work():
-        pass
+def found(preparation: Preparation, events: list[RetrainingEvent] | None = None) -> Finding:
+    """Retrain to the end, and add what happens to `events`."""
+    retraining = preparation.retraining(StopSignals())
+    for event in retraining.work():
+        if events is not None:
+            events.append(event)
     assert retraining.finding is not None
     return retraining.finding
 
 
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
-    """Every training that is made from now on."""
-    made: list[Training] = []
+def retrained(study: SearchStudy, choices: Choices = SMALL) -> Finding:
+    return found(prepared(study, choices))
 
-    class Watched(Training):
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Member]:
+    """Every training that is made from now on."""
+    made: list[Member] = []
+
+    class Watched(Stack):
         def __init__(self, *arguments: object, **options: object) -> None:
             super().__init__(*arguments, **options)  # type: ignore[arg-type]
-            made.append(self)
+            made.extend(self.members)
 
-    monkeypatch.setattr(retraining_module, "Training", Watched)
+    monkeypatch.setattr(retraining_module, "Stack", Watched)
     return made
 
 
@@ -108,7 +125,7 @@ def test_the_winner_is_the_candidate_with_the_best_mean_over_fresh_seeds_and_spl
 
 
 def test_reruns_have_seeds_and_splits_that_the_study_had_not_and_that_all_candidates_share(
-    study: SearchStudy, trainings: list[Training]
+    study: SearchStudy, trainings: list[Member]
 ) -> None:
     finding = retrained(study)
     reruns = [[(rerun.seed, rerun.split_seed) for rerun in candidate.reruns] for candidate in finding.candidates]
@@ -122,7 +139,7 @@ def test_reruns_have_seeds_and_splits_that_the_study_had_not_and_that_all_candid
     assert study.optuna.user_attrs["data_digest"] not in rerun_data
 
 
-def test_final_models_are_trained_on_all_training_images(study: SearchStudy, trainings: list[Training]) -> None:
+def test_final_models_are_trained_on_all_training_images(study: SearchStudy, trainings: list[Member]) -> None:
     finding = retrained(study)
     final = [training for training in trainings if training.seed in finding.recipe.seeds]
     assert [(len(training.data.train_images), len(training.data.val_images)) for training in final] == [(1437, 0)] * 2
@@ -161,7 +178,7 @@ def test_each_look_is_in_the_ledger_before_it_is_had(study: SearchStudy, monkeyp
 
 
 def test_done_again_everything_comes_from_the_ledger(
-    study: SearchStudy, trainings: list[Training], looks: list[int]
+    study: SearchStudy, trainings: list[Member], looks: list[int]
 ) -> None:
     first = retrained(study)
     assert (len(trainings), looks) == (3 * 2 + 2, [360, 360])
@@ -189,7 +206,7 @@ def test_another_recipe_is_another_look_and_more_seeds_are_more_looks(study: Sea
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_stopped_or_killed_anywhere_and_started_again_it_comes_to_the_same(
-    study: SearchStudy, how: str, trainings: list[Training], tmp_path: Path
+    study: SearchStudy, how: str, trainings: list[Member], tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -277,7 +294,7 @@ def test_a_final_model_that_is_gone_or_damaged_is_trained_again_and_its_result_i
     assert (len(again.ledger), looks) == (2, [360, 360])
 
 
-def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list[Training]) -> None:
+def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list[Member]) -> None:
     retraining = prepared(study, Choices(top_k=1, final_seeds=2)).retraining(StopSignals())
     events = list(retraining.work())
     assert len(trainings) == 2
@@ -293,7 +310,7 @@ def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list
     ]
 
 
-def test_other_epochs_hold_for_every_training(study: SearchStudy, trainings: list[Training]) -> None:
+def test_other_epochs_hold_for_every_training(study: SearchStudy, trainings: list[Member]) -> None:
     finding = retrained(study, Choices(top_k=2, seeds=1, final_seeds=1, epochs=2))
     assert {training.config.train.epochs for training in trainings} == {2}
     assert finding.recipe.epochs == 2
@@ -305,19 +322,48 @@ def test_a_candidate_that_diverges_in_a_rerun_does_not_win(study: SearchStudy, m
     first = distinct(study.complete())[0]
     study.with_details([first])
 
-    class Fragile(Training):
-        def launch(self, stop: Callable[[], bool] = lambda: False) -> None:
-            if self.config.digest == first.user_attrs["config_digest"] and self.step:
-                raise TrainingDivergedError("the loss is not finite")
-            super().launch(stop)
+    class Fragile(Stack):
+        def advance(self) -> bool:
+            if self.config.digest == first.user_attrs["config_digest"] and self.members[0].step:
+                self.members[0].program.sums_S4[0, 0] = math.nan
+            return super().advance()
 
-    monkeypatch.setattr(retraining_module, "Training", Fragile)
+    monkeypatch.setattr(retraining_module, "Stack", Fragile)
     finding = retrained(study)
     last = finding.candidates[-1]
     assert (last.trial, last.mean_val_accuracy, last.reruns[0].val_loss) == (first.number, 0.0, None)
     with pytest.raises(TrainingDivergedError, match="test set was not opened"):
         retrained(study, Choices(top_k=1, final_seeds=1))
     assert finding.recipe.trial != first.number
+
+
+@pytest.mark.slow
+def test_trainings_computed_together_come_to_what_they_do_alone(
+    searched: Path, tmp_path: Path, trainings: list[Member]
+) -> None:
+    pytest.importorskip("triton", reason="there is no Triton for this platform")
+    findings, events, programs = [], list[RetrainingEvent](), []
+    for way in ("plain", "fused"):  # fused: in Triton's interpreter, where there is no GPU
+        shutil.copytree(searched, tmp_path / way)
+        study = find_study(open_storage(f"sqlite:///{tmp_path / way / 'search.db'}", create=False), None)
+        few = prepared(study, Choices(top_k=2, seeds=2, final_seeds=2, epochs=1))
+        few = replace(few, images=TrainingSet(images=few.images.images[:160], labels=few.images.labels[:160]))
+        findings.append(found(replace(few, way=way), events if way == "fused" else None))
+        programs.append(len({id(training.program) for training in trainings}))
+        trainings.clear()
+    alone, together = findings
+    assert programs == [2 * 2 + 2, 2 + 1]
+    started = [event for event in events if isinstance(event, TrainingStarted)]
+    assert [(event.number, len(event.seeds)) for event in started] == [(1, 2), (3, 2), (5, 2)]
+    assert [event.number for event in events if isinstance(event, TrainingEnded)] == [1, 2, 3, 4, 5, 6]
+    for candidate, expected in zip(together.candidates, alone.candidates, strict=True):
+        assert candidate.trial == expected.trial
+        for rerun, other in zip(candidate.reruns, expected.reruns, strict=True):
+            assert (rerun.seed, rerun.split_seed) == (other.seed, other.split_seed)
+            assert rerun.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+    for model, of_alone in zip(together.models, alone.models, strict=True):
+        assert model.epochs[-1].train_loss == pytest.approx(of_alone.epochs[-1].train_loss, rel=1e-4)
+        assert model.test_accuracy == pytest.approx(of_alone.test_accuracy, abs=0.006)
 
 
 def test_two_processes_do_not_retrain_the_same_study(study: SearchStudy) -> None:

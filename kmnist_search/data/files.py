@@ -46,6 +46,11 @@ def test_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
     return _found_or_downloaded(dataset, (dataset.test_images, dataset.test_labels), data_dir)
 
 
+def found_training_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
+    """Return the paths of the training images and labels if they are there; nothing is downloaded."""
+    return _find(dataset, (dataset.train_images, dataset.train_labels), data_dir)
+
+
 def raw_folder(dataset: IdxDataset, data_dir: Path) -> Path:
     return data_dir / dataset.folder / "raw"
 

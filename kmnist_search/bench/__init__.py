@@ -1,0 +1,1 @@
+"""How fast this machine trains, and beside what. Knows nothing of studies or databases."""

@@ -1,0 +1,53 @@
+"""The nets and the trial that are measured. Knows nothing of torch."""
+
+from collections.abc import Mapping
+
+from kmnist_search.config import TrainConfig, TrialConfig, trial_config
+
+#: Images of an epoch, when an epoch is timed: KMNIST's whole training set.
+EPOCH_IMAGES = 60_000
+#: A trial as the study "kmnist" has it, were it not pruned.
+TRIAL_EPOCHS, TRIAL_IMAGES, TRIAL_VAL_IMAGES = 30, 50_000, 10_000
+#: A training step computes the products of the forward pass three times: forward, and for each of two gradients.
+STEP_COST = 3
+
+_RECIPE = {"learning_rate": 1e-3, "shift": 2.0, "label_smoothing": 0.1}
+
+
+def _net(patch_size: int, dim: int, token_width: int, channel_width: int, num_blocks: int, batch: int) -> TrialConfig:
+    shape = {"patch_size": patch_size, "dim": dim, "token_width": token_width, "channel_width": channel_width}
+    # More epochs than any measurement takes, so that no training ends within one.
+    epochs = TrainConfig(epochs=100_000)
+    return trial_config({**_RECIPE, **shape, "num_blocks": num_blocks, "batch_size": batch}, epochs)
+
+
+TINY = _net(7, 64, 32, 128, 2, 128)
+SMALL = _net(7, 128, 64, 128, 2, 128)
+REFERENCE = _net(4, 256, 128, 512, 4, 256)
+LARGE = _net(4, 512, 256, 1024, 10, 256)
+
+#: Unlike any of them, and trained first, so that no set-up pays for what a process does once.
+WARM_UP = _net(14, 8, 4, 8, 1, 16)
+
+
+def nets_for(device_type: str) -> Mapping[str, TrialConfig]:
+    """Return what is measured: the large net would take a CPU hours an epoch, so it has a tiny one in its place."""
+    if device_type == "cuda":
+        return {"small": SMALL, "reference": REFERENCE, "large": LARGE}
+    return {"tiny": TINY, "small": SMALL, "reference": REFERENCE}
+
+
+def shape_text(config: TrialConfig) -> str:
+    """Return a net in a few characters: patch, features, token and channel width, blocks, batch."""
+    net = config.model
+    widths = f"{net.token_width}/{net.channel_width}"
+    return f"p{net.patch_size} D{net.dim} {widths} k{net.num_blocks}, batch {config.batch.batch_size}"
+
+
+def trials_per_hour(images_per_second: float, setup_seconds: float, trials: int = 1) -> float:
+    """Return the whole trials an hour of so many at once, which together train so many images a second.
+
+    An image that is only validated costs a third of one that is trained on.
+    """
+    images = TRIAL_EPOCHS * (TRIAL_IMAGES + TRIAL_VAL_IMAGES / STEP_COST)
+    return 3600 * trials / (setup_seconds + images * trials / images_per_second)

@@ -1,0 +1,115 @@
+"""Images a second of the study kmnist-cpu on this CPU: ours, and a loop around a DataLoader as most people write it.
+
+    python tests/benchmarks/cpu.py DATA_DIR [--seconds 5] [--rounds 2]
+
+For the study's enqueued configuration and the middle of its space: ours as `kmnist-search run` trains it, alone and in
+as many processes as there are cores, one thread each; the DataLoader loop without workers and with two, as torch comes,
+and on one thread, which suffers less where the machine is busy. Each figure comes from processes of their own; with
+several rounds it is the best of them. The ratios are to the best DataLoader loop.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from kmnist_search.cli_options import threads_wait_passively
+from kmnist_search.config import TrainConfig, TrialConfig, trial_config
+
+CORES = len(os.sched_getaffinity(0))
+#: What is measured, and in how many processes at once.
+WAYS = {
+    "DataLoader, 0 workers": 1,
+    "DataLoader, 0 workers, 1 thread": 1,
+    "DataLoader, 2 workers": 1,
+    "DataLoader, 2 workers, 1 thread": 1,
+    "ours": 1,
+    "ours, 1 thread": CORES,
+}
+
+
+def configurations() -> dict[str, TrialConfig]:
+    from kmnist_search.builtin import find_study_file
+    from kmnist_search.study_parser import load
+
+    file = load(find_study_file("kmnist-cpu"))
+    return {
+        "enqueued": trial_config({**file.fixed, **file.enqueue[0]}, TrainConfig(epochs=5)),
+        "middle": file.middle(),
+    }
+
+
+def measure_here(data_dir: Path, name: str, way: str, seconds: float) -> None:
+    """Print the images a second of one way to train, and the threads it used."""
+    if way.startswith("ours"):
+        threads_wait_passively()
+    import torch
+    from loops import dataloader_loop
+
+    from kmnist_search.bench.stopwatch import time_steps
+    from kmnist_search.config import DataConfig
+    from kmnist_search.data import search_data
+    from kmnist_search.engine.threads import threads_for
+    from kmnist_search.engine.training import Training
+
+    config, device = configurations()[name], torch.device("cpu")
+    data = search_data.load(DataConfig(), data_dir)
+
+    def our_step() -> int:
+        if training.advance():
+            training.read()
+            return 0
+        return config.batch.batch_size
+
+    if way.endswith("1 thread"):
+        torch.set_num_threads(1)
+    elif way.startswith("ours"):
+        torch.set_num_threads(threads_for(config))
+    if way.startswith("DataLoader"):
+        pace = dataloader_loop(config, data, device, seconds=seconds, num_workers=2 if "2 workers" in way else 0)
+    else:
+        training = Training(config, data, seed=0, device=device)
+        pace = time_steps(lambda: our_step, device=device, seconds=seconds, warm_up_steps=5)
+    print(json.dumps({"images_per_second": pace.images_per_second, "threads": torch.get_num_threads()}))
+
+
+def measure(data_dir: Path, name: str, way: str, seconds: float, *, processes: int = 1) -> tuple[float, int]:
+    """Return the images a second of all processes together, and the threads of each."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+    command = [sys.executable, __file__, str(data_dir), "--seconds", str(seconds), "--only", name, way]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
+    found = [json.loads(process.communicate()[0]) for process in running]
+    return sum(each["images_per_second"] for each in found), found[0]["threads"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", nargs=2, metavar=("CONFIGURATION", "WAY"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.only:
+        name, way = chosen.only
+        measure_here(chosen.data_dir, name, way, chosen.seconds)
+        return
+    import torch
+
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {CORES} cores")
+    for name in configurations():
+        best: dict[str, tuple[float, int]] = {}
+        for _ in range(chosen.rounds):
+            for way, processes in WAYS.items():
+                found = measure(chosen.data_dir, name, way, chosen.seconds, processes=processes)
+                best[way] = max(best.get(way, (0.0, 0)), found)
+        loop = max(pace for way, (pace, _) in best.items() if way.startswith("DataLoader"))
+        for way, (pace, threads) in best.items():
+            where = f"{WAYS[way]} x {threads} threads"
+            print(f"{name:9} {way:32} {where} {pace:8.0f} images/s  {pace / loop:5.2f} x", flush=True)
+
+
+if __name__ == "__main__":
+    main()

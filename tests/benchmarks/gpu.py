@@ -1,0 +1,303 @@
+"""Everything that needs a GPU, in nine minutes: the tests marked so, the bench, and a search of 100 trials.
+
+    python tests/benchmarks/gpu.py DATA_DIR OUT_DIR
+    python tests/benchmarks/gpu.py DATA_DIR OUT_DIR --only search    # with all the time for one part
+
+Runs from a bare checkout with the dependencies at hand; DATA_DIR has KMNIST/raw. Each part has a time limit, and one
+that fails stops no other. OUT_DIR gets what each part said and wrote, and summary.json: every figure beside its target.
+Ends with 0 if all targets are met, else with 1.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TOTAL_SECONDS = 530.0
+TESTS_SECONDS, BENCH_SECONDS = 110.0, 150.0
+#: How long before its limit a search is asked to stop, so that it can say how far it came.
+SEARCH_STOPS_BEFORE = 20.0
+TRIALS = 100
+SAMPLE_MILLISECONDS = 200
+PARTS = ("tests", "bench", "search")
+CLI = (sys.executable, "-m", "kmnist_search.cli")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """How a part ended: its exit code, None if its time ran out, and the seconds it took."""
+
+    name: str
+    exit_code: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What was measured beside what was wanted; None could not be measured."""
+
+    name: str
+    value: float | None
+    target: str
+    is_met: bool
+
+
+def at_most(name: str, value: float | None, limit: float, unit: str = "s") -> Figure:
+    met = value is not None and value <= limit
+    return Figure(name=name, value=value, target=f"<= {limit:g} {unit}".rstrip(), is_met=met)
+
+
+def at_least(name: str, value: float | None, limit: float, unit: str = "") -> Figure:
+    met = value is not None and value >= limit
+    return Figure(name=name, value=value, target=f">= {limit:g} {unit}".rstrip(), is_met=met)
+
+
+# The parts.
+
+
+def run_part(
+    name: str,
+    command: Sequence[str],
+    out: Path,
+    *,
+    seconds: float,
+    environment: Mapping[str, str],
+    cwd: Path = CHECKOUT,
+) -> Part:
+    """Run a part with its output in `NAME.out` and `NAME.err`; when time is up end it and all it has started."""
+    started = time.monotonic()
+    with (out / f"{name}.out").open("wb") as stdout, (out / f"{name}.err").open("wb") as stderr:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+        exit_code: int | None = None
+        try:
+            exit_code = process.wait(max(seconds, 1.0))
+        except subprocess.TimeoutExpired:
+            print(f"{name}: its {seconds:.0f} s are over", flush=True)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # as a rule nothing is left of it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    part = Part(name=name, exit_code=exit_code, seconds=time.monotonic() - started)
+    print(f"{name}: exit code {part.exit_code} after {part.seconds:.0f} s", flush=True)
+    return part
+
+
+def files_with_gpu_tests() -> list[str]:
+    """Return the test files that have any: the others may import what this machine lacks."""
+    found = sorted((CHECKOUT / "tests").rglob("test_*.py"))
+    return [str(path) for path in found if "mark.gpu" in path.read_text(encoding="utf-8")]
+
+
+def tests_command(out: Path) -> list[str]:
+    # Without the project's options: they ask for plugins.
+    options = ["-o", "addopts=", "-p", "no:cacheprovider", "-q", f"--junitxml={out / 'tests.xml'}", "-m", "gpu"]
+    return [sys.executable, "-m", "pytest", *options, *files_with_gpu_tests()]
+
+
+def bench_command(data_dir: Path) -> list[str]:
+    return [*CLI, "bench", "--device", "cuda", "--data-dir", str(data_dir), "--json"]
+
+
+def search_command(data_dir: Path, folder: Path, seconds: float) -> list[str]:
+    return [
+        *(*CLI, "run", str(CHECKOUT / "studies" / "kmnist.toml"), "--trials", str(TRIALS), "--device", "cuda"),
+        *("--storage", f"sqlite:///{folder / 'gpu.db'}", "--data-dir", str(data_dir)),
+        *("--timeout", f"{max(seconds, 1):.0f}s", "--json"),
+    ]
+
+
+@contextlib.contextmanager
+def sampled_utilisation(file: Path) -> Iterator[None]:
+    """While entered, write how busy the GPU is into `file`; does without where there is no nvidia-smi."""
+    query = "--query-gpu=timestamp,utilization.gpu,memory.used,power.draw"
+    # Only the first GPU, which "cuda" is.
+    command = ["nvidia-smi", "-i", "0", query, "--format=csv,noheader,nounits", "-lms", str(SAMPLE_MILLISECONDS)]
+    with file.open("wb") as output:
+        try:
+            process = subprocess.Popen(command, stdout=output)
+        except FileNotFoundError:
+            print("there is no nvidia-smi: how busy the GPU is stays unknown", flush=True)
+            yield
+            return
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """Return an environment in which this checkout is the package, installed or not.
+
+    The program asks for its own version, which only an installed package has; a bare checkout gets its metadata from
+    pyproject.toml, in `folder`.
+    """
+    paths = [str(CHECKOUT)]
+    try:
+        version("kmnist-search")
+    except PackageNotFoundError:
+        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        info = folder / f"kmnist_search-{project['version']}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
+        )
+        paths.append(str(folder))
+    if before := os.environ.get("PYTHONPATH"):
+        paths.append(before)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+# The summary, from the files that the parts left.
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return what a part printed, or nothing where it printed nothing or was cut short."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def busy_share(file: Path) -> float | None:
+    """Return the mean utilisation between the first and the last busy sample, about the first and the last step."""
+    try:
+        rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
+    except OSError:
+        return None
+    shares = [float(row[1]) / 100 for row in rows if len(row) == 4 and row[1].strip().isdigit()]
+    busy = [position for position, share in enumerate(shares) if share > 0]
+    return statistics.fmean(shares[busy[0] : busy[-1] + 1]) if busy else None
+
+
+def tests_figures(out: Path) -> list[Figure]:
+    try:
+        suites = list(ElementTree.parse(out / "tests.xml").getroot().iter("testsuite"))
+    except (OSError, ElementTree.ParseError):
+        return [at_least("GPU tests passed", None, 1)]
+    counts = {
+        what: sum(int(suite.get(what, 0)) for suite in suites) for what in ("tests", "failures", "errors", "skipped")
+    }
+    failed = counts["failures"] + counts["errors"]
+    passed = counts["tests"] - failed - counts["skipped"]
+    return [at_least("GPU tests passed", passed, 1), at_most("GPU tests failed", failed, 0, "")]
+
+
+def bench_figures(bench: Mapping[str, Any]) -> list[Figure]:
+    nets = {net["name"]: net for net in bench.get("nets", [])}
+
+    def epochs(name: str) -> list[dict[str, Any]]:
+        return nets[name]["at_once"] if name in nets else []
+
+    def ratio(loop: str) -> float | None:
+        loops = nets["reference"]["comparisons"] if "reference" in nets else []
+        return next((each["ratio"] for each in loops if each["name"] == loop), None)
+
+    alone = next((each["epoch_seconds"] for each in epochs("reference")), None)
+    packed = min((each["epoch_seconds"] for each in epochs("reference")), default=None)
+    share = max((each["share_of_peak"] for each in epochs("reference")), default=None)
+    small = min((each["epoch_seconds"] for each in epochs("small")), default=None)
+    return [
+        at_most("reference net, an epoch alone", alone, 0.25),
+        at_most("reference net, an epoch packed", packed, 0.15),
+        at_least("reference net packed, share of the measured peak", share, 0.20),
+        at_most("small net, an epoch packed", small, 0.03),
+        at_most("set-up, of the slowest net", max((net["setup_seconds"] for net in nets.values()), default=None), 1.0),
+        at_least("DataLoader loop takes longer", ratio("DataLoader, 0 workers"), 35, "times"),
+        at_least("plain CUDA graph takes longer", ratio("plain CUDA graph"), 3, "times"),
+    ]
+
+
+def search_figures(search: Mapping[str, Any], seconds: float | None, busy: float | None) -> list[Figure]:
+    finished = search.get("trials", {}).get("finished")
+    took = seconds if finished is not None and finished >= TRIALS else None
+    return [
+        at_least("trials finished", finished, TRIALS),
+        at_most(f"seconds for {TRIALS} trials", took, 300),
+        at_least("GPU busy from the first to the last step", busy, 0.90),
+    ]
+
+
+def summary(out: Path, parts: Sequence[Part]) -> list[Figure]:
+    """Return every figure that the files in `out` tell of."""
+    seconds = {part.name: part.seconds for part in parts}
+    return [
+        *tests_figures(out),
+        *bench_figures(read_json(out / "bench.out")),
+        *search_figures(read_json(out / "search.out"), seconds.get("search"), busy_share(out / "utilisation.csv")),
+    ]
+
+
+def lines(figures: Sequence[Figure]) -> list[str]:
+    """Return a figure a line."""
+    return [
+        f"{'ok  ' if figure.is_met else 'MISS'}  {figure.name:52} "
+        f"{'not measured' if figure.value is None else f'{figure.value:.4g}':>12}   {figure.target}"
+        for figure in figures
+    ]
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line, so that nothing fails for a path minutes later."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("out_dir", type=Path)
+    parser.add_argument("--only", choices=PARTS)
+    chosen = parser.parse_args(given)
+    if not (chosen.data_dir / "KMNIST" / "raw").is_dir():
+        parser.error(f"{chosen.data_dir} has no KMNIST/raw: name the folder that the images are in")
+    chosen.data_dir, chosen.out_dir = chosen.data_dir.resolve(), chosen.out_dir.resolve()
+    try:
+        chosen.out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"{chosen.out_dir} cannot be made: {error}")
+    return chosen
+
+
+def main() -> None:
+    chosen = arguments()
+    data_dir, out, began, parts = chosen.data_dir, chosen.out_dir, time.monotonic(), []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        environment = environment_of(folder)
+        for name in PARTS if chosen.only is None else (chosen.only,):
+            left = TOTAL_SECONDS - (time.monotonic() - began)
+            limits = {"tests": TESTS_SECONDS, "bench": BENCH_SECONDS} if chosen.only is None else {}
+            seconds = min(limits.get(name, left), left)
+            match name:
+                case "tests":
+                    parts.append(run_part(name, tests_command(out), out, seconds=seconds, environment=environment))
+                case "bench":
+                    command = bench_command(data_dir)
+                    parts.append(run_part(name, command, out, seconds=seconds, environment=environment))
+                case "search":
+                    command = search_command(data_dir, folder, seconds - SEARCH_STOPS_BEFORE)
+                    with sampled_utilisation(out / "utilisation.csv"):
+                        parts.append(run_part(name, command, out, seconds=seconds, environment=environment, cwd=folder))
+    figures = summary(out, parts)
+    written = {"parts": [asdict(part) for part in parts], "figures": [asdict(figure) for figure in figures]}
+    (out / "summary.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    print("\n".join(lines(figures)))
+    sys.exit(0 if all(figure.is_met for figure in figures) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,10 +7,14 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from kmnist_search.cli_bench import bench
 from kmnist_search.cli_best import best
 from kmnist_search.cli_model import export, predict
 from kmnist_search.cli_options import (
@@ -20,6 +24,7 @@ from kmnist_search.cli_options import (
     data_dir_option,
     device_option,
     json_option,
+    per_gpu_option,
     print_json,
     storage_option,
     threads_wait_passively,
@@ -42,6 +47,20 @@ def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return total
 
 
+def gpu_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sequence[int] | None:
+    """Return the numbers of the GPUs meant by 0,2 (these two) or 4 (the first four)."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", value.strip()):
+        raise click.BadParameter(f"{value!r} names no GPUs. Write 4 for the first four, or 0,2 for these two.")
+    numbers = [int(number) for number in value.split(",")]
+    if len(set(numbers)) < len(numbers):
+        raise click.BadParameter(f"{value!r} names a GPU twice.")
+    if numbers == [0]:
+        raise click.BadParameter("0 is no number of GPUs. The GPU numbered 0, and only that, is --device cuda:0.")
+    return numbers if len(numbers) > 1 else range(numbers[0])
+
+
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -60,6 +79,20 @@ def main() -> None:
 @click.option("--timeout", callback=duration, metavar="TIME", help="Stop after this time, such as 90m or 2h.")
 @click.option("--target", type=float, help="Stop once a complete trial is as good as this, such as 0.98.")
 @device_option
+@per_gpu_option
+@click.option(
+    "--gpus",
+    callback=gpu_numbers,
+    metavar="NUMBERS",
+    help="One process on each of these GPUs: 4 for the first four, or 0,2.  [default: all, or else the CPU]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    envvar="KMNIST_SEARCH_WORKERS",
+    show_envvar=True,
+    help="Processes on a CPU.  [default: as many as are fastest]",
+)
 @checkpoints_option
 @click.option(
     "--database-timeout",
@@ -74,7 +107,9 @@ def main() -> None:
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Change the study file's value.")
 @data_dir_option
 @json_option
+@click.pass_context
 def run(
+    context: click.Context,
     study: str,
     trials: int | None,
     storage_url: str,
@@ -82,6 +117,9 @@ def run(
     timeout: float | None,
     target: float | None,
     device: str,
+    per_gpu: int | None,
+    gpus: Sequence[int] | None,
+    workers: int | None,
     checkpoint_dir: Path | None,
     database_timeout: float,
     seed: int | None,
@@ -93,8 +131,10 @@ def run(
     """Run a search until its study has as many finished trials as asked for.
 
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Given again, the same
-    command goes on where the study stands; any number of processes may work on one study.
+    command goes on where the study stands; any number of them may work on one study at a time.
     """
+    if gpus is not None and device != "auto":
+        raise click.UsageError("--gpus and --device name the devices both. Leave one of them out.")
     threads_wait_passively()
 
     from rich.console import Console
@@ -103,34 +143,48 @@ def run(
     from kmnist_search.builtin import find_study_file
     from kmnist_search.data.files import default_data_dir
     from kmnist_search.database_errors import when_it_answers
+    from kmnist_search.fleet import Fleet
+    from kmnist_search.placement import check_workers, devices_of, places
     from kmnist_search.progress import status_of
     from kmnist_search.search import prepare
     from kmnist_search.signals import StopSignals
     from kmnist_search.summary import status_summary
 
     options = {"study.name": json.dumps(name) if name is not None else None, "study.seed": seed, "train.epochs": epochs}
-    search = prepare(
+    devices = devices_of(device, gpus)
+    check_workers(workers, devices, typed=context.get_parameter_source("workers") is ParameterSource.COMMANDLINE)
+    prepare_on = partial(
+        prepare,
         find_study_file(study),
         overrides=[*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)],
         trials=trials,
         target=target,
         storage_url=storage_url,
         data_dir=data_dir or default_data_dir(),
-        device=device,
         checkpoint_dir=checkpoint_dir,
         database_timeout=database_timeout,
+        per_gpu=per_gpu,
     )
+    search = prepare_on(device=devices[0])
+    images, trials_left = len(search.data.train_images), search.trials_left()
+    working = places(devices, search.file.middle(), images=images, workers=workers, trials_left=trials_left)
     console = Console(stderr=as_json)
-    terminal.announce(console, search)
+    terminal.announce(console, search, working)
     with StopSignals() as signals:
-        worker, events = search.work(signals, seconds=timeout)
-        terminal.follow(console, search, worker.courier, events)
+        if len(working) == 1:
+            worker, events = search.work(signals, seconds=timeout, cores=working[0].cores)
+            terminal.follow(console, search, partial(search.seen_by, worker), events)
+            stopped_by = worker.stopped_by
+        else:
+            with Fleet(search, prepare_on, working, signals=signals, seconds=timeout) as fleet:
+                terminal.follow(console, search, fleet.progress, fleet.work())
+            stopped_by = fleet.stopped_by
         status = when_it_answers()(status_of, search.study)
     command = shlex.join(["kmnist-search", *_without_passwords(sys.argv[1:])])
-    terminal.conclude(console, status.progress, search.budget, worker.stopped_by, command=command)
+    terminal.conclude(console, status.progress, search.budget, stopped_by, command=command)
     if as_json:
-        print_json({**status_summary(status), "stopped_by": worker.stopped_by})
-    if worker.stopped_by == "signal":
+        print_json({**status_summary(status), "stopped_by": stopped_by})
+    if stopped_by == "signal":
         sys.exit(INTERRUPTED)
 
 
@@ -174,6 +228,7 @@ main.add_command(report)
 main.add_command(studies)
 main.add_command(predict)
 main.add_command(export)
+main.add_command(bench)
 
 
 @main.command(epilog="Example: kmnist-search dashboard --port 8080")

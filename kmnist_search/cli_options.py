@@ -80,6 +80,28 @@ def device_option(command: Command) -> Command:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
 
 
+def per_gpu_option(command: Command) -> Command:
+    return click.option(
+        "--per-gpu",
+        metavar="auto|N",
+        default="auto",
+        callback=_auto_or_number,
+        envvar="KMNIST_SEARCH_PER_GPU",
+        show_default=True,
+        show_envvar=True,
+        help="Trials to train at a time on a GPU; auto is as many as pay.",
+    )(command)
+
+
+def _auto_or_number(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
+    """Return the number, or None for "auto"."""
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of trials.")
+    return int(value)
+
+
 def checkpoints_option(command: Command) -> Command:
     return click.option(
         "--checkpoints",

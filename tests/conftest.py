@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 # As the command sets it, before torch is imported: a busy machine would bring the trainings in here to a standstill.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Triton reads this when it is imported, as torch does in many a place: without a GPU kernels run in its interpreter.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+# A run works in its own process: more of them each import torch for seconds. `test_fleet.py` is about those.
+os.environ["KMNIST_SEARCH_WORKERS"] = "1"
+
 # Where the tests run in the background, Ctrl-C is ignored, and commands they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKOUT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("kmnist-search")
 
-SIGNAL_TESTS = ("test_database_away", "test_faults", "test_processes")
+SIGNAL_TESTS = ("test_database_away", "test_faults", "test_fleet", "test_processes")
 
 TINY_STUDY = """
 [study]
@@ -57,11 +63,21 @@ batch_size = 128
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests that send signals and watch the clock run one after another, and other slow ones file by file."""
+    """Let the tests that send signals and watch the clock run one after another, and other slow ones file by file.
+
+    The former take one of two processes for minutes: they begin after the first fast ones, beside all others.
+    """
     for item in items:
         if item.get_closest_marker("slow"):
             name = item.path.stem
             item.add_marker(pytest.mark.xdist_group("signals" if name in SIGNAL_TESTS else name))
+    items.sort(key=lambda item: _turn(item.path.parent.name, item.get_closest_marker("xdist_group")))
+
+
+def _turn(folder: str, group: pytest.Mark | None) -> int:
+    if folder == "unit" and group is None:
+        return 0
+    return 1 if group is not None and group.args == ("signals",) else 2
 
 
 @pytest.fixture
@@ -168,6 +184,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every training of this process ask for more memory than there is at its first step."""
+    import torch
+
+    from kmnist_search.engine.training import Training
+
+    monkeypatch.setattr(Training, "advance", lambda training: torch.empty(10**15))
+
+
+@pytest.fixture
 def dead_owner() -> "Owner":
     """The owner that a process would be which was killed a moment ago."""
     code = (
@@ -186,13 +212,18 @@ def dead_owner() -> "Owner":
 
 
 class Command:
-    """A running `kmnist-search`, with its output in a file, so that no pipe fills up."""
+    """A running `kmnist-search`, its output in a file, which never fills up, in a process group of its own."""
 
     def __init__(self, arguments: Sequence[str], folder: Path) -> None:
         self.log = folder / f"{time.monotonic_ns()}.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [COMMAND, *arguments], cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=environment()
+                [COMMAND, *arguments],
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                start_new_session=True,
             )
 
     @property
@@ -212,8 +243,11 @@ class Command:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a user who has set nothing up."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("KMNIST_SEARCH_", "OMP_"))}
+    """The environment of a user who has set nothing up, but that a run works in its own process."""
+    others = {
+        key: value for key, value in os.environ.items() if not key.startswith(("KMNIST_SEARCH_", "OMP_", "TRITON_"))
+    }
+    return {**others, "KMNIST_SEARCH_WORKERS": "1"}
 
 
 @pytest.fixture
@@ -256,7 +290,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
     save_model(
         folder,
-        training.model,
+        training.evaluated_model,
         dataset="digits",
         mean=data.mean,
         std=data.std,

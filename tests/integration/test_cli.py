@@ -147,8 +147,9 @@ def test_a_run_takes_up_the_trial_of_a_dead_process_and_says_so(invoke: Invoke, 
     assert last["how"] in ("complete", "pruned")
 
 
+@pytest.mark.usefixtures("memory_runs_out")
 def test_best_without_a_complete_trial_says_so(invoke: Invoke, tiny_study: Path) -> None:
-    invoke("run", "tiny.toml", "--trials", 1, "--set", "space.dim={choices = [1_000_000_000_000]}")
+    invoke("run", "tiny.toml", "--trials", 1)
     _refused(
         invoke("best"), "study 'tiny' has no complete trial yet: 0 of 1 (1 failed). See: kmnist-search status tiny"
     )
@@ -262,10 +263,32 @@ def test_a_study_for_a_gpu_says_what_it_would_take_on_this_cpu(invoke: Invoke, t
     assert lines[2].endswith("A study that this machine can do, in place of this one: kmnist-search run kmnist-cpu")
 
 
+@pytest.mark.usefixtures("memory_runs_out")
 def test_five_failures_exit_with_one_and_the_reason(invoke: Invoke) -> None:
-    result = invoke("run", "tiny.toml", "--set", "space.dim={choices = [1_000_000_000_000]}")
+    result = invoke("run", "tiny.toml")
     assert result.exit_code == 1
     assert "Error: 5 trials in a row failed, the last (number 4) with\n  out of memory: RuntimeError: " in result.stderr
+
+
+def test_a_trial_too_large_for_this_machine_is_shown_with_its_reason_and_its_hyperparameters(invoke: Invoke) -> None:
+    result = invoke("run", "tiny.toml", "--trials", 1, "--set", "space.dim={choices = [1_000_000_000_000]}")
+    assert result.exit_code == 0
+    assert "trial 0 pruned (infeasible: needs about " in result.stdout
+    assert " dim=1000000000000\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ("3", "--per-gpu 3: the device is the CPU, which trains one trial at a time. Leave it out;"),
+        ("many", "'many' is neither auto nor a number of trials."),
+        ("0", "'0' is neither auto nor a number of trials."),
+    ],
+)
+def test_trials_beside_each_other_are_for_a_gpu(invoke: Invoke, number: str, message: str) -> None:
+    result = invoke("run", "tiny.toml", "--device", "cpu", "--per-gpu", number)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
 
 
 def test_a_database_that_fails_is_an_error_without_a_traceback(invoke: Invoke) -> None:
@@ -312,3 +335,28 @@ def test_help_answers_at_once(arguments: list[str]) -> None:
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpus", "0,2"], "--gpus: there is no GPU 0, 2; this machine has no usable GPU. "),
+        (["--gpus", "4"], "--gpus: there is no GPU 0, 1, 2, 3; this machine has no usable GPU. "),
+        (["--gpus", "0"], "0 is no number of GPUs. The GPU numbered 0, and only that, is --device cuda:0."),
+        (["--gpus", "1,1"], "'1,1' names a GPU twice."),
+        (["--gpus", "all"], "'all' names no GPUs. Write 4 for the first four, or 0,2 for these two."),
+        (["--gpus", "0,1", "--device", "cpu"], "--gpus and --device name the devices both. Leave one of them out."),
+        (["--workers", "0"], "0 is not in the range x>=1."),
+        (["--workers", "1000", "--device", "cpu"], "--workers 1000 (or KMNIST_SEARCH_WORKERS): this process may use "),
+        (["--workers", "2", "--gpus", "1"], "--workers is for a CPU; on GPUs one process works on each."),
+    ],
+)
+def test_devices_and_workers_that_cannot_be_are_refused_before_anything_starts(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    gpus = 1 if "--workers" in arguments else 0
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    result = invoke("run", "tiny.toml", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not Path("kmnist-search.db").exists()

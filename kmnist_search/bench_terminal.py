@@ -50,7 +50,7 @@ def _net_view(net: NetReport) -> RenderableType:
     head = Text.assemble((net.name, "bold"), f"  {net.shape}  {net.num_parameters:,} weights")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True)
-    for column in ("s/epoch", "of peak", "set-up", "trials/hour", "slower"):
+    for column in ("s/epoch", "of peak", "set-up s", "trials/hour", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     for each in net.at_once:
         name = f"ours, {each.trials} at once" if each.trials > 1 else "ours"
@@ -90,9 +90,9 @@ def _sentences(report: Report) -> list[str]:
     )
     return [
         f"Trials at once that are worth it here, as {kind}: {advice} (green; the fewest within 3 % of the best).",
-        "s/epoch: 60,000 images at the pace measured, of all trials at once together. set-up: until the first step.",
+        "s/epoch: 60,000 images at the pace measured, of all trials at once together. set-up s: until the first step.",
         f"A trial is {TRIAL_EPOCHS} epochs of {TRIAL_IMAGES:,} images with its validation, unpruned. "
-        "slower: seconds an epoch against ours alone.",
+        "time: of an epoch, ours alone being 1.",
         f"It took {report.seconds:.0f} s. For programs: --json.",
     ]
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -173,7 +174,8 @@ def run(
     with StopSignals() as signals:
         if len(working) == 1:
             worker, events = search.work(signals, seconds=timeout, cores=working[0].cores)
-            terminal.follow(console, search, partial(search.seen_by, worker), events)
+            with closing(events):  # whatever ends this, the courier ends in order
+                terminal.follow(console, search, partial(search.seen_by, worker), events)
             stopped_by = worker.stopped_by
         else:
             with Fleet(search, prepare_on, working, signals=signals, seconds=timeout) as fleet:

@@ -13,8 +13,8 @@ from kmnist_search.resources import available_memory, usable_cores
 #: A worker process of kmnist-cpu has 0.58 GB to itself most of the time (tests/benchmarks/LOG.md), and more at moments.
 WORKER_BYTES = 1_000_000_000
 #: A process takes some five seconds to start, so it should have more to do than that: small nets train on about ten
-#: thousand images a second on a core, and pruning spares half of them.
-IMAGES_WORTH_A_WORKER = 600_000
+#: thousand images a second on a core.
+IMAGES_WORTH_A_WORKER = 150_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,9 +29,10 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A trial that broke."""
+    """A trial that broke, or that could not even begin for lack of memory."""
 
     number: int
+    outcome: Literal["failed", "pruned"]
     reason: str
     traceback: str
 
@@ -71,7 +72,8 @@ def status_of(study: SearchStudy) -> Status:
     """Return how a study stands in its database."""
     counts, trials = study.counts(), study.trials()
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    # A trial that was pruned without a value is infeasible, or diverged in its first epoch.
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL or _has_no_value(trial)]
     progress = _progress(study, counts, trials)
     study.with_details([*([progress.best] if progress.best else []), *running, *failed])
     return Status(
@@ -109,9 +111,14 @@ def _running(trial: FrozenTrial) -> Running:
     )
 
 
+def _has_no_value(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.PRUNED and not trial.values
+
+
 def _failure(trial: FrozenTrial) -> Failure:
     return Failure(
         number=trial.number,
+        outcome="failed" if trial.state == TrialState.FAIL else "pruned",
         reason=trial.user_attrs.get(REASON_KEY, "not known"),
         traceback=trial.user_attrs.get(TRACEBACK_KEY, ""),
     )

@@ -1,6 +1,6 @@
 """One run of a search in this process, put together from its parts. Knows nothing of terminals."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -72,7 +72,7 @@ class Search:
 
     def work(
         self, signals: StopSignals, *, seconds: float | None, cores: int | None = None
-    ) -> tuple[Worker, Iterator[Event]]:
+    ) -> tuple[Worker, Generator[Event, None, None]]:
         """Return a worker, for so many cores, and the events of its work, which goes on while they are drawn."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # else what names no device would set up the first GPU, too
@@ -189,7 +189,7 @@ def _check_per_gpu(per_gpu: int | None, device: torch.device) -> None:
     if per_gpu is not None and per_gpu > 1 and device.type == "cpu":
         raise ConfigError(
             f"--per-gpu {per_gpu}: the device is the CPU, which trains one trial at a time. "
-            "Leave it out; to use more cores, start the same command once more beside this one."
+            "Leave it out; --workers says how many processes share its cores."
         )
 
 

@@ -1,6 +1,7 @@
 """Signals that ask a process to stop. Knows nothing of trials."""
 
 import signal
+import time
 from types import FrameType
 from typing import Any
 
@@ -8,13 +9,18 @@ from typing import Any
 class StopSignals:
     """While entered, SIGINT, SIGTERM and SIGUSR1 ask for a stop; a second SIGINT ends the process at once.
 
-    Schedulers send SIGUSR1 or SIGTERM some time before they kill, and some send them more than once.
+    Schedulers send SIGUSR1 or SIGTERM some time before they kill, and some send them more than once. Programs that
+    start others pass on a Ctrl-C that those have had from the terminal: what comes at once is no second one.
     """
+
+    #: Nobody presses Ctrl-C twice so fast.
+    ECHO_SECONDS = 0.3
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._interrupted_at: float | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -26,6 +32,9 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
         if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
+            now = time.monotonic()
+            if self._interrupted_at is not None and now - self._interrupted_at > self.ECHO_SECONDS:
+                signal.default_int_handler(number, _frame)
+            self._interrupted_at = now if self._interrupted_at is None else self._interrupted_at
+        self.received = signal.Signals(number)

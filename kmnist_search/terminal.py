@@ -45,7 +45,7 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
         _line(console, f"{counts.finished} trials are finished, {search.budget} were asked for: nothing to do.")
         _line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
         return
-    if len(places) > 1:
+    if len(places) > 1 or (places[0].device == "cpu" and places[0].cores > 1):
         _line(console, _places_text(places))
     if search.needs_warning:
         _line(console, "This study is meant for a GPU and there is none here. Measuring what it would take ...")
@@ -72,6 +72,8 @@ def conclude(console: Console, progress: Progress, budget: int, stopped_by: Stop
         case "budget":
             _line(console, f"Done: {state}.")
     _line(console, f"best: {best_text(progress).plain}")
+    if stopped_by == "budget" and progress.best is None:
+        _line(console, f"Why each trial ended as it did: kmnist-search status {progress.name}")
     if stopped_by in ("budget", "target") and progress.best is not None:
         _line(console, f"To choose among the best, retrain and test it: kmnist-search best {progress.name} --retrain")
 
@@ -146,7 +148,8 @@ def _places_text(places: Sequence[Place]) -> str:
     if devices[0] != "cpu":
         return f"{len(places)} worker processes, on {', '.join(devices)}"
     cores = places[0].cores
-    return f"{len(places)} worker processes, each on {'one core' if cores == 1 else f'{cores} cores'}"
+    share = "one core" if cores == 1 else f"up to {cores} cores"
+    return f"{len(places)} worker processes, each on {share}" if len(places) > 1 else f"1 worker process, on {share}"
 
 
 def _kernels_text(event: KernelsMissing) -> str:

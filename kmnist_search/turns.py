@@ -1,5 +1,6 @@
 """Work that is done a turn at a time, so that one thread can do several at once. Knows nothing of trials."""
 
+import time
 from collections.abc import Generator
 from concurrent.futures import Future
 from enum import Enum, auto
@@ -33,12 +34,14 @@ class Task:
 
     Attributes:
         awaited: the future it waits for, if any.
+        waits_since: when it began to wait for that, by `time.monotonic`.
         is_over: True when the work is done, or has broken.
     """
 
     def __init__(self, turns: Turns[None]) -> None:
         self._turns = turns
         self.awaited: Future[Any] | None = None
+        self.waits_since = 0.0
         self.is_over = False
 
     @property
@@ -63,6 +66,6 @@ class Task:
             self.is_over = True
             raise
         if isinstance(turn, Future):
-            self.awaited = turn
+            self.awaited, self.waits_since = turn, time.monotonic()
             return None
         return turn

@@ -75,7 +75,7 @@ def status_view(status: Status) -> RenderableType:
             Text(f"trial {running.number}  epoch {running.epoch}/{progress.epochs}{value}{owner}{again}"),
         )
     for failure in status.failures:
-        rows.add_row(Text("failed", style="red"), Text(f"trial {failure.number}  {failure.reason}"))
+        rows.add_row(Text(failure.outcome, style="red"), Text(f"trial {failure.number}  {failure.reason}"))
     return rows
 
 

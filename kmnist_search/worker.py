@@ -5,7 +5,7 @@ database is talked to by a courier; the worker waits for it only when no lane ca
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 
 import torch
@@ -88,7 +88,7 @@ class Worker:
         self._is_in_a_hurry = False
         self._error: Exception | None = None
 
-    def work(self) -> Iterator[Event]:
+    def work(self) -> Generator[Event, None, None]:
         """Run trials until a limit is reached, a signal comes, or none is left to claim.
 
         Whatever ends the work, trials that are not over go back to the queue with a checkpoint.
@@ -208,8 +208,12 @@ class Worker:
     def _hurried(self) -> Iterator[Event]:
         """When a stop is urgent, wait for a silent database a little longer, and then no more."""
         waiting = [task for task in self._tasks if task.is_waiting]
-        silence = time.monotonic() - max(self.stop.urgent_at, self._answered_at)
-        if not waiting or silence < ANSWER_SECONDS:
+        if not waiting:
+            return
+        # Not the time before it was asked: a checkpoint of gigabytes may have taken longer than any patience.
+        asked_at = min(task.waits_since for task in waiting)
+        silence = time.monotonic() - max(self.stop.urgent_at, self._answered_at, asked_at)
+        if silence < ANSWER_SECONDS:
             return
         if not self._is_in_a_hurry:
             self._is_in_a_hurry = True

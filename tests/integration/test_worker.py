@@ -4,7 +4,9 @@ import gc
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ import torch
 from optuna.trial import FixedTrial, TrialState
 
 from kmnist_search import lane as lane_module
+from kmnist_search.checkpoints import Checkpoints
 from kmnist_search.cost import flops_per_image, num_parameters
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrialsKeepFailingError
-from kmnist_search.events import EpochDone, Event, TrialEnded, TrialStarted
+from kmnist_search.events import EpochDone, Event, Stopping, TrialEnded, TrialStarted
 from kmnist_search.progress import status_of
 from kmnist_search.search import Search, prepare
 from kmnist_search.signals import StopSignals
@@ -243,6 +246,28 @@ def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch:
     assert (search.study.checkpoint_dir / "0-1.pt").exists()
 
 
+def test_a_checkpoint_that_takes_long_is_not_taken_for_a_database_that_is_silent(
+    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmnist_search.worker.HURRY_SECONDS", 0.2)
+    save = Checkpoints.save
+
+    def save_slowly(checkpoints: Checkpoints, training: Training) -> None:
+        time.sleep(1.5)  # as gigabytes do
+        save(checkpoints, training)
+
+    monkeypatch.setattr(Checkpoints, "save", save_slowly)
+    search = replace(prepared("train.epochs=2000", trials=2), per_gpu=2)
+    with StopSignals() as signals:
+        worker, events = search.work(signals, seconds=None)
+        for event in events:
+            if isinstance(event, EpochDone) and event.epoch.number == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert not isinstance(event, Stopping)
+    assert worker.stopped_by == "signal"
+    assert search.study.counts().waiting == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_asks_for_a_stop(number: signal.Signals) -> None:
     with StopSignals() as signals:
@@ -257,7 +282,9 @@ def test_schedulers_may_signal_twice_but_a_second_ctrl_c_ends_the_process() -> N
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # as somebody passes on who had it from the terminal, too
         assert signals.received == signal.SIGINT
+        time.sleep(1.1 * StopSignals.ECHO_SECONDS)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -41,7 +41,7 @@ def test_small_nets_get_a_process_a_core_and_large_ones_all_cores() -> None:
 def test_there_are_no_more_processes_than_trials_work_or_memory_but_always_one(machine: pytest.MonkeyPatch) -> None:
     assert _cpu(SMALL, trials_left=3) == [Place(device="cpu", cores=2)] * 3
     assert _cpu(SMALL, trials_left=0) == [Place(device="cpu", cores=8)]
-    assert len(_cpu(SMALL, images=20_000)) == 3  # two million images in all
+    assert len(_cpu(SMALL, images=5_000)) == 3  # half a million images in all
     machine.setattr(placement, "available_memory", lambda: 2_500_000_000)
     assert len(_cpu(SMALL)) == 2
     machine.setattr(placement, "available_memory", lambda: 100_000_000)

@@ -30,6 +30,9 @@ def announce(console: Console, preparation: Preparation) -> None:
     choice = f"{candidates} candidates x {reruns} fresh seeds and splits to choose by, then " if reruns else ""
     pace = "" if plan.seconds is None else f"; {duration_text(timedelta(seconds=plan.seconds))} at the study's pace"
     _line(console, f"study {study.name} in {study.storage.shown_url}: {choice}{_models(finals)} on all images{pace}")
+    epochs = preparation.choices.epochs
+    if epochs is not None and epochs != study.epochs:
+        _line(console, f"epochs of a training: {epochs}, in the study {study.epochs}: for that, too, scores differ")
     if candidates < preparation.choices.top_k:
         _line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top-k asks for")
     unfinished = study.counts()

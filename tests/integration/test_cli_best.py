@@ -138,6 +138,7 @@ def test_a_result_of_another_retraining_is_kept_unless_forced_and_looks_are_coun
     assert len(metrics["ledger"]) == 4
     assert len({opening["recipe_digest"] for opening in metrics["ledger"]}) == 2
     assert "2 recipes: choosing among them by these figures would flatter" in forced.stderr
+    assert "epochs of a training: 3, in the study 4: for that, too, scores differ" in forced.stderr
 
 
 def test_while_trials_run_nothing_is_retrained(searched: Invoke) -> None:

@@ -1,7 +1,7 @@
 """Brings the members of one program through their epochs, on a GPU in a stream of their own. Computes nothing."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -43,14 +43,26 @@ class Drive:
             self.program.sums_S4.zero_()
         return sums
 
-    def jump(self) -> None:
-        """Go on from where the members are now, which is not where they were."""
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """While entered, the program stands still to be looked at; what is copied of it is there on leaving.
+
+        Whoever writes that to a file does so in another stream, which waits for none.
+        """
+        self._pace.wait()
+        with self.here():
+            yield
+        self._pace.wait()
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While entered, the program may be changed; from then on the members go on from where they are then."""
+        if self._stream:
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # what is loaded was copied there
+        with self.here():
+            yield
         self._pace.renew()
         self._is_begun = False
-
-    def settle(self) -> None:
-        """Wait until what was begun is done, so that the program can be looked at."""
-        self._pace.wait()
 
     def here(self) -> AbstractContextManager[Any]:
         """While entered, a GPU does what it is told in this drive's own stream."""

@@ -78,8 +78,7 @@ class Stack:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on from this step."""
-        with self._drive.here():
-            self._drive.settle()
+        with self._drive.saving():
             return {"members": [member.state_dict() for member in self.members], "diverged": sorted(self.diverged)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -93,8 +92,7 @@ class Stack:
         pairs = list(zip(self.members, state["members"], strict=True))
         for member, of_member in pairs:
             member.check(of_member)
-        with self._drive.here():
+        with self._drive.loading():
             for member, of_member in pairs:
                 member.load_state_dict(of_member)
         self.diverged = set(state["diverged"])
-        self._drive.jump()

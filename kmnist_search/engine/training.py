@@ -80,11 +80,9 @@ class Training(Member):
         return self.end_epoch(sums)
 
     def state_dict(self) -> dict[str, Any]:
-        with self._drive.here():
-            self._drive.settle()
+        with self._drive.saving():
             return super().state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        with self._drive.here():
+        with self._drive.loading():
             super().load_state_dict(state)
-        self._drive.jump()

@@ -19,15 +19,15 @@ def bench(device: str, data_dir: Path | None, as_json: bool) -> None:
     """Measure how fast this machine trains, and how many trials at once are worth it.
 
     Three nets, alone and several at once, beside the loops that most people write: a DataLoader, images on the device,
-    torch.compile. It takes some two minutes, three on a GPU, downloads nothing and keeps nothing.
+    torch.compile. It takes a minute or two, downloads nothing and keeps nothing.
     """
     from rich.console import Console
 
     from kmnist_search.bench.images import images_in
     from kmnist_search.bench.measurement import measured, plan_for
     from kmnist_search.bench.nets import nets_for
-    from kmnist_search.bench.places import place_for
     from kmnist_search.bench.report import as_json as report_as_json
+    from kmnist_search.bench.testbeds import testbed_for
     from kmnist_search.bench_terminal import follow, report_view
     from kmnist_search.data.files import default_data_dir
     from kmnist_search.engine.device import device_named
@@ -37,8 +37,8 @@ def bench(device: str, data_dir: Path | None, as_json: bool) -> None:
     console = Console(stderr=True)
     try:
         images = images_in(folder)
-        with place_for(chosen, images.data, folder) as place:
-            report = follow(console, measured(place, plan_for(chosen, nets_for(chosen.type)), images.source))
+        with testbed_for(chosen, images.data, folder) as testbed:
+            report = follow(console, measured(testbed, plan_for(chosen, nets_for(chosen.type)), images.source))
     except KeyboardInterrupt:
         click.echo("Interrupted. Nothing was kept.", err=True)
         sys.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from kmnist_search.bench.stopwatch import Pace
+from kmnist_search.bench.stopwatch import Throughput
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
 
@@ -18,7 +18,9 @@ from kmnist_search.data.search_data import SearchData
 class Loop(Protocol):
     """A training loop as most people write it."""
 
-    def __call__(self, config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Pace: ...
+    def __call__(
+        self, config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float
+    ) -> Throughput: ...
 
 
 class DataLoaderLoop(Protocol):
@@ -26,7 +28,7 @@ class DataLoaderLoop(Protocol):
 
     def __call__(
         self, config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float, num_workers: int
-    ) -> Pace: ...
+    ) -> Throughput: ...
 
 
 def dataloader_loop() -> DataLoaderLoop:

@@ -8,9 +8,9 @@ import torch
 
 from kmnist_search.bench.nets import EPOCH_IMAGES, STEP_COST, shape_text, trials_per_hour
 from kmnist_search.bench.peak import matrix_peak
-from kmnist_search.bench.places import Place
 from kmnist_search.bench.report import AtOnce, Comparison, NetReport, Report
-from kmnist_search.bench.stopwatch import Pace
+from kmnist_search.bench.stopwatch import Throughput
+from kmnist_search.bench.testbeds import Testbed
 from kmnist_search.bench.work import CompiledTraining, DataLoaderTraining, EagerTraining, OurTrainings, Work
 from kmnist_search.config import TrialConfig
 from kmnist_search.cost import flops_per_image, num_parameters
@@ -47,7 +47,7 @@ def plan_for(device: torch.device, nets: Mapping[str, TrialConfig]) -> Plan:
     return Plan(nets=nets, seconds=2.0, workers=2, in_full=frozenset(list(nets)[:1]))
 
 
-def measured(place: Place, plan: Plan, images: str) -> Generator[str, None, Report]:
+def measured(testbed: Testbed, plan: Plan, images: str) -> Generator[str, None, Report]:
     """Yield what is about to be measured, and return what it all came to.
 
     Raises:
@@ -55,12 +55,12 @@ def measured(place: Place, plan: Plan, images: str) -> Generator[str, None, Repo
     """
     started = time.perf_counter()
     yield "the peak of matrix products"
-    peak = matrix_peak(place.device, size=plan.peak_size)
+    peak = matrix_peak(testbed.device, size=plan.peak_size)
     nets = []
     for name, config in plan.nets.items():
-        nets.append((yield from _net(place, plan, name, config, peak.flops_per_second)))
+        nets.append((yield from _net(testbed, plan, name, config, peak.flops_per_second)))
     return Report(
-        device=device_title(place.device),
+        device=device_title(testbed.device),
         machine=machine(),
         versions=versions(),
         images=images,
@@ -72,22 +72,22 @@ def measured(place: Place, plan: Plan, images: str) -> Generator[str, None, Repo
     )
 
 
-def _net(place: Place, plan: Plan, name: str, config: TrialConfig, peak: float) -> Generator[str, None, NetReport]:
+def _net(testbed: Testbed, plan: Plan, name: str, config: TrialConfig, peak: float) -> Generator[str, None, NetReport]:
     yield f"{name} net, one trial"
-    alone = place.ours(config, trials=1, seconds=plan.seconds)
+    alone = testbed.ours(config, trials=1, seconds=plan.seconds)
     at_once, missing = [_at_once(config, alone, alone, 1, peak)], None
-    for trials in (number for number in place.trials_at_once if number > 1):
+    for trials in (number for number in testbed.trials_at_once if number > 1):
         yield f"{name} net, {trials} trials at once"
         try:
-            pace = place.ours(config, trials=trials, seconds=plan.seconds)
+            pace = testbed.ours(config, trials=trials, seconds=plan.seconds)
         except MeasurementError as error:  # as a rule the memory is too small
             missing = f"{trials} at once: {error}"
             break
         at_once.append(_at_once(config, alone, pace, trials, peak))
     comparisons = []
-    for loop, work in _loops(place.device, plan, name, config).items():
+    for loop, work in _loops(testbed.device, plan, name, config).items():
         yield f"{name} net, {loop}"
-        comparisons.append(_comparison(loop, place, work, alone))
+        comparisons.append(_comparison(loop, testbed, work, alone))
     return NetReport(
         name=name,
         shape=shape_text(config),
@@ -100,7 +100,7 @@ def _net(place: Place, plan: Plan, name: str, config: TrialConfig, peak: float) 
     )
 
 
-def _at_once(config: TrialConfig, alone: Pace, together: Pace, trials: int, peak: float) -> AtOnce:
+def _at_once(config: TrialConfig, alone: Throughput, together: Throughput, trials: int, peak: float) -> AtOnce:
     rate = together.images_per_second
     return AtOnce(
         trials=trials,
@@ -130,9 +130,9 @@ def _loops(device: torch.device, plan: Plan, name: str, config: TrialConfig) -> 
     return loops
 
 
-def _comparison(name: str, place: Place, work: Work, ours: Pace) -> Comparison:
+def _comparison(name: str, testbed: Testbed, work: Work, ours: Throughput) -> Comparison:
     try:
-        pace = place.other(work)
+        pace = testbed.other(work)
     except MeasurementError as error:
         return Comparison(name=name, missing=str(error))
     return Comparison(

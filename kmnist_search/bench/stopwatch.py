@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Throughput:
     """How fast something trains.
 
     Attributes:
@@ -28,7 +28,7 @@ def synchronise(device: torch.device) -> None:
 
 def time_steps(
     make_step: Callable[[], Callable[[], int]], *, device: torch.device, seconds: float, warm_up_steps: int = 2
-) -> Pace:
+) -> Throughput:
     """Make a step, take some to warm up, then take more until `seconds` are over, at least one.
 
     Args:
@@ -48,4 +48,4 @@ def time_steps(
     while time.perf_counter() - started < seconds:
         images += step()
     synchronise(device)
-    return Pace(images_per_second=images / (time.perf_counter() - started), setup_seconds=started - began)
+    return Throughput(images_per_second=images / (time.perf_counter() - started), setup_seconds=started - began)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from kmnist_search.bench import comparison
-from kmnist_search.bench.stopwatch import Pace, synchronise
+from kmnist_search.bench.stopwatch import Throughput, synchronise
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.training import POLL_SECONDS, Training
@@ -29,7 +29,7 @@ class OurTrainings:
     seconds: float
     way: Way = "auto"
 
-    def __call__(self, data: SearchData) -> Pace:
+    def __call__(self, data: SearchData) -> Throughput:
         torch.set_num_threads(self.threads)
         synchronise(self.device)
         began = time.perf_counter()
@@ -40,7 +40,7 @@ class OurTrainings:
         synchronise(self.device)
         setup_seconds = (time.perf_counter() - began) / self.trials
         _images_per_second(trainings, self.device, self.seconds * WARM_UP_SHARE)
-        return Pace(
+        return Throughput(
             images_per_second=_images_per_second(trainings, self.device, self.seconds), setup_seconds=setup_seconds
         )
 
@@ -76,7 +76,7 @@ class DataLoaderTraining:
     seconds: float
     num_workers: int
 
-    def __call__(self, data: SearchData) -> Pace:
+    def __call__(self, data: SearchData) -> Throughput:
         loop = comparison.dataloader_loop()
         return loop(self.config, data, self.device, seconds=self.seconds, num_workers=self.num_workers)
 
@@ -89,7 +89,7 @@ class EagerTraining:
     device: torch.device
     seconds: float
 
-    def __call__(self, data: SearchData) -> Pace:
+    def __call__(self, data: SearchData) -> Throughput:
         return comparison.eager_loop()(self.config, data, self.device, seconds=self.seconds)
 
 
@@ -101,7 +101,7 @@ class CompiledTraining:
     device: torch.device
     seconds: float
 
-    def __call__(self, data: SearchData) -> Pace:
+    def __call__(self, data: SearchData) -> Throughput:
         return comparison.compiled_loop()(self.config, data, self.device, seconds=self.seconds)
 
 

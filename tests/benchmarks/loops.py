@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from kmnist_search.augment import augment
-from kmnist_search.bench.stopwatch import Pace, time_steps
+from kmnist_search.bench.stopwatch import Throughput, time_steps
 from kmnist_search.config import AugmentConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.model import PatchMLP
@@ -44,7 +44,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
 
 def dataloader_loop(
     config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float, num_workers: int = 0
-) -> Pace:
+) -> Throughput:
     """A DataLoader over PIL images with transforms, float32, and the loss read back at each step."""
 
     def make_step() -> Callable[[], int]:
@@ -81,12 +81,12 @@ def dataloader_loop(
     return time_steps(make_step, device=device, seconds=seconds, warm_up_steps=max(2, PREFETCHED * num_workers))
 
 
-def eager_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Pace:
+def eager_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Throughput:
     """All images on the device, augmented there; on a GPU in bfloat16 by autocast; nothing read back."""
     return time_steps(lambda: _resident_step(config, data, device, net=lambda m: m), device=device, seconds=seconds)
 
 
-def compiled_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Pace:
+def compiled_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Throughput:
     """The eager loop with `torch.compile` around the model; compiled anew, as it must be for a new architecture."""
     import torch._inductor.config as inductor
 

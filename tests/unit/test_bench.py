@@ -18,9 +18,9 @@ from kmnist_search.bench.images import images_in
 from kmnist_search.bench.measurement import Plan, measured
 from kmnist_search.bench.nets import trials_per_hour
 from kmnist_search.bench.peak import matrix_peak
-from kmnist_search.bench.places import CpuPlace
 from kmnist_search.bench.report import AtOnce, Comparison, NetReport, Report, as_json
 from kmnist_search.bench.stopwatch import time_steps
+from kmnist_search.bench.testbeds import CpuTestbed
 from kmnist_search.bench.work import OurTrainings
 from kmnist_search.bench_terminal import report_view
 from kmnist_search.config import TrainConfig, trial_config
@@ -182,7 +182,7 @@ def test_a_bench_on_the_cpu_measures_in_processes_and_leaves_none(
 ) -> None:
     monkeypatch.setattr(measurement, "flops_per_image", lambda _model: 1000)
     plan = Plan(nets={"tiny": NET}, seconds=0.05, workers=2, in_full=frozenset(), peak_size=64)
-    with CpuPlace(tmp_path, cores=2, noise_images=NOISE_IMAGES) as place:
+    with CpuTestbed(tmp_path, cores=2, noise_images=NOISE_IMAGES) as place:
         processes = [*place._ours, place._other]
         stages = measured(place, plan, "noise")
         shown = []

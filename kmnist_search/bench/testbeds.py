@@ -17,7 +17,7 @@ import torch
 
 from kmnist_search.bench.images import images_in
 from kmnist_search.bench.nets import WARM_UP
-from kmnist_search.bench.stopwatch import Pace
+from kmnist_search.bench.stopwatch import Throughput
 from kmnist_search.bench.work import OurTrainings, Work, clear_memory
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
@@ -32,7 +32,7 @@ GPU_TRIALS = (1, 2, 4, 8)
 LEAVE_SECONDS = 5.0
 
 
-class Place(Protocol):
+class Testbed(Protocol):
     """Measures one thing at a time.
 
     Attributes:
@@ -43,14 +43,14 @@ class Place(Protocol):
     device: torch.device
     trials_at_once: tuple[int, ...]
 
-    def ours(self, config: TrialConfig, *, trials: int, seconds: float) -> Pace:
+    def ours(self, config: TrialConfig, *, trials: int, seconds: float) -> Throughput:
         """Return the pace of so many of our trainings together.
 
         Raises:
             MeasurementError: they did not run.
         """
 
-    def other(self, work: Work) -> Pace:
+    def other(self, work: Work) -> Throughput:
         """Return the pace of another loop, as its user would run it.
 
         Raises:
@@ -64,7 +64,7 @@ class Place(Protocol):
     ) -> None: ...
 
 
-class GpuPlace:
+class GpuTestbed:
     """Everything in this process, our trainings interleaved."""
 
     def __init__(self, device: torch.device, data: SearchData) -> None:
@@ -72,13 +72,13 @@ class GpuPlace:
         self.trials_at_once: tuple[int, ...] = GPU_TRIALS
         self.ours(WARM_UP, trials=1, seconds=0.0)
 
-    def ours(self, config: TrialConfig, *, trials: int, seconds: float) -> Pace:
+    def ours(self, config: TrialConfig, *, trials: int, seconds: float) -> Throughput:
         threads = torch.get_num_threads()
         return self.other(
             OurTrainings(config=config, trials=trials, device=self.device, threads=threads, seconds=seconds)
         )
 
-    def other(self, work: Work) -> Pace:
+    def other(self, work: Work) -> Throughput:
         clear_memory(self.device)
         try:
             with _quiet_libraries():
@@ -93,7 +93,7 @@ class GpuPlace:
         return
 
 
-class CpuPlace:
+class CpuTestbed:
     """Processes that were started before, ours with threads that wait passively, the other as torch comes."""
 
     device = torch.device("cpu")
@@ -113,18 +113,18 @@ class CpuPlace:
                 process.wait_until_ready()
             self._started = started.pop_all()
 
-    def ours(self, config: TrialConfig, *, trials: int, seconds: float) -> Pace:
+    def ours(self, config: TrialConfig, *, trials: int, seconds: float) -> Throughput:
         threads = max(1, min(threads_for(config), self.cores // trials))
         work = OurTrainings(config=config, trials=1, device=self.device, threads=threads, seconds=seconds)
         for process in self._ours[:trials]:
             process.begin(work)
         paces = [process.pace() for process in self._ours[:trials]]
-        return Pace(
+        return Throughput(
             images_per_second=sum(pace.images_per_second for pace in paces),
             setup_seconds=max(pace.setup_seconds for pace in paces),
         )
 
-    def other(self, work: Work) -> Pace:
+    def other(self, work: Work) -> Throughput:
         self._other.begin(work)
         return self._other.pace()
 
@@ -137,11 +137,11 @@ class CpuPlace:
         self._started.__exit__(kind, error, at)
 
 
-def place_for(device: torch.device, data: SearchData, data_dir: Path) -> Place:
+def testbed_for(device: torch.device, data: SearchData, data_dir: Path) -> Testbed:
     """Return where a device's work is measured; `data` are the images that `data_dir` has, or noise."""
     if device.type == "cuda":
-        return GpuPlace(device, data.to(device))
-    return CpuPlace(data_dir, cores=usable_cores())
+        return GpuTestbed(device, data.to(device))
+    return CpuTestbed(data_dir, cores=usable_cores())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,16 +167,16 @@ class BenchProcess:
     def begin(self, work: Work) -> None:
         self._connection.send(work)
 
-    def pace(self) -> Pace:
+    def pace(self) -> Throughput:
         pace = self._received()
-        assert isinstance(pace, Pace)
+        assert isinstance(pace, Throughput)
         return pace
 
     def let_go(self) -> None:
         """Ask for nothing more: if it waits for work, it ends."""
         self._connection.close()
 
-    def _received(self) -> Pace | None:
+    def _received(self) -> Throughput | None:
         try:
             answer = self._connection.recv()
         except (EOFError, ConnectionResetError):
@@ -184,7 +184,7 @@ class BenchProcess:
             raise MeasurementError(f"its process ended with exit code {self._process.exitcode}") from None
         if isinstance(answer, _Failed):
             raise MeasurementError(answer.reason)
-        assert answer is None or isinstance(answer, Pace)
+        assert answer is None or isinstance(answer, Throughput)
         return answer
 
     def __enter__(self) -> Self:

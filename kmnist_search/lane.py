@@ -186,7 +186,7 @@ class Lane:
             value=self._metric(history[-1]) if history else None,
             reason=reason,
             epochs=len(history),
-            seconds=training.seconds if training else 0.0,
+            seconds=training.seconds_so_far if training else 0.0,
         )
 
     def _attributes(self, reason: str) -> dict[str, Any]:

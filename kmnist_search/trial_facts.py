@@ -29,11 +29,12 @@ def description(config: TrialConfig, seed: int, device: torch.device) -> dict[st
 
 def results(training: Training) -> dict[str, Any]:
     """Return the curves so far and what they cost."""
+    seconds = training.seconds_so_far
     curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     return {
         **{f"{curve}_curve": [getattr(epoch, curve) for epoch in training.history] for curve in curves},
-        "seconds": training.seconds,
-        "images_per_second": training.images_trained / training.seconds if training.seconds else None,
+        "seconds": seconds,
+        "images_per_second": training.images_trained / seconds if seconds else None,
     }
 
 

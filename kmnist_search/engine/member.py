@@ -121,11 +121,13 @@ class Member:
             val_loss=sums[2] / val_images if val_images else None,
             val_accuracy=sums[3] / val_images if val_images else None,
         )
-        self.seconds, self._begun_at, self.position = self._seconds_now(), None, 0
+        self.seconds, self._begun_at, self.position = self.seconds_so_far, None, 0
         self.history.append(epoch)
         return epoch
 
-    def _seconds_now(self) -> float:
+    @property
+    def seconds_so_far(self) -> float:
+        """Time spent so far, with that of the epoch at hand."""
         return self.seconds + (time.perf_counter() - self._begun_at if self._begun_at is not None else 0.0)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class Member:
             "generator": self.program.generators[self.index].get_state(),
             "sums": sums,
             "position": self.position,
-            "seconds": self._seconds_now(),
+            "seconds": self.seconds_so_far,
             "history": [asdict(epoch) for epoch in self.history],
         }
 

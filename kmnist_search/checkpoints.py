@@ -11,8 +11,8 @@ from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder for checkpoints, unless it is there.
+def check_writable(folder: Path, *, option: str = "--checkpoints") -> None:
+    """Make a folder for checkpoints, or for what another option says, unless it is there.
 
     Raises:
         ConfigError: no file can be written there.
@@ -23,7 +23,7 @@ def check_writable(folder: Path) -> None:
             return
     except OSError as error:
         raise ConfigError(
-            f"--checkpoints {folder}: no file can be written there: {error.strerror}. "
+            f"{option} {folder}: no file can be written there: {error.strerror}. "
             "Name another folder, or mend its permissions."
         ) from None
 

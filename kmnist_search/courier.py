@@ -1,8 +1,8 @@
 """All traffic between one worker and its database, in a thread of its own, so that no training waits for it.
 
 The thread takes claims, writes what the trials of this process change, renews their leases, brings news of the other
-trials, and ends trials. When the database is away, what the trials change stays in memory. It holds a connection only
-while it has something to say.
+trials, ends trials, and lets the worker be seen. When the database is away, what the trials change stays in memory. It
+holds a connection only while it has something to say.
 """
 
 import queue as thread_queue
@@ -21,6 +21,7 @@ from kmnist_search.mirror import Mirror
 from kmnist_search.owner import Owner
 from kmnist_search.patience import MAX_PAUSE_SECONDS, Patience
 from kmnist_search.queue import Claim, Counts, Queue
+from kmnist_search.roster import Facts, Registration
 from kmnist_search.storage import Storage
 from kmnist_search.trial_reader import read_trials
 from kmnist_search.trial_writer import Changes, write_changes
@@ -33,6 +34,8 @@ FLUSH_SECONDS = 5.0
 NEWS_SECONDS = 10.0
 #: Where many workers share a study, each flushes more seldom, so that all together do not so more often than this.
 FLUSHES_A_SECOND = 10.0
+#: How often the worker is seen by the others while it has anything to say at all.
+APPEAR_SECONDS = 10.0
 #: How often owners that are gone are looked for.
 RECOVER_SECONDS = 5.0
 #: How long a connection stays open after a trial was claimed or ended: most likely another follows at once.
@@ -49,6 +52,7 @@ class Courier:
     Attributes:
         patience: does what is carried, again and again while the database is away.
         failure: not None once it has given up; nothing is carried any more.
+        registration: how the others see this worker.
         counts: of the study, as of the last trial of this process that was claimed or ended.
     """
 
@@ -62,10 +66,14 @@ class Courier:
         max_retries: int,
         database_timeout: float,
         counts: Counts,
+        facts: Facts,
     ) -> None:
         self.storage, self.queue, self.mirror = storage, queue, mirror
         self.lease_seconds, self.max_retries = lease_seconds, max_retries
         self.owner = Owner.this_process()
+        self.registration = Registration(
+            worker_id=uuid4().hex, study_id=queue.study_id, owner=self.owner, facts=facts, seconds=lease_seconds
+        )
         self.patience = Patience(storage, database_timeout=database_timeout)
         self.failure: BaseException | None = None
         self.counts = counts
@@ -73,10 +81,13 @@ class Courier:
         self._lost: set[str] = set()
         self._jobs: thread_queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = thread_queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-        self._flush_at = self._renew_at = self._news_at = self._recover_at = self._let_go_at = 0.0
+        self._flush_at = self._renew_at = self._news_at = self._recover_at = self._let_go_at = self._appear_at = 0.0
+        self._finished = 0
+        self._began_at = time.monotonic()
 
     def __enter__(self) -> "Courier":
         self._thread.start()
+        self._submit(self._appear_if_due)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,8 +96,8 @@ class Courier:
         # It is a daemon: one that hangs in a connection does not keep the process, least of all if it was in a hurry.
         self._thread.join(max(self.patience.seconds_left(), 0.5))
 
-    def claim(self, *, budget: int) -> "Future[Claim | None]":
-        """Take the next waiting trial; None when there is none, or when `budget` are finished or running."""
+    def claim(self, *, budget: int | None) -> "Future[Claim | None]":
+        """Take the next waiting trial; None when there is none, or when `budget`, if any, are finished or running."""
         return self._submit(lambda: self._claim(budget))
 
     def finish(self, claim: Claim, *, epochs: int) -> "Future[bool]":
@@ -126,6 +137,7 @@ class Courier:
                 self._do(self._look_after, None)
                 continue
             if item is None:
+                self._do(lambda: self.patience.do(self.registration.leave), None)
                 self.storage.let_go()
                 return
             self._do(*item)
@@ -164,7 +176,21 @@ class Courier:
             self.storage.let_go()
             self._let_go_at = 0.0
 
-    def _claim(self, budget: int) -> Claim | None:
+    def _appear_if_due(self) -> None:
+        if time.monotonic() >= self._appear_at:
+            self.patience.do(self._appear)
+
+    def _appear(self, connection: Connection) -> None:
+        now = time.monotonic()
+        self.registration.appear(connection, finished=self._finished, age=now - self._began_at)
+        self._appear_at = now + min(self._shared(APPEAR_SECONDS), self.lease_seconds / 4)
+
+    def _counts_when_seen(self, connection: Connection) -> Counts:
+        self._appear(connection)
+        return self.queue.counts(connection)
+
+    def _claim(self, budget: int | None) -> Claim | None:
+        self._appear_if_due()
         if time.monotonic() >= self._recover_at and self._is_calm():
             self._recover()
         claim = self._take(budget)
@@ -172,7 +198,7 @@ class Courier:
             if self._is_calm():
                 self._recover()
             self.counts = self.patience.do(self.queue.counts)
-            if self.counts.waiting and self.counts.finished + self.counts.running < budget:
+            if self.counts.claimable(budget):
                 claim = self._take(budget)
         if claim is None:
             return None
@@ -194,7 +220,7 @@ class Courier:
         self._flush_at = min(self._flush_at, first) if self._held else first
         self._renew_at = min(self._renew_at, renewal) if self._held else renewal
 
-    def _take(self, budget: int) -> Claim | None:
+    def _take(self, budget: int | None) -> Claim | None:
         token = uuid4().hex
         return self.patience.do(
             lambda connection: self.queue.claim(
@@ -213,7 +239,8 @@ class Courier:
     def _end(self, claim: Claim, end: Callable[[Connection, Claim, Changes], bool], *, finished: bool) -> bool:
         changes = self.mirror.take_changes(claim.trial_id)
         ended = claim.token in self._held and self.patience.do(lambda connection: end(connection, claim, changes))
-        self.counts = self.patience.do(self.queue.counts)
+        self._finished += finished and ended
+        self.counts = self.patience.do(self._counts_when_seen)
         self._held.pop(claim.token, None)
         self._lost.discard(claim.token)
         self.mirror.end(claim.trial_id, finished=finished and ended)
@@ -233,6 +260,8 @@ class Courier:
                     write_changes(connection, claim.trial_id, changes)
             if wants_news:
                 self._read_news(connection)
+            if time.monotonic() >= self._appear_at:
+                self._appear(connection)
             return held
 
         held = self.patience.do(write)

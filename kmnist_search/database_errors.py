@@ -19,6 +19,15 @@ PASSING_SQLITE_CODES = {5, 6, 7, 10, 13, 14, 15}
 #: (deadlock), insufficient resources (connections, disk), operator intervention (shutdown, starting up), system error;
 #: and a lock that was not available.
 PASSING_SQLSTATES = ("08", "40", "53", "57", "58", "55P03")
+#: What a server says with FATAL that will be ready later.
+NOT_READY_WORDS = (
+    "starting up",
+    "shutting down",
+    "in recovery",
+    "not yet accepting",
+    "too many",
+    "remaining connection",
+)
 UNIQUE_VIOLATION = "23505"
 #: Of Postgres: the role lacks a privilege; the server is a standby, or the role's transactions only read.
 FORBIDDEN_SQLSTATES = ("42501", "25006")
@@ -28,8 +37,9 @@ def reason_of(error: BaseException) -> str:
     """Return what a database error says, on one line, without the SQL and its values."""
     error = _first(error)
     lines = str(getattr(error, "orig", None) or error).splitlines()
-    # Where a connection is refused, Postgres adds a line that asks whether the server is running.
-    said = " ".join(line for line in lines if not line.endswith("?"))
+    # Where a connection is refused, Postgres adds a line that asks whether the server is running; where it breaks, one
+    # that guesses that the server ended, which a network that is gone does as well.
+    said = " ".join(line for line in lines if not line.endswith("?")).partition("This probably means")[0]
     return " ".join(said.split()).removesuffix(".")
 
 
@@ -52,6 +62,16 @@ def is_passing(error: BaseException) -> bool:
 def is_forbidden(error: BaseException) -> bool:
     """Return whether the user may not make the change that was asked for."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in FORBIDDEN_SQLSTATES
+
+
+def is_away(error: BaseException) -> bool:
+    """Return whether a database that was to be opened could not be reached, or is not ready yet.
+
+    A server that refuses a connection for good, because of the password, say, begins its answer with FATAL.
+    """
+    said = reason_of(error)
+    refused = "FATAL" in said and not any(words in said for words in NOT_READY_WORDS)
+    return is_passing(error) and not refused
 
 
 def is_race(error: BaseException) -> bool:

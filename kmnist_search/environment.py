@@ -15,10 +15,21 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
+def package_version() -> str:
+    """Return the version of this package."""
+    return version("kmnist-search")
+
+
 def machine() -> str:
     """Return processor, number of usable cores and operating system."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{_processor()}, {cores} cores, {platform.system()} {platform.release()}"
+
+
+def scheduler_job() -> str | None:
+    """Return what Slurm calls the job that this process is part of; None outside of one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def git_commit() -> str | None:

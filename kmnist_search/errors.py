@@ -6,7 +6,9 @@ KmnistSearchError
 │   ├── StudyFileError          a study file: names file, table and key
 │   ├── DataError               the images: missing, damaged, or not what they claim to be
 │   ├── StorageError            the database: its URL, its file, its state
-│   │   └── ReadOnlyError       the user may read the database and not change it
+│   │   ├── ReadOnlyError       the user may read the database and not change it
+│   │   ├── StorageAwayError    it cannot be reached now
+│   │   └── StorageEmptyError   there are no studies in it yet
 │   ├── StudyNotFoundError      no such study in that storage
 │   ├── StudyChangedError       a study that was begun with other settings
 │   ├── StudyExistsError        a study of that name is there already
@@ -15,13 +17,14 @@ KmnistSearchError
 │   ├── ResultFolderError       the folder of a result: there already, or cannot be written
 │   ├── ModelError              a saved model, or the file it is to be exported to
 │   ├── ImageError              an image to predict: names its file
-│   └── NoCompleteTrialError    nothing to show or choose from yet
 │   ├── NoCompleteTrialError    nothing to show or choose from yet
-│   └── ReportError             a report that cannot be made or written
+│   ├── ReportError             a report that cannot be made or written
+│   └── SchedulerError          there is no scheduler, or it does not take such a job
 └── WorkError                   the work itself failed: exit code 1
     ├── DatabaseAwayError       the database could not be used for too long
     ├── ExportFailedError       an exported model does not do what the model does
     ├── MeasurementError        what was to be measured did not run
+    ├── SubmissionError         a scheduler has not taken a job, or does not say what became of it
     ├── TrainingDivergedError   a loss is no longer finite
     ├── TrialsKeepFailingError  one trial after another failed
     └── WorkerDiedError         a worker process broke, or died again and again
@@ -58,6 +61,14 @@ class StorageError(InputError):
 
 class ReadOnlyError(StorageError):
     """The user may read the database, but not make this change."""
+
+
+class StorageAwayError(StorageError):
+    """The database cannot be reached now."""
+
+
+class StorageEmptyError(StorageError):
+    """There are no studies in the database yet, or no database."""
 
 
 class StudyNotFoundError(InputError):
@@ -100,6 +111,10 @@ class ReportError(InputError):
     """A report has nothing to show, or its file cannot be written."""
 
 
+class SchedulerError(InputError):
+    """There is no scheduler here, or it would not take such a job; none was submitted."""
+
+
 class WorkError(KmnistSearchError):
     """The work itself failed."""
 
@@ -118,6 +133,10 @@ class ExportFailedError(WorkError):
 
 class MeasurementError(WorkError):
     """What was to be measured did not run."""
+
+
+class SubmissionError(WorkError):
+    """A scheduler has not taken a job that it should take, or does not say what became of it."""
 
 
 class TrainingDivergedError(WorkError):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from kmnist_search.engine.member import Epoch
 
 Outcome = Literal["complete", "pruned", "failed", "handed back", "lost"]
-StoppedBy = Literal["budget", "queue", "signal", "timeout", "target"]
+StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,11 @@ class Stopping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Nothing is left to claim; the worker looks again and again for what others may add to the queue, or lose."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerDied:
     """One of several worker processes, counted from 1, died; `how` says of what. Another takes its place."""
 
@@ -77,4 +82,14 @@ class WorkerDied:
     how: str
 
 
-Event = KernelsMissing | TrialStarted | EpochDone | TrialEnded | DatabaseAway | DatabaseBack | Stopping | WorkerDied
+Event = (
+    KernelsMissing
+    | TrialStarted
+    | EpochDone
+    | TrialEnded
+    | DatabaseAway
+    | DatabaseBack
+    | Stopping
+    | Waiting
+    | WorkerDied
+)

@@ -28,6 +28,7 @@ from kmnist_search.events import (
     Stopping,
     TrialEnded,
     TrialStarted,
+    Waiting,
     WorkerDied,
 )
 from kmnist_search.placement import Place
@@ -104,7 +105,7 @@ class Fleet:
         self._error: KmnistSearchError | None = None
         self._stop_at: float | None = None
         self._without_database: set[int] = set()
-        self._is_stopping = self._lacks_kernels = False
+        self._is_stopping = self._lacks_kernels = self._is_idle = False
 
     def __enter__(self) -> "Fleet":
         return self
@@ -121,8 +122,7 @@ class Fleet:
     def progress(self) -> Progress:
         """Return how far the study has come, as far as the workers have told."""
         running = sum(len(child.running) for child in self._children)
-        counts = self._progress.counts
-        return replace(self._progress, counts=replace(counts, running=max(counts.running, running)))
+        return replace(self._progress, counts=self._progress.counts.with_at_least(running=running))
 
     def work(self) -> Iterator[Event]:
         """Let the workers run trials until each has reached a limit, found none left to claim, or been stopped.
@@ -164,6 +164,7 @@ class Fleet:
         match event:
             case TrialStarted():
                 child.running[event.number] = _Running(params=event.params, begun=time.monotonic())
+                self._is_idle = False
             case EpochDone() if event.number in child.running:
                 child.running[event.number].epoch = event.epoch
             case TrialEnded():
@@ -172,7 +173,9 @@ class Fleet:
                     child.deaths = 0
         if message.progress is not None:
             self._learn(message.progress)
-        if not isinstance(event, DatabaseAway | DatabaseBack | Stopping | KernelsMissing) or self._is_new(child, event):
+        if not isinstance(event, DatabaseAway | DatabaseBack | Stopping | KernelsMissing | Waiting) or self._is_new(
+            child, event
+        ):
             yield event
 
     def _learn(self, progress: Progress) -> None:
@@ -182,7 +185,7 @@ class Fleet:
         best = self.study.ranked([trial for trial in (self._progress.best, progress.best) if trial is not None])
         self._progress = replace(progress, best=best[0] if best else None)
 
-    def _is_new(self, child: _Child, event: DatabaseAway | DatabaseBack | Stopping | KernelsMissing) -> bool:
+    def _is_new(self, child: _Child, event: DatabaseAway | DatabaseBack | Stopping | KernelsMissing | Waiting) -> bool:
         """Return whether the first worker tells this, or, of the database's return, the last."""
         match event:
             case DatabaseAway():
@@ -197,6 +200,9 @@ class Fleet:
             case KernelsMissing():
                 before, self._lacks_kernels = self._lacks_kernels, True
                 return not before
+            case Waiting():  # told when all of them do
+                before, self._is_idle = self._is_idle, not any(each.running for each in self._children)
+                return self._is_idle and not before
 
     def _over(self, child: _Child) -> Iterator[Event]:
         """See to a worker whose pipe has ended, which is so when its process has."""
@@ -285,7 +291,7 @@ class Fleet:
             return "signal"
         if "target" in self._reasons:  # the others were stopped by a signal of ours
             return "target"
-        return next((reason for reason in ("signal", "timeout") if reason in self._reasons), "queue")
+        return next((reason for reason in ("signal", "timeout", "max_trials") if reason in self._reasons), "queue")
 
 
 @contextmanager

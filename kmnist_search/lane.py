@@ -105,7 +105,7 @@ class Lane:
             self.checkpoints.discard()
         if self.is_at_work:
             self._give_back_memory()
-        yield replace(ended, outcome=outcome)
+        yield replace(ended, outcome=outcome, reason=LOST if outcome == "lost" else ended.reason)
 
     def _train(self, trial: Trial) -> Turns[tuple[Outcome, str]]:
         """Train to the end, the pruner's no, a stop, or the loss of the trial; return which of them it was, and why."""

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from kmnist_search.connections import LOCK_TIMEOUT_SECONDS
 from kmnist_search.database_errors import is_passing, reason_of
 from kmnist_search.errors import DatabaseAwayError
-from kmnist_search.storage import LOCK_TIMEOUT_SECONDS, Storage
+from kmnist_search.storage import Storage
 
 MAX_PAUSE_SECONDS = 5.0
 #: A server that has not ended a transaction after so long is as good as away; waiting for a lock takes less.

@@ -1,7 +1,7 @@
 """How far a study has come. Changes nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmnist_search.attempts import ATTEMPTS_KEY
 from kmnist_search.mirror import Mirror
 from kmnist_search.queue import Counts
+from kmnist_search.roster import Member
 from kmnist_search.study import TRACEBACK_KEY, SearchStudy
 from kmnist_search.trial_writer import REASON_KEY
 
@@ -25,6 +26,25 @@ class Running:
     epoch: int
     value: float | None
     attempts: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSeen:
+    """A worker as it was last seen, so many seconds ago, and the numbers of the trials at work there.
+
+    `finished` are those of its own; `trials_per_hour` is None before the first; if `is_gone`, it is most likely dead.
+    """
+
+    host: str
+    pid: int
+    device: str
+    job: str | None
+    versions: Mapping[str, str]
+    trials: Sequence[int]
+    finished: int
+    trials_per_hour: float | None
+    unseen: float
+    is_gone: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +81,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far a study has come, and what each of its trials that runs or broke is about."""
+    """How far a study has come, who works on it, and what each of its trials that runs or broke is about."""
 
     progress: Progress
+    workers: Sequence[WorkerSeen]
     running: Sequence[Running]
     failures: Sequence[Failure]
 
@@ -78,6 +99,7 @@ def status_of(study: SearchStudy) -> Status:
     study.with_details([*([progress.best] if progress.best else []), *running, *failed])
     return Status(
         progress=progress,
+        workers=[_worker(member, running) for member in study.workers()],
         running=[_running(trial) for trial in running],
         failures=[_failure(trial) for trial in failed],
     )
@@ -98,6 +120,23 @@ def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial])
         counts=counts,
         best=ranked[0] if ranked else None,
         trial_time=sum(times, timedelta()) / len(times) if times else None,
+    )
+
+
+def _worker(member: Member, running: Sequence[FrozenTrial]) -> WorkerSeen:
+    owner = asdict(member.owner)
+    latest = {trial.number: (trial.user_attrs.get(ATTEMPTS_KEY) or [{}])[-1] for trial in running}
+    return WorkerSeen(
+        host=member.owner.host,
+        pid=member.owner.pid,
+        device=member.facts.device,
+        job=member.facts.job,
+        versions=member.facts.versions,
+        trials=[number for number, attempt in latest.items() if owner.items() <= attempt.items()],
+        finished=member.finished,
+        trials_per_hour=member.trials_per_hour,
+        unseen=member.unseen,
+        is_gone=member.is_gone,
     )
 
 

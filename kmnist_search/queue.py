@@ -58,6 +58,19 @@ class Counts:
     def total(self) -> int:
         return self.finished + self.running + self.waiting
 
+    def with_at_least(self, *, running: int) -> "Counts":
+        """Return the counts as they are if so many trials run by now: those were waiting before."""
+        more = max(running - self.running, 0)
+        return replace(self, running=self.running + more, waiting=max(self.waiting - more, 0))
+
+    def claimable(self, budget: int | None) -> bool:
+        """Return whether a trial waits that belongs to a budget; None is all."""
+        return self.waiting > 0 and (budget is None or self.finished + self.running < budget)
+
+    def reach(self, budget: int | None) -> bool:
+        """Return whether as many trials are finished as a budget says; None is all that there are."""
+        return self.finished >= (self.total if budget is None else budget)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -125,7 +138,7 @@ class Queue:
         return len(numbers)
 
     def claim(
-        self, connection: Connection, owner: Owner, *, token: str, lease_seconds: float, budget: int
+        self, connection: Connection, owner: Owner, *, token: str, lease_seconds: float, budget: int | None
     ) -> Claim | None:
         """Take the first waiting trial for `owner`; what an earlier attempt at it reported is forgotten.
 
@@ -136,7 +149,7 @@ class Queue:
             owner: the process that will run it.
             token: new for each claim; given again, it returns the trial that was taken with it.
             lease_seconds: the trial goes back to the queue if the lease is not renewed for so long.
-            budget: None is returned when so many trials of the study are finished or running.
+            budget: no trial is taken when so many of the study are finished or running; None is no such limit.
 
         Raises:
             StudyNotFoundError: the study was deleted.
@@ -147,14 +160,15 @@ class Queue:
             attempts = read_attempts(connection, done_before)
             return Claim(trial_id=done_before, number=number, token=token, attempts=attempts)
         counts = self.counts(connection)
-        if counts.total > budget:  # some must be left waiting, so nobody else may claim while these are counted
+        leaves_some = budget is not None and counts.total > budget
+        if leaves_some:  # nobody else may claim while these are counted
             self.lock(connection)
             counts = self.counts(connection)
         if not counts.total:
             self.lock(connection)  # which tells whether there is a study at all
-        if counts.finished + counts.running >= budget or not counts.waiting:
+        if not counts.claimable(budget):
             return None
-        taken = self._take_first(connection, below=None if counts.total > budget else budget)
+        taken = self._take_first(connection, below=None if leaves_some else budget)
         if taken is None:
             return None
         trial_id, number = taken

@@ -1,55 +1,54 @@
 """One run of a search in this process, put together from its parts. Knows nothing of terminals."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 
-from kmnist_search.checkpoints import check_writable
 from kmnist_search.courier import Courier
-from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.database_errors import when_it_answers
-from kmnist_search.engine.device import device_named
+from kmnist_search.engine.device import device_model, device_named
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.engine.packing import Packing
+from kmnist_search.environment import scheduler_job, versions
 from kmnist_search.errors import ConfigError
 from kmnist_search.events import Event
 from kmnist_search.progress import Progress, progress_seen_by
 from kmnist_search.queue import Counts
+from kmnist_search.roster import Facts
 from kmnist_search.signals import StopSignals
 from kmnist_search.stop import Limits
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.storage_url import check_url
-from kmnist_search.study import SearchStudy, open_study
+from kmnist_search.study import SearchStudy
 from kmnist_search.study_file import StudyFile
 from kmnist_search.study_parser import load
+from kmnist_search.submission import submit
 from kmnist_search.worker import Worker
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Search:
-    """A study that is open, filled up to its budget, and has its images: ready to be worked on.
+    """A study that is open, and has its images: ready to be worked on.
 
     Attributes:
-        budget: trials the study shall end with.
-        target: the metric to stop at, if any.
+        limits: when its workers stop.
         recovered: numbers of trials that an owner who is gone had left.
         database_timeout: seconds that the database may be away.
         per_gpu: trials to train at a time; None is one on a CPU, and on a GPU as many as pay.
+        version_before: of this package, if the study was worked on with another so far.
     """
 
     study: SearchStudy
     file: StudyFile
     data: SearchData
     device: torch.device
-    budget: int
-    target: float | None
+    limits: Limits
     recovered: Sequence[int]
     database_timeout: float
     per_gpu: int | None = None
+    version_before: str | None = None
 
     @property
     def needs_warning(self) -> bool:
@@ -60,15 +59,24 @@ class Search:
         """Return how many trials are in which state."""
         return when_it_answers()(self.study.counts)
 
+    def goal(self, counts: Counts) -> int:
+        """Return how many trials of the study shall be finished in the end."""
+        return counts.total if self.limits.budget is None else self.limits.budget
+
     def trials_left(self) -> int:
         """Return how many trials are to be done here, if those that others run get to their end."""
         counts = self.counts()
-        return max(self.budget - counts.finished - counts.running, 0)
+        return max(self.goal(counts) - counts.finished - counts.running, 0)
 
     def estimate(self) -> timedelta:
         """Return about how long the trials left would take here if none were pruned; measures for two seconds."""
-        epochs = self.file.train.epochs * (self.budget - self.counts().finished)
+        counts = self.counts()
+        epochs = self.file.train.epochs * (self.goal(counts) - counts.finished)
         return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data))
+
+    def facts(self) -> Facts:
+        """Return what a worker in this process works on and with."""
+        return Facts(device=device_model(self.device), versions=versions(), job=scheduler_job())
 
     def work(
         self, signals: StopSignals, *, seconds: float | None, cores: int | None = None
@@ -76,7 +84,6 @@ class Search:
         """Return a worker, for so many cores, and the events of its work, which goes on while they are drawn."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # else what names no device would set up the first GPU, too
-        limits = Limits(budget=self.budget, seconds=seconds, target=self.target)
         courier = Courier(
             self.study.storage,
             self.study.queue,
@@ -85,6 +92,7 @@ class Search:
             max_retries=self.file.study.max_retries,
             database_timeout=self.database_timeout,
             counts=self.counts(),
+            facts=self.facts(),
         )
         worker = Worker(
             self.study,
@@ -92,7 +100,7 @@ class Search:
             self.data,
             courier,
             device=self.device,
-            limits=limits,
+            limits=replace(self.limits, seconds=seconds),
             signals=signals,
             packing=self._packing(),
             cores=cores,
@@ -141,41 +149,20 @@ def prepare(
     """
     file = load(path, overrides=overrides)
     _check_target(target, file)
-    if checkpoint_dir is not None:
-        check_writable(checkpoint_dir)
-    check_url(storage_url)
     chosen = device_named(device)
-    _check_per_gpu(per_gpu, chosen)
-    data = search_data.load(file.data, data_dir)
-    _check_batch_sizes(file, data)
-    storage = open_storage(storage_url, create=True, checkpoint_dir=checkpoint_dir)
-    budget = trials if trials is not None else file.study.trials
-    # Where many workers begin at the same moment, a server may have no connection left for a while.
-    study, recovered = when_it_answers()(_made_ready, storage, file, data.digest, data_dir, budget)
+    check_per_gpu(per_gpu, chosen)
+    submitted = submit(file, trials=trials, storage_url=storage_url, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
     return Search(
-        study=study,
+        study=submitted.study,
         file=file,
-        data=data,
+        data=submitted.data,
         device=chosen,
-        budget=budget,
-        target=target,
-        recovered=recovered,
+        limits=Limits(budget=submitted.budget, target=target),
+        recovered=submitted.recovered,
+        version_before=submitted.version_before,
         database_timeout=database_timeout,
         per_gpu=per_gpu,
     )
-
-
-def _made_ready(
-    storage: Storage, file: StudyFile, data_digest: str, data_dir: Path, budget: int
-) -> tuple[SearchStudy, list[int]]:
-    """Open the study, recover what was lost and fill its queue; done again it changes nothing."""
-    study = open_study(storage, file)
-    study.remember_data(data_digest, data_dir)
-    study.touch()
-    recovered = study.recover(file.study.max_retries)
-    study.fill(budget, file.enqueue)
-    storage.let_go()
-    return study, recovered
 
 
 def _check_target(target: float | None, file: StudyFile) -> None:
@@ -185,16 +172,10 @@ def _check_target(target: float | None, file: StudyFile) -> None:
         raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
 
 
-def _check_per_gpu(per_gpu: int | None, device: torch.device) -> None:
+def check_per_gpu(per_gpu: int | None, device: torch.device) -> None:
+    """Raise ConfigError if a device does not train so many trials at a time."""
     if per_gpu is not None and per_gpu > 1 and device.type == "cpu":
         raise ConfigError(
             f"--per-gpu {per_gpu}: the device is the CPU, which trains one trial at a time. "
             "Leave it out; --workers says how many processes share its cores."
         )
-
-
-def _check_batch_sizes(file: StudyFile, data: SearchData) -> None:
-    images = len(data.train_images)
-    sizes = file.space["batch_size"].values() if "batch_size" in file.space else [file.middle().batch.batch_size]
-    if max(sizes) > images:
-        raise ConfigError(f"batch_size {max(sizes)} is more than the {images:,} training images of {file.data.dataset}")

@@ -9,11 +9,21 @@ from kmnist_search.signals import StopSignals
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When a worker stops: `budget` trials in the study, `seconds` from now, a metric of `target`."""
+    """When a worker stops.
 
-    budget: int
+    Attributes:
+        budget: so many trials of the study are finished; None is all that the queue holds.
+        seconds: from now.
+        target: a metric that is reached.
+        max_trials: as many as this worker finishes itself.
+        waits: with nothing left to claim it stays, for what others may add or lose.
+    """
+
+    budget: int | None = None
     seconds: float | None = None
     target: float | None = None
+    max_trials: int | None = None
+    waits: bool = False
 
 
 class Stop:

@@ -1,10 +1,4 @@
-"""The database that holds the studies: opened, and how its connections behave. Knows nothing of what a study is.
-
-As optuna opens SQLite, several processes spoil each other's work: they read, then write, and find the database locked
-or a trial taken. So here every transaction that may write begins as a writer (BEGIN IMMEDIATE) and waits for its turn,
-and the write-ahead log keeps a commit cheap. On Postgres an idle connection is checked before it is used, and one that
-no longer answers is noticed.
-"""
+"""The database that holds the studies, opened. Knows nothing of what a study is."""
 
 import os
 import socket
@@ -18,22 +12,16 @@ from typing import Any
 
 import psycopg
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, event, inspect
+from sqlalchemy import StaticPool, create_engine, inspect
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from kmnist_search import tables
-from kmnist_search.database_errors import DATABASE_ERRORS, OPENING_SECONDS, is_forbidden, is_race, reason_of
-from kmnist_search.errors import ReadOnlyError, StorageError
+from kmnist_search.connections import READING, connection_settings, settle
+from kmnist_search.database_errors import DATABASE_ERRORS, OPENING_SECONDS, is_away, is_forbidden, is_race, reason_of
+from kmnist_search.errors import ReadOnlyError, StorageAwayError, StorageEmptyError, StorageError
 from kmnist_search.storage_url import check_url, shown
-
-BUSY_TIMEOUT_SECONDS = 60.0
-#: A statement of ours that waits so long for a lock is tried again later, so that a lease can be renewed in between.
-LOCK_TIMEOUT_SECONDS = 20
-CONNECT_TIMEOUT_SECONDS = 10
-
-_READING = "kmnist_search_reading"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +69,7 @@ class Storage:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that sees the database as it is now and changes nothing; it makes no writer wait."""
-        with self.engine.connect().execution_options(**{_READING: True}) as connection, connection.begin():
+        with self.engine.connect().execution_options(**{READING: True}) as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -122,27 +110,25 @@ def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) 
             `kmnist-search.checkpoints` in the current folder.
 
     Raises:
-        StorageError: the URL is not of a kind this package can use, the database is not there, cannot be opened, or
-            is something else.
+        StorageAwayError: the database cannot be reached now.
+        StorageEmptyError: it is not there, or holds no studies, and shall not be made.
+        StorageError: the URL is not of a kind this package can use, or the database is something else.
     """
     parsed = check_url(url)
     if parsed.get_backend_name() == "sqlite":
         _check_file(Path(parsed.database or ""), create=create)
     try:
         rdb = _open(parsed, create=create)
-        connections = _settle(rdb.engine)
+        connections = settle(rdb.engine)
     except (*DATABASE_ERRORS, sqlite3.Error) as error:
-        raise StorageError(f"{shown(parsed)} cannot be used as a database: {reason_of(error)}.") from None
-    except RuntimeError as error:
-        if "table schema" not in str(error):  # what optuna says of tables of another version
-            raise
-        raise StorageError(f"{shown(parsed)}: {error}") from None
+        kind = StorageAwayError if is_away(error) else StorageError
+        raise kind(f"{shown(parsed)} cannot be used as a database: {reason_of(error)}.") from None
     return Storage(parsed, rdb, checkpoint_dir or _checkpoints_beside(parsed), connections)
 
 
 def _check_file(path: Path, *, create: bool) -> None:
     if not create and not path.exists():
-        raise StorageError(
+        raise StorageEmptyError(
             f"there is no database at {path.resolve()}. Start a search with: kmnist-search run quickstart, "
             "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
         )
@@ -165,7 +151,7 @@ def _checkpoints_beside(url: URL) -> Path:
 def _open(url: URL, *, create: bool) -> RDBStorage:
     """Open the database; when processes make its tables at the same moment, the slower ones find them made."""
     complete_url = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # optuna formats it
-    settings = _engine_settings(url)
+    settings = connection_settings(url)
     for attempt in Retrying(
         retry=retry_if_exception(is_race),
         stop=stop_after_delay(OPENING_SECONDS),
@@ -173,32 +159,41 @@ def _open(url: URL, *, create: bool) -> RDBStorage:
         reraise=True,
     ):
         with attempt:
-            made = url.get_backend_name() != "sqlite" and _has_tables(url, settings, create=create)
-            rdb = RDBStorage(complete_url, engine_kwargs=settings, skip_table_creation=made)
+            on_server = url.get_backend_name() != "sqlite"
+            if on_server and not _has_tables(url, settings, create=create):
+                _make_tables(complete_url, settings)
+            rdb = RDBStorage(
+                complete_url, engine_kwargs=settings, skip_table_creation=on_server, skip_compatibility_check=True
+            )
+            _check_version(rdb)
     return rdb
 
 
-def _settle(engine: Engine) -> set[psycopg.Connection[Any]]:
-    """Set how connections behave from now on; return where those to Postgres are kept while they are open."""
-    connections: set[psycopg.Connection[Any]] = set()
-    if engine.dialect.name == "sqlite":
-        # Only now: while optuna makes its tables it reads in one connection and writes in another.
-        event.listen(engine, "connect", _on_sqlite_connect)
-        event.listen(engine, "begin", _on_sqlite_begin)
-    else:
-        event.listen(engine, "connect", _on_postgres_connect)
-        event.listen(engine, "connect", lambda connection, _record: connections.add(connection))
-        event.listen(engine, "close", lambda connection, _record: connections.discard(connection))
-        event.listen(engine, "close_detached", connections.discard)
-    engine.dispose()
-    return connections
+def _make_tables(url: str, settings: dict[str, Any]) -> None:
+    """Make the tables on a server in one connection, though optuna asks for a second while it holds the first.
+
+    Behind PgBouncer, processes that begin together would have all connections to the server in use, and each would
+    wait for another.
+    """
+    alone = {name: value for name, value in settings.items() if not name.startswith(("pool_", "max_"))}
+    RDBStorage(url, engine_kwargs={**alone, "poolclass": StaticPool}, skip_compatibility_check=True).engine.dispose()
+
+
+def _check_version(rdb: RDBStorage) -> None:
+    """Refuse tables of another version of optuna, as optuna does, but in one connection, see `_make_tables`."""
+    theirs, ours = rdb.get_current_version(), rdb.get_head_version()
+    if theirs != ours:
+        raise StorageError(
+            f"{shown(rdb.engine.url)} has tables of optuna's schema {theirs}, and this optuna wants {ours}. If theirs "
+            "is the older one: optuna storage upgrade --storage URL. If it is the newer one: pip install -U optuna"
+        )
 
 
 def _has_tables(url: URL, settings: dict[str, Any], *, create: bool) -> bool:
     """Return whether all tables are there, which spares a worker to look for each of them.
 
     Raises:
-        StorageError: there is none and none shall be made.
+        StorageEmptyError: there is none and none shall be made.
     """
     engine = create_engine(url, **settings)
     try:
@@ -206,47 +201,9 @@ def _has_tables(url: URL, settings: dict[str, Any], *, create: bool) -> bool:
     finally:
         engine.dispose()
     if tables.studies.name not in names and not create:
-        raise StorageError(
+        raise StorageEmptyError(
             f"{shown(url)} holds no studies yet. Start a search with: kmnist-search run quickstart --storage URL, "
             "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
         )
-    return tables.leases.name in names  # a server makes all tables in one transaction
-
-
-def _engine_settings(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"pool_size": 1, "max_overflow": 1, "connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
-    return {
-        "pool_size": 1,
-        "max_overflow": 1,
-        "pool_pre_ping": True,
-        "pool_recycle": 300,
-        "use_native_hstore": False,  # would be asked for at each first connection
-        "connect_args": {
-            "application_name": "kmnist-search",
-            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            # A server that is gone without a word is noticed within half a minute.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 30_000,
-            "prepare_threshold": None,  # statements prepared on a server connection that PgBouncer shares would clash
-        },
-    }
-
-
-def _on_sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: _on_sqlite_begin does
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _on_postgres_connect(connection: Any, _record: Any) -> None:
-    connection.autocommit = True
-    connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
-    connection.autocommit = False
-
-
-def _on_sqlite_begin(connection: Connection) -> None:
-    reading = connection.get_execution_options().get(_READING, False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    # A server makes all tables in one transaction, and in another that of their version.
+    return {tables.leases.name, tables.workers.name, "alembic_version"} <= set(names)

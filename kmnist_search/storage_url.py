@@ -43,10 +43,38 @@ def check_url(url: str) -> URL:
     return parsed
 
 
+def check_shared_url(url: str) -> URL:
+    """Return the URL of a database that several machines can use, taken apart.
+
+    Raises:
+        StorageError: it is none, or a SQLite file.
+    """
+    parsed = check_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        raise StorageError(
+            f"{shown(parsed)} is a file, and SQLite files are for the processes of one machine: on a disk that several "
+            f"share its locks do not hold. Name a database on a Postgres server by --storage or KMNIST_SEARCH_STORAGE, "
+            f"like {POSTGRES_EXAMPLE}"
+        )
+    return parsed
+
+
+def has_password(url: URL) -> bool:
+    """Return whether a URL holds what is not to be shown."""
+    return shown(url) != url.render_as_string(hide_password=False)
+
+
 def shown(url: URL) -> str:
     """Return the URL as it may be shown: without a password, wherever it stands or was misspelt."""
     hidden = [key for key in url.query if key not in SHOWN_QUERY]
     return url.difference_update_query(hidden).render_as_string(hide_password=True)
+
+
+def to_type(url: URL) -> str:
+    """Return the URL as somebody can type it who has its password elsewhere."""
+    hidden = [key for key in url.query if key not in SHOWN_QUERY]
+    open_part = url.difference_update_query(hidden)._replace(password=None, drivername=url.get_backend_name())
+    return open_part.render_as_string()
 
 
 def without_password(url: str) -> str:

@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import select
 
+from kmnist_search import roster
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.mirror import Mirror
 from kmnist_search.proposals import Remembered, experimental, pruner_of, sampler_of
@@ -20,6 +21,8 @@ from kmnist_search.queue import Claim, Counts, Queue
 from kmnist_search.seeds import derived_seed
 from kmnist_search.storage import Storage
 from kmnist_search.study_file import StudyFile
+from kmnist_search.study_parser import loads
+from kmnist_search.study_writer import as_toml
 from kmnist_search.tables import put, study_user_attributes
 from kmnist_search.trial_reader import read_attributes, read_reports, read_trials
 
@@ -29,6 +32,7 @@ DATA_DIR_KEY = "data_dir"
 LAST_WORKED_KEY = "last_worked_at"
 TRACEBACK_KEY = "traceback"
 CHECKPOINTS_KEY = "checkpoints"
+VERSION_KEY = "package_version"
 
 #: What may differ from one run of a study to the next.
 FREE_KEYS = (
@@ -58,6 +62,11 @@ class SearchStudy:
         self.checkpoint_dir: Path = storage.checkpoint_dir / attributes[CHECKPOINTS_KEY]
 
     @property
+    def file(self) -> StudyFile:
+        """The study file, which the study carries."""
+        return loads(as_toml(self.settings), source=f"study {self.name!r}", name=self.name)
+
+    @property
     def metric(self) -> str:
         return str(self.settings["study"]["metric"])
 
@@ -80,6 +89,23 @@ class SearchStudy:
                 "Use the data it was begun with, or begin another study with --name."
             )
         self.optuna.set_user_attr(DATA_DIR_KEY, str(folder.absolute()))
+
+    def remember_version(self, version: str) -> str | None:
+        """Note with which version of this package the study goes on; return the one before if it was another."""
+        before: str | None = self.optuna.user_attrs.get(VERSION_KEY)
+        if before != version:
+            self.optuna.set_user_attr(VERSION_KEY, version)
+        return before if before != version else None
+
+    def check_version(self, version: str) -> None:
+        """Raise StudyChangedError if the study is worked on with another version of this package."""
+        before = self.optuna.user_attrs.get(VERSION_KEY, version)
+        if before != version:
+            raise StudyChangedError(
+                f"study {self.name!r} is worked on with kmnist-search {before}, this worker is {version}; their trials "
+                f"might differ. Install kmnist-search {before} here, or let the study go on with {version}: "
+                "kmnist-search run or submit does so."
+            )
 
     def data_dir(self) -> Path | None:
         """Return the folder that the images were last read from, if this machine has it."""
@@ -120,11 +146,17 @@ class SearchStudy:
             return self.queue.fill(connection, budget, first)
 
     def recover(self, max_retries: int | None = None) -> list[int]:
-        """Put trials whose owner is gone back among the waiting, see `Queue.recover`."""
+        """Put trials whose owner is gone back among the waiting, see `Queue.recover`; strike such workers off."""
         if max_retries is None:
             max_retries = int(self.settings["study"]["max_retries"])
         with self.storage.writing() as connection:
+            roster.forget(connection, self.queue.study_id)
             return self.queue.recover(connection, max_retries=max_retries)
+
+    def workers(self) -> list[roster.Member]:
+        """Return who works on the study."""
+        with self.storage.reading() as connection:
+            return roster.members(connection, self.queue.study_id)
 
     def trials(self) -> list[FrozenTrial]:
         """Return the trials that run or are finished, by number, without their reports and user attributes."""
@@ -184,14 +216,30 @@ def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
     if before is None:
         with experimental():
             study.set_metric_names([file.study.metric])
-    elif changes := list(_changes(before, settings)):
+    else:
+        _refuse_changes(storage, name, before, settings)
+    return SearchStudy(storage, study)
+
+
+def check_study(storage: Storage, file: StudyFile) -> None:
+    """Check that the study that `file` describes could be gone on with, or is not there yet; nothing is made.
+
+    Raises:
+        StudyChangedError: a study of that name was begun with other settings.
+    """
+    if file.study.name in study_names(storage):
+        before = find_study(storage, file.study.name).settings
+        _refuse_changes(storage, file.study.name, before, file.model_dump(mode="json"))
+
+
+def _refuse_changes(storage: Storage, name: str, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    if changes := list(_changes(before, settings)):
         raise StudyChangedError(
-            f"study {file.study.name!r} in {storage.shown_url} was begun with other settings:\n"
+            f"study {name!r} in {storage.shown_url} was begun with other settings:\n"
             + "".join(f"  {change}\n" for change in changes)
             + "Trials of different settings cannot be compared. Go back to those it was begun with, or begin another "
-            f"study: --name {file.study.name}-2"
+            f"study: --name {name}-2"
         )
-    return SearchStudy(storage, study)
 
 
 def find_study(storage: Storage, name: str | None) -> SearchStudy:

@@ -47,17 +47,37 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> StudyFile:
         StudyFileError: something is wrong with the file or an override; the message says where and what to do.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise StudyFileError(f"{path}: is not TOML: {error}") from None
+    tables = _tables(text, str(path))
     if not tables and not overrides:
         raise StudyFileError(f"{path}: is empty. Name hyperparameters to search in [space], or fix some in [fixed].")
     for override in overrides:
         _override(tables, override)
     label = f"built-in study {path.stem}" if builtin_studies().get(path.stem) == path else str(path)
     return _Checker(" with ".join((label, *overrides))).checked(tables, default_name=path.stem)
+
+
+def loads(text: str, *, source: str, name: str) -> StudyFile:
+    """Read and check the text of a study file.
+
+    Args:
+        text: of the file.
+        source: what to call it in messages.
+        name: of the study, if the text has none.
+
+    Raises:
+        StudyFileError: something is wrong with it; the message says where and what to do.
+    """
+    return _Checker(source).checked(_tables(text, source), default_name=name)
+
+
+def _tables(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyFileError(f"{source}: is not TOML: {error}") from None
 
 
 def _override(tables: dict[str, Any], override: str) -> None:

@@ -55,9 +55,10 @@ def progress_summary(progress: Progress) -> dict[str, Any]:
 
 
 def status_summary(status: Status) -> dict[str, Any]:
-    """Return how a study stands, with its trials that run or broke."""
+    """Return how a study stands, with its workers and its trials that run or broke."""
     return {
         **progress_summary(status.progress),
+        "workers": [asdict(worker) for worker in status.workers],
         "running": [{**asdict(running), "attempts": _attempts(running.attempts)} for running in status.running],
         "failures": [asdict(failure) for failure in status.failures],
     }

@@ -1,4 +1,4 @@
-"""The tables of a database of studies as SQL sees them: optuna's, and one of ours. Knows no transaction.
+"""The tables of a database of studies as SQL sees them: optuna's, and two of ours. Knows no transaction.
 
 optuna's own calls cost a transaction each, and between two of them another process can take the same trial. So what
 must happen together is written in SQL on optuna's tables (its models are private: `optuna>=5.0,<6` is what they were
@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from optuna.storages._rdb import models
-from sqlalchemy import Column, ColumnElement, Float, ForeignKey, String, Table, Text, literal_column
+from sqlalchemy import Column, ColumnElement, Float, ForeignKey, Integer, String, Table, Text, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
@@ -33,6 +33,20 @@ leases = Table(
     Column("token", String(32), nullable=False, unique=True),
     Column("owner", Text, nullable=False),
     Column("renewed_at", Float(53), nullable=False),
+    Column("seconds", Float(53), nullable=False),
+)
+
+#: Who works on a study, whether or not a trial is at work there; see `roster.py`. Times as in `leases`.
+workers = Table(
+    "kmnist_search_workers",
+    models.BaseModel.metadata,
+    Column("worker_id", String(32), primary_key=True),
+    Column("study_id", ForeignKey(studies.c.study_id, ondelete="CASCADE"), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("finished", Integer, nullable=False),
+    Column("began_at", Float(53), nullable=False),
+    Column("seen_at", Float(53), nullable=False),
     Column("seconds", Float(53), nullable=False),
 )
 

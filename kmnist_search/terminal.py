@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.engine.member import Epoch
+from kmnist_search.environment import package_version
 from kmnist_search.events import (
     DatabaseAway,
     DatabaseBack,
@@ -20,8 +21,10 @@ from kmnist_search.events import (
     Stopping,
     TrialEnded,
     TrialStarted,
+    Waiting,
     WorkerDied,
 )
+from kmnist_search.owner import Owner
 from kmnist_search.placement import Place
 from kmnist_search.progress import Progress
 from kmnist_search.search import Search
@@ -30,6 +33,7 @@ from kmnist_search.summary import shown_params
 from kmnist_search.views import best_text, counts_text, duration_text, pace_text
 
 RECENT_TRIALS = 8
+WAITING_TEXT = "nothing is left to claim; waiting for more"
 OUTCOME_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "handed back": "cyan", "lost": "cyan"}
 
 
@@ -38,13 +42,43 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
     counts, name = search.counts(), search.study.name
     dataset, images = search.file.data.dataset, len(search.data.train_images)
     _line(console, f"study {name} in {search.study.storage.shown_url}: {dataset}, {images:,} training images")
+    _tell_recovered(console, search)
+    if search.version_before is not None:
+        _line(
+            console,
+            f"so far it was worked on with kmnist-search {search.version_before}; from now on it takes workers of "
+            f"{package_version()} only",
+        )
+    if counts.finished >= search.goal(counts):
+        _line(console, f"{counts.finished} trials are finished, {search.goal(counts)} were asked for: nothing to do.")
+        _line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
+        return
+    _tell_places(console, search, places)
+
+
+def introduce(console: Console, search: Search, places: Sequence[Place]) -> None:
+    """Say who joins which study with what."""
+    owner, counts, study = Owner.this_process(), search.counts(), search.study
+    facts = search.facts()
+    job = f", Slurm job {facts.job}" if facts.job else ""
+    _line(console, f"worker on host {owner.host}, process {owner.pid}{job}: {facts.device}")
+    _line(console, "  ".join(f"{name} {version}" for name, version in facts.versions.items()))
+    _line(
+        console,
+        f"joins study {study.name} in {study.storage.shown_url}: {search.file.data.dataset}, data digest "
+        f"{search.data.digest}, {counts.finished} of {counts.total} trials are finished",
+    )
+    _tell_recovered(console, search)
+    _tell_places(console, search, places)
+
+
+def _tell_recovered(console: Console, search: Search) -> None:
     if search.recovered:
         numbers = ", ".join(str(number) for number in search.recovered)
         _line(console, f"taken up again from a worker that is gone: trial {numbers}")
-    if counts.finished >= search.budget:
-        _line(console, f"{counts.finished} trials are finished, {search.budget} were asked for: nothing to do.")
-        _line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
-        return
+
+
+def _tell_places(console: Console, search: Search, places: Sequence[Place]) -> None:
     if len(places) > 1 or (places[0].device == "cpu" and places[0].cores > 1):
         _line(console, _places_text(places))
     if search.needs_warning:
@@ -56,15 +90,17 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
         )
 
 
-def conclude(console: Console, progress: Progress, budget: int, stopped_by: StoppedBy, *, command: str) -> None:
-    """Say how the run ended, what is best, and how to go on."""
+def conclude(console: Console, search: Search, progress: Progress, stopped_by: StoppedBy, *, command: str) -> None:
+    """Say how the work ended, what is best, and how to go on."""
     counts = progress.counts
-    state = f"{counts.finished} of {max(budget, counts.finished)} trials are finished"
+    state = f"{counts.finished} of {max(search.goal(counts), counts.finished)} trials are finished"
     match stopped_by:
         case "signal":
             _line(console, f"Stopped: {state}, none is left running here. To go on: {command}")
         case "timeout":
             _line(console, f"Time is up: {state}. To go on: {command}")
+        case "max_trials":
+            _line(console, f"As many trials as this worker was to do are done: {state}. To go on: {command}")
         case "target":
             _line(console, f"The target is reached: {state}.")
         case "queue":
@@ -109,12 +145,14 @@ def _follow_plainly(
             case TrialStarted() if event.epochs_done:
                 _line(console, f"trial {event.number} goes on after epoch {event.epochs_done}")
             case TrialEnded():
-                finished, params = progress().counts.finished, shown_params(event.params)
-                _line(console, f"[{finished}/{search.budget}] {_ending(search.study, event)}  {params}")
+                counts, params = progress().counts, shown_params(event.params)
+                _line(console, f"[{counts.finished}/{search.goal(counts)}] {_ending(search.study, event)}  {params}")
             case DatabaseAway() | DatabaseBack():
                 _line(console, _database_text(event))
             case Stopping():
                 _line(console, _stopping_text(event))
+            case Waiting():
+                _line(console, WAITING_TEXT)
             case WorkerDied():
                 _line(console, _death_text(event))
             case KernelsMissing():
@@ -174,12 +212,14 @@ class RunView:
         self.started: dict[int, TrialStarted] = {}
         self.epochs: dict[int, Epoch] = {}
         self.stopping = Text("")
+        self.waiting = Text("")
 
     def take(self, event: Event) -> None:
         """Take in one event; what other processes did is read from the storage with it."""
         match event:
             case TrialStarted():
                 self.started[event.number] = event
+                self.waiting = Text("")
             case EpochDone():
                 self.epochs[event.number] = event.epoch
             case TrialEnded():
@@ -192,11 +232,14 @@ class RunView:
                 self.database = Text("")
             case Stopping():
                 self.stopping = Text(_stopping_text(event), style="cyan")
+            case Waiting():
+                self.waiting = Text(WAITING_TEXT, style="cyan")
         if isinstance(event, TrialStarted | TrialEnded):
             self.progress = self._seen()
 
     def __rich__(self) -> RenderableType:
-        counts, budget = self.progress.counts, self.search.budget
+        counts = self.progress.counts
+        budget = self.search.goal(counts)
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(f"{counts.finished}/{budget}", style="bold"),
@@ -217,9 +260,10 @@ class RunView:
         lines = [self._line(number) for number in sorted(self.started)]
         if len(lines) == 1:
             lines += [shown_params(started.params) for started in self.started.values()]
-        if not lines and not self.recent and not self.stopping:
+        if not lines and not self.recent and not self.stopping and not self.waiting:
             lines = ["claiming a trial ..."]
-        return Text("\n").join(text for text in (Text("\n".join(lines)), self.stopping) if text)
+        idle = Text("") if lines else self.waiting
+        return Text("\n").join(text for text in (Text("\n".join(lines)), idle, self.stopping) if text)
 
     def _line(self, number: int) -> str:
         if (epoch := self.epochs.get(number)) is None:

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kmnist_search.progress import Progress, Status
+from kmnist_search.progress import Progress, Running, Status, WorkerSeen
 from kmnist_search.summary import shown_params
 
 #: Characters of a curve in a table.
@@ -65,18 +65,37 @@ def status_view(status: Status) -> RenderableType:
         rows.add_row(Text("now", style="dim"), Text("nothing runs"))
     elif pace := pace_text(progress, progress.counts.total):
         rows.add_row(Text("pace", style="dim"), Text(pace))
+    lines = {running.number: _running_text(running, progress) for running in status.running}
+    for worker in status.workers:
+        rows.add_row(Text("worker", style="dim"), _worker_text(worker))
+        for number in worker.trials:
+            rows.add_row("", lines.pop(number))
     for running in status.running:
-        value = "" if running.value is None else f"  {progress.metric} {running.value:.4f}"
-        attempt = running.attempts[-1] if running.attempts else {}
-        owner = f"  on {attempt['host']}, process {attempt['pid']}" if attempt else ""
-        again = f", attempt {len(running.attempts)}" if len(running.attempts) > 1 else ""
-        rows.add_row(
-            Text("running", style="dim"),
-            Text(f"trial {running.number}  epoch {running.epoch}/{progress.epochs}{value}{owner}{again}"),
-        )
+        if running.number in lines:  # its worker was not seen yet, or is gone
+            rows.add_row(Text("running", style="dim"), lines[running.number].append(_owner_text(running)))
     for failure in status.failures:
         rows.add_row(Text(failure.outcome, style="red"), Text(f"trial {failure.number}  {failure.reason}"))
     return rows
+
+
+def _worker_text(worker: WorkerSeen) -> Text:
+    job = f", job {worker.job}" if worker.job else ""
+    pace = "" if worker.trials_per_hour is None else f"  {worker.trials_per_hour:.0f} trials/hour"
+    text = Text(f"{worker.host}, process {worker.pid}{job}  {worker.device}  {worker.finished} finished{pace}  ")
+    if worker.is_gone:
+        return text.append(f"gone? last seen {duration_text(timedelta(seconds=worker.unseen))} ago", style="red")
+    return text.append(f"seen {duration_text(timedelta(seconds=worker.unseen))} ago")
+
+
+def _running_text(running: Running, progress: Progress) -> Text:
+    value = "" if running.value is None else f"  {progress.metric} {running.value:.4f}"
+    again = f", attempt {len(running.attempts)}" if len(running.attempts) > 1 else ""
+    return Text(f"trial {running.number}  epoch {running.epoch}/{progress.epochs}{value}{again}")
+
+
+def _owner_text(running: Running) -> str:
+    attempt = running.attempts[-1] if running.attempts else None
+    return f"  on {attempt['host']}, process {attempt['pid']}" if attempt else ""
 
 
 def best_view(summary: Mapping[str, Any]) -> RenderableType:

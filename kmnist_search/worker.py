@@ -25,6 +25,7 @@ from kmnist_search.events import (
     StoppedBy,
     Stopping,
     TrialEnded,
+    Waiting,
 )
 from kmnist_search.lane import Lane, Workplace
 from kmnist_search.patience import HURRY_SECONDS, Trouble
@@ -39,6 +40,8 @@ from kmnist_search.turns import Pause, Task, Turns, waited
 FAILURES_IN_A_ROW = 5
 #: How long the worker sleeps when all lanes wait for a GPU: a hundredth of what is queued there (`engine/pace.py`).
 SOON_SECONDS = 0.0005
+#: How often a worker that waits for more looks into the queue; each look is two transactions.
+LOOK_SECONDS = 5.0
 #: A database that answers within this is not said to be waited for when the run is to stop.
 ANSWER_SECONDS = 0.1
 
@@ -49,7 +52,7 @@ class Worker:
     Attributes:
         cores: of the CPU that it may keep busy; None is all that the process may.
         stopped_by: after `work` is exhausted, why: "budget", "queue" (nothing is left to claim, but others still run),
-            "signal", "timeout" or "target".
+            "signal", "timeout", "target" or "max_trials".
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class Worker:
         self._tasks: list[Task] = []
         self._lanes: dict[int, Lane] = {}  # by the number of the trial
         self._left: list[str] = []
-        self._is_exhausted = False
+        self._look_at = 0.0  # into the queue, for a trial to claim
+        self._finished = 0
+        self._is_idle = False
         self._failures_in_a_row = 0
         self._trouble: Trouble | None = None
         self._answered_at = 0.0
@@ -104,9 +109,15 @@ class Worker:
                 self._look_for_stop()
                 if self._wants_another():
                     self._tasks.append(Task(self._trial()))
-                if not self._tasks:
+                if self._tasks:
+                    yield from self._round()
+                elif self._stays():
+                    if not self._is_idle:
+                        self._is_idle = True
+                        yield Waiting()
+                    time.sleep(0.1)
+                else:
                     break
-                yield from self._round()
             self._conclude()
 
     def _look_for_stop(self) -> None:
@@ -114,12 +125,21 @@ class Worker:
         if self.courier.failure is not None:
             self.stop.order("the database failed")
 
+    def _stays(self) -> bool:
+        """Return whether to stay with nothing to do."""
+        return self.limits.waits and not self.stop.why and not self._has_done_its_share()
+
+    def _has_done_its_share(self) -> bool:
+        return self.limits.max_trials is not None and self._finished + len(self._lanes) >= self.limits.max_trials
+
     def _wants_another(self) -> bool:
         """Return whether to claim a trial: one after the other, so that each is proposed knowing those before.
 
-        None is claimed while one waits for memory, and after a vain claim not before one here is over.
+        None is claimed while one waits for memory, and after a vain claim not before one here is over, or some time is.
         """
-        if self.stop.why or self._is_exhausted or len(self._tasks) >= self.packing.lanes:
+        if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.packing.lanes:
+            return False
+        if self._has_done_its_share():
             return False
         return len(self._lanes) == len(self._tasks) and all(lane.is_at_work for lane in self._lanes.values())
 
@@ -127,8 +147,9 @@ class Worker:
         """Claim a trial and see it to its end."""
         claim = yield from self._claim()
         if claim is None:
-            self._is_exhausted = True
+            self._look_at = time.monotonic() + LOOK_SECONDS if self.limits.waits else float("inf")
             return
+        self._is_idle = False
         lane = self._lanes[claim.number] = Lane(self._place, claim)
         try:
             yield from lane.turns()
@@ -140,7 +161,7 @@ class Worker:
                 self._left.append(lane.left)
 
     def _claim(self) -> Turns[Claim | None]:
-        if self.courier.counts.finished >= self.limits.budget:
+        if self.limits.budget is not None and self.courier.counts.finished >= self.limits.budget:
             return None
         if self.limits.target is not None and (yield from self._is_reached(self.limits.target)):
             self.stop.order("the target is reached", by="target")
@@ -191,7 +212,8 @@ class Worker:
                     lane.epoch_cost, seconds=lane.epoch_seconds, at_work=self._at_work(), now=time.monotonic()
                 )
             case TrialEnded():
-                self._is_exhausted = False
+                self._look_at = 0.0
+                self._finished += event.outcome in ("complete", "pruned", "failed")
                 self._give_up_if_all_fail(event)
 
     def _at_work(self) -> int:
@@ -246,7 +268,9 @@ class Worker:
             ) from self._error
         if (error := self._error or self.courier.failure) is not None:
             raise error
-        if self.courier.counts.finished >= self.limits.budget:
+        if self.courier.counts.reach(self.limits.budget):
             self.stopped_by = "budget"
+        elif self.stop.by is None and self._has_done_its_share():
+            self.stopped_by = "max_trials"
         else:
             self.stopped_by = self.stop.by or "queue"

@@ -16,6 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from click.testing import Result
     from postgres import PostgresServer
+    from slurm import SlurmCluster
 
     from kmnist_search.owner import Owner
 
@@ -34,7 +35,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 CHECKOUT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("kmnist-search")
 
-SIGNAL_TESTS = ("test_database_away", "test_faults", "test_fleet", "test_processes")
+#: Minutes each, most of which they wait.
+LONG_FILES = ("test_database_away", "test_slurm", "test_faults", "test_fleet", "test_hosts", "test_processes")
 
 TINY_STUDY = """
 [study]
@@ -61,23 +63,18 @@ batch_size = 128
 """
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests that send signals and watch the clock run one after another, and other slow ones file by file.
+    """Let fast tests come first, then the files that take longest, and last those that fill up what time is left.
 
-    The former take one of two processes for minutes: they begin after the first fast ones, beside all others.
+    A file is one process's from its first test to its last, so that what its tests share is made once.
     """
-    for item in items:
-        if item.get_closest_marker("slow"):
-            name = item.path.stem
-            item.add_marker(pytest.mark.xdist_group("signals" if name in SIGNAL_TESTS else name))
-    items.sort(key=lambda item: _turn(item.path.parent.name, item.get_closest_marker("xdist_group")))
+    items.sort(key=lambda item: _turn(item.path.parent.name, item.path.stem))
 
 
-def _turn(folder: str, group: pytest.Mark | None) -> int:
-    if folder == "unit" and group is None:
+def _turn(folder: str, file: str) -> int:
+    if folder == "unit":
         return 0
-    return 1 if group is not None and group.args == ("signals",) else 2
+    return 1 if file in LONG_FILES else 2
 
 
 @pytest.fixture
@@ -114,6 +111,18 @@ def postgres() -> Iterator["PostgresServer"]:
     server = PostgresServer()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator["SlurmCluster"]:
+    """A cluster of this machine, where one can be started; nothing is left of it."""
+    from slurm import SlurmCluster, reason_for_none
+
+    if reason := reason_for_none():
+        pytest.skip(reason)
+    cluster = SlurmCluster()
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture(scope="session")
@@ -212,13 +221,19 @@ def dead_owner() -> "Owner":
 
 
 class Command:
-    """A running `kmnist-search`, its output in a file, which never fills up, in a process group of its own."""
+    """A running `kmnist-search`, its output in a file, which never fills up, in a process group of its own.
 
-    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+    Args:
+        arguments: of the command.
+        folder: where it is started.
+        within: what the command line begins with, so that it runs on another host, for example.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: Path, *, within: Sequence[str] = ()) -> None:
         self.log = folder / f"{time.monotonic_ns()}.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [COMMAND, *arguments],
+                [*within, COMMAND, *arguments],
                 cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,24 +32,31 @@ def binaries() -> Path:
 
 
 class PostgresServer:
-    """A server that listens on a TCP port of this machine and keeps its data in a folder of its own."""
+    """A server that listens on a TCP port and keeps its data in a folder of its own.
 
-    def __init__(self) -> None:
+    Attributes:
+        address: where it listens.
+        within: what a command begins with to run on the host of that address, such as `ip netns exec NAME`; from here
+            such a server is reached by a socket in its folder.
+    """
+
+    def __init__(self, *, address: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        self.address, self.within = address, within
         self.folder = Path(tempfile.mkdtemp(prefix="kmnist-search-postgres-"))
         self.binaries = binaries()
         # Postgres refuses to run as root.
         self.user = next((name for name in ("postgres", "nobody") if _exists(name)), None) if os.getuid() == 0 else None
         if self.user:
             shutil.chown(self.folder, self.user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._run("initdb", "-D", str(self.data), "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8")
         with (self.data / "postgresql.conf").open("a") as settings:
             settings.write(
-                f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\n"
-                "log_min_messages = warning\n"
+                f"listen_addresses = '{address}'\nport = {self.port}\n"
+                f"unix_socket_directories = '{self.folder if within else ''}'\nlog_min_messages = warning\n"
             )
+        with (self.data / "pg_hba.conf").open("a") as who_may:
+            who_may.write("host all all samenet trust\n")
         self.databases = 0
         self.start()
 
@@ -86,19 +94,32 @@ class PostgresServer:
         return self.url(name)
 
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:
-        return f"postgresql://tester@127.0.0.1:{port or self.port}/{quote(database)}"
+        return f"postgresql://tester@{self.address}:{port or self.port}/{quote(database)}"
+
+    def url_from_here(self, database: str = "postgres") -> str:
+        """Return the URL for the tests, which are not on the server's host when that is another."""
+        if not self.within:
+            return self.url(database)
+        return f"postgresql://tester@/{quote(database)}?host={quote(str(self.folder))}&port={self.port}"
 
     def execute(self, sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
+        with psycopg.connect(self.url_from_here(database), autocommit=True) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
     def _run(self, program: str, *arguments: str) -> None:
         as_user = ["runuser", "-u", self.user, "--"] if self.user else []
-        command = [*as_user, str(self.binaries / program), *arguments]
+        command = [*self.within, *as_user, str(self.binaries / program), *arguments]
         done = subprocess.run(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, stderr=done.stderr)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _exists(user: str) -> bool:

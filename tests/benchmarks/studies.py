@@ -39,6 +39,7 @@ from postgres import PostgresServer
 from kmnist_search import tables
 from kmnist_search.courier import Courier
 from kmnist_search.queue import Claim
+from kmnist_search.roster import Facts
 from kmnist_search.storage import open_storage
 from kmnist_search.study import SearchStudy, open_study
 from kmnist_search.study_file import StudyFile
@@ -83,8 +84,8 @@ def study_file() -> StudyFile:
 class Desk:
     """A worker of ours without trainings."""
 
-    def __init__(self, url: str) -> None:
-        self.file = study_file()
+    def __init__(self, url: str, file: StudyFile | None = None) -> None:
+        self.file = file or study_file()
         self.study: SearchStudy = open_study(open_storage(url, create=True), self.file)
         self.courier = Courier(
             self.study.storage,
@@ -94,10 +95,11 @@ class Desk:
             max_retries=3,
             database_timeout=60,
             counts=self.study.counts(),
+            facts=Facts(device="CPU", versions={}, job=None),
         )
         self.study.storage.let_go()
 
-    def ask(self, budget: int) -> tuple[Claim, optuna.Trial] | None:
+    def ask(self, budget: int | None) -> tuple[Claim, optuna.Trial] | None:
         claim = self.courier.claim(budget=budget).result()
         if claim is None:
             return None
@@ -116,7 +118,7 @@ class Desk:
 
 
 def value_of(params: dict[str, Any], epoch: int) -> float:
-    return float(params["num_blocks"] / 8 + params["dropout"] + epoch / 100)
+    return float(params["num_blocks"] / 8 + params.get("dropout", 0.0) + epoch / 100)
 
 
 def our_worker(url: str, budget: int, ready: Callable[[], object], epoch_seconds: float) -> list[float]:
@@ -215,12 +217,12 @@ def workers(kinds: dict[str, NewUrl], counts: Sequence[int]) -> None:
                 print(f"{count:3} workers  {kind:8}  {name:5}  {found['complete'] / seconds:6.1f}   {left}", flush=True)
 
 
-def fill_up(url: str, study_id: int, number: int) -> None:
+def fill_up(url: str, study_id: int, number: int, file: StudyFile | None = None) -> None:
     """Add finished trials as if they had been run."""
     chance = random.Random(0)
     storage = open_storage(url, create=False)
     desk_study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    file = study_file()
+    file = file or study_file()
     for _ in range(200):  # 200 drawn once, and repeated: what counts here is how many there are
         trial = desk_study.ask()
         for name, hyperparameter in file.space.items():

@@ -322,7 +322,8 @@ def test_every_command_has_help_with_an_example_that_parses(name: str) -> None:
     example = command.epilog.removeprefix(f"Example: kmnist-search {name}")
     assert example != command.epilog
     with command.make_context(name, example.split()) as context:
-        assert not context.args
+        # What a group leaves over is one of its commands, whose own example is parsed with its options.
+        assert not context.args or f"{name} {example.split()[0]}" in COMMANDS
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -70,6 +70,13 @@ def _ending(value: float = 1.0) -> Changes:
     return Changes(ending=(TrialState.COMPLETE, [value]))
 
 
+def test_trials_that_have_begun_since_they_were_counted_do_not_wait_any_more() -> None:
+    counts = Counts(complete=1, running=1, waiting=3)
+    assert counts.with_at_least(running=3) == Counts(complete=1, running=3, waiting=1)
+    assert counts.with_at_least(running=3).total == counts.total
+    assert counts.with_at_least(running=0) == counts
+
+
 def test_filling_adds_what_is_missing_and_no_more(desk: Desk) -> None:
     assert desk.fill(5) == 5
     assert desk.fill(5) == 0

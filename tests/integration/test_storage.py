@@ -101,7 +101,7 @@ def test_tables_of_another_optuna_are_refused_with_the_way_out(any_storage_url: 
     with storage.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'v99.0.0.a'"))
     storage.let_go()
-    with pytest.raises(StorageError, match="no longer compatible with the table schema"):
+    with pytest.raises(StorageError, match=r"has tables of optuna's schema v99\.0\.0\.a, and this optuna wants v"):
         open_storage(any_storage_url, create=True)
 
 

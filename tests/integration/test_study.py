@@ -16,6 +16,7 @@ from kmnist_search.courier import Courier
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.progress import status_of
 from kmnist_search.queue import Claim
+from kmnist_search.roster import Facts
 from kmnist_search.storage import Storage, open_storage
 from kmnist_search.study import SearchStudy, find_study, open_study, study_names
 from kmnist_search.study_file import StudyFile
@@ -62,6 +63,7 @@ def clerk_of(study: SearchStudy, file: StudyFile) -> Iterator[Clerk]:
         max_retries=3,
         database_timeout=30,
         counts=study.counts(),
+        facts=Facts(device="CPU", versions={}, job=None),
     ) as courier:
         yield Clerk(study, file, courier)
 

@@ -1,0 +1,79 @@
+"""The commands that make a study and its queue for workers elsewhere: parse, call one function, print.
+
+Imports that take time wait inside the commands, so that `--help` answers at once.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from kmnist_search.cli_options import (
+    Commands,
+    all_overrides,
+    data_dir_option,
+    duration,
+    storage_option,
+    study_options,
+)
+
+
+@click.group(cls=Commands, epilog="Example: kmnist-search submit queue kmnist --trials 100")
+def submit() -> None:
+    """Make a study and its queue, for workers on a cluster or anywhere."""
+
+
+@submit.command(
+    epilog="Example: kmnist-search submit queue kmnist --trials 100 --storage postgresql://me@server/kmnist"
+)
+@click.argument("study", default="kmnist")
+@study_options
+@storage_option
+@data_dir_option
+@click.option("--wait", "waits", is_flag=True, help="Follow the study until so many trials are finished.")
+@click.option(
+    "--database-timeout",
+    callback=duration,
+    metavar="TIME",
+    help="Wait for a database that cannot be reached yet.  [default: not at all]",
+)
+def queue(
+    study: str,
+    trials: int | None,
+    name: str | None,
+    seed: int | None,
+    epochs: int | None,
+    overrides: tuple[str, ...],
+    storage_url: str,
+    data_dir: Path | None,
+    waits: bool,
+    database_timeout: float | None,
+) -> None:
+    """Make a study and its queue, and train nothing: that is left to the workers you start.
+
+    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Any number may do this, and
+    again: the study has so many trials in all.
+    """
+    from rich.console import Console
+
+    from kmnist_search.builtin import find_study_file
+    from kmnist_search.data.files import default_data_dir
+    from kmnist_search.joining import already_reached, until_reachable
+    from kmnist_search.study_parser import load
+    from kmnist_search.submission import submit as submitted
+    from kmnist_search.submission_terminal import announce, follow, invite
+
+    file = load(find_study_file(study), overrides=all_overrides(overrides, name=name, seed=seed, epochs=epochs))
+    make = partial(submitted, file, trials=trials, storage_url=storage_url, data_dir=data_dir or default_data_dir())
+    if database_timeout is None:
+        made = make()
+    else:
+        for reason in until_reachable(storage_url, database_timeout=database_timeout):
+            click.echo(f"Waiting: {reason}")
+        with already_reached():
+            made = make()
+    console = Console()
+    announce(console, made)
+    invite(console, made)
+    if waits:
+        follow(console, made)

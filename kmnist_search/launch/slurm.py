@@ -1,0 +1,215 @@
+"""The text of a Slurm job: an array whose tasks are one worker each. Knows no Slurm, no database and no study.
+
+Before its time limit Slurm sends a task USR1, if it was told to, and at the limit it kills the task for good:
+`--requeue` is for node failures and preemption only. So a task that was warned stops its worker, which saves a
+checkpoint and hands its trials back, and then puts itself into Slurm's queue again. Bash runs a trap only between
+commands, so the worker is in the background, and `wait` is asked again until the worker has ended.
+"""
+
+import math
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmnist_search.errors import ConfigError
+
+#: Slurm rounds time limits up to these many seconds.
+LIMIT_UNIT = 60
+#: What a job says of itself, and nobody else.
+OWN_OPTIONS = (
+    *("job-name", "array", "ntasks", "cpus-per-task", "gres", "mem", "partition", "account", "qos", "time"),
+    *(
+        "signal",
+        "requeue",
+        "no-requeue",
+        "open-mode",
+        "output",
+        "error",
+        "export",
+        "parsable",
+        "test-only",
+        "wait",
+        "wrap",
+    ),
+)
+
+SCRIPT = r"""#!/bin/bash
+{directives}
+# Made by kmnist-search submit slurm. Each task of this array is one worker of a study.
+set -u
+
+{storage}
+
+worker='' received='' signals=0
+# shellcheck disable=SC2329 # the traps call it
+pass_on() {{
+    echo "Slurm sends $1: the worker is to stop."
+    received="$received $1" signals=$((signals + 1))
+    [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
+}}
+trap 'pass_on USR1' USR1 # the end of the time is near
+trap 'pass_on TERM' TERM # scancel, scontrol requeue or preemption: Slurm itself knows whether to run this again
+
+{command} &
+worker=$!
+for signal in $received; do kill -s "$signal" "$worker"; done # what came before there was a worker
+
+while
+    before=$signals
+    wait "$worker"
+    status=$?
+    [ "$signals" -ne "$before" ] # then a signal has ended the waiting, not the worker
+do :; done
+{ending}
+exit "$status"
+"""
+
+REQUEUE = r"""
+if [ "$status" -eq 130 ] && [[ $received == *USR1* && $received != *TERM* ]]; then
+    echo "It has stopped before the end of its time; this task waits for its next turn."
+    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+fi"""
+
+STORAGE_FROM_OUTSIDE = ': "${KMNIST_SEARCH_STORAGE:?is the URL of the database: export it, then run sbatch}"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmJob:
+    """An array of workers.
+
+    Attributes:
+        name: of the job.
+        workers: tasks of the array.
+        command: of one worker.
+        output_dir: absolute folder of the tasks' logs.
+        storage_url: of the database; None if it has a password, and comes from the environment of sbatch.
+        gres: generic resources of a task, such as gpu:1; None is none.
+        time: limit of a task as Slurm writes it; None is the partition's own.
+        warning_seconds: so long before its limit a task is warned.
+        requeue: tasks that were preempted, lost their node or came to their limit start again.
+        others: more options of sbatch, such as --constraint=a100.
+    """
+
+    name: str
+    workers: int
+    command: tuple[str, ...]
+    output_dir: Path
+    storage_url: str | None
+    gres: str | None = "gpu:1"
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    warning_seconds: int = 120
+    requeue: bool = True
+    others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        limit = None if self.time is None else limit_seconds(self.time)
+        if limit is not None and self.warning_seconds >= limit:
+            raise ConfigError(
+                f"--warning {self.warning_seconds}s: a task is warned so long before its limit, which is {limit} s "
+                f"(--time {self.time}). Give it more time, or less warning."
+            )
+        for other in self.others:
+            _check_other(other)
+        for argument in self.arguments():
+            if re.search(r"[\r\n]", argument):
+                raise ConfigError(f"{argument!r} has a line break, which no option of sbatch can have")
+        if "\\" in str(self.output_dir):
+            raise ConfigError(f"--output-dir {self.output_dir}: Slurm drops a backslash. Name another folder.")
+
+    def options(self) -> list[tuple[str, str | None]]:
+        """Return what sbatch is told, as options and their values; None is an option without one."""
+        log = str(self.output_dir).replace("%", "%%") + "/%A_%a.log"
+        asked = {
+            "gres": self.gres,
+            "cpus-per-task": self.cpus_per_task,
+            "mem": self.mem,
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "time": self.time,
+        }
+        return [
+            ("job-name", self.name),
+            ("array", f"0-{self.workers - 1}"),
+            ("ntasks", "1"),
+            *((option, str(value)) for option, value in asked.items() if value is not None),
+            ("signal", f"B:USR1@{self.warning_seconds}"),
+            ("requeue" if self.requeue else "no-requeue", None),
+            ("open-mode", "append"),
+            ("output", log),
+            ("export", "ALL"),
+        ]
+
+    def arguments(self) -> list[str]:
+        """Return the same as arguments of sbatch, where they count for more than SBATCH_* in its environment."""
+        own = [f"--{option}" if value is None else f"--{option}={value}" for option, value in self.options()]
+        return [*own, *self.others]
+
+
+def worker_command(
+    study: str, *, device: str, per_gpu: int | None, data_dir: Path | None, checkpoint_dir: Path
+) -> tuple[str, ...]:
+    """Return the command of one worker, by the very Python that submits it: nodes have other paths.
+
+    Raises:
+        ConfigError: a worker would refuse it.
+    """
+    if device == "cpu" and per_gpu is not None and per_gpu > 1:
+        raise ConfigError(f"--per-gpu {per_gpu}: these tasks have no GPU, and a CPU trains one trial at a time")
+    options = {
+        "--data-dir": None if data_dir is None else str(data_dir.absolute()),
+        "--checkpoints": str(checkpoint_dir.absolute()),
+        "--device": device,
+        "--per-gpu": None if per_gpu is None else str(per_gpu),
+    }
+    # -P: as for the command itself, no module of the folder that it is typed in comes first.
+    start = (sys.executable, "-P", "-m", "kmnist_search.cli", "worker", study)
+    return (*start, *(part for option, value in options.items() if value is not None for part in (option, value)))
+
+
+def script(job: SlurmJob) -> str:
+    """Return the whole batch script of a job."""
+    return SCRIPT.format(
+        directives="\n".join(f"#SBATCH {shlex.quote(argument)}" for argument in job.arguments()),
+        storage=STORAGE_FROM_OUTSIDE
+        if job.storage_url is None
+        else f"export KMNIST_SEARCH_STORAGE={shlex.quote(job.storage_url)}",
+        command=shlex.join(job.command),
+        ending=REQUEUE if job.requeue else "",
+    )
+
+
+def limit_seconds(time: str) -> int | None:
+    """Return the seconds of a time limit as Slurm takes it; None if it is unlimited.
+
+    Raises:
+        ConfigError: it is none of Slurm's ways to write one.
+    """
+    if time.lower() in ("unlimited", "infinite"):
+        return None
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if match is None:
+        raise ConfigError(f"--time {time}: Slurm writes 90 (minutes), 4:00:00 or 1-12:00:00 (a day and a half)")
+    days, *rest = match.groups()
+    numbers = [int(number) for number in rest if number is not None]
+    # With days: hours, minutes, seconds. Without: minutes; minutes and seconds; hours, minutes and seconds.
+    units = [3600, 60, 1] if days is not None or len(numbers) == 3 else [60, 1]
+    seconds = 86_400 * int(days or 0) + sum(unit * number for unit, number in zip(units, numbers, strict=False))
+    if not seconds:
+        raise ConfigError(f"--time {time}: leaves no time to work")
+    return math.ceil(seconds / LIMIT_UNIT) * LIMIT_UNIT
+
+
+def _check_other(option: str) -> None:
+    name = option.removeprefix("--").partition("=")[0]
+    if not re.fullmatch(r"--[a-z][a-z-]*(=.*)?", option, re.DOTALL):
+        raise ConfigError(f"--sbatch {option!r}: write one long option of sbatch, such as --sbatch=--constraint=a100")
+    if name in OWN_OPTIONS:
+        raise ConfigError(f"--sbatch {option}: --{name} is an option of submit slurm, or has to be as it is")

@@ -1,0 +1,38 @@
+#!/bin/bash
+#SBATCH --job-name=kmnist
+#SBATCH --array=0-15
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=2
+#SBATCH --mem=4G
+#SBATCH --signal=B:USR1@30
+#SBATCH --no-requeue
+#SBATCH --open-mode=append
+#SBATCH --output=/home/me/kmnist-search.logs/%A_%a.log
+#SBATCH --export=ALL
+# Made by kmnist-search submit slurm. Each task of this array is one worker of a study.
+set -u
+
+export KMNIST_SEARCH_STORAGE=postgresql://me@server/kmnist
+
+worker='' received='' signals=0
+# shellcheck disable=SC2329 # the traps call it
+pass_on() {
+    echo "Slurm sends $1: the worker is to stop."
+    received="$received $1" signals=$((signals + 1))
+    [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
+}
+trap 'pass_on USR1' USR1 # the end of the time is near
+trap 'pass_on TERM' TERM # scancel, scontrol requeue or preemption: Slurm itself knows whether to run this again
+
+/venv/bin/python -P -m kmnist_search.cli worker kmnist --device auto &
+worker=$!
+for signal in $received; do kill -s "$signal" "$worker"; done # what came before there was a worker
+
+while
+    before=$signals
+    wait "$worker"
+    status=$?
+    [ "$signals" -ne "$before" ] # then a signal has ended the waiting, not the worker
+do :; done
+
+exit "$status"

@@ -5,10 +5,12 @@ import click
 from kmnist_search.cli_bench import bench
 from kmnist_search.cli_best import best
 from kmnist_search.cli_dashboard import dashboard
+from kmnist_search.cli_kubernetes import kubernetes
 from kmnist_search.cli_model import export, predict
 from kmnist_search.cli_options import Commands
 from kmnist_search.cli_report import report
 from kmnist_search.cli_run import run
+from kmnist_search.cli_slurm import slurm
 from kmnist_search.cli_status import status
 from kmnist_search.cli_studies import studies
 from kmnist_search.cli_submit import submit
@@ -27,6 +29,8 @@ def main() -> None:
 
 for command in (run, worker, submit, status, best, report, studies, predict, export, bench, dashboard):
     main.add_command(command)
+submit.add_command(kubernetes)
+submit.add_command(slurm)
 
 
 if __name__ == "__main__":

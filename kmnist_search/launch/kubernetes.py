@@ -1,0 +1,237 @@
+"""A search as a job on Kubernetes: workers, and before each of them whoever makes study and queue. Hands nothing over.
+
+It needs Kubernetes 1.29 or later, which counts failures for each worker and knows which of them do not matter.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from kmnist_search.errors import ConfigError
+from kmnist_search.launch import kubernetes_services as services
+from kmnist_search.launch.kubernetes_parts import (
+    APP,
+    CHECKPOINTS,
+    DATA,
+    STUDY,
+    USER_ID,
+    Manifest,
+    cache_environment,
+    check_image,
+    check_label,
+    check_name,
+    check_quantity,
+    container_rights,
+    database_environment,
+    labels,
+    literal,
+    metadata,
+    mount,
+    pod_basis,
+    safe_name,
+    temporary,
+)
+
+#: A worker that fails so often again, each time after a longer pause, has no luck where it is; the others go on.
+RETRIES_OF_A_WORKER = 3
+#: How long a pod waits for a database that cannot be reached. Were it not to wait, that would be wrong input.
+PATIENCE = "10m"
+#: How long a job that has ended is kept, with its logs.
+KEPT_SECONDS = 24 * 3600
+#: What a worker ends with after SIGTERM, and what the signal itself ends a process with that has only just begun.
+HANDED_BACK, TERMINATED = 130, 143
+WRONG_INPUT = 2
+#: Pod names end in the job's name, the worker's number and five letters, and are cut at 63 letters.
+JOB_NAME_LETTERS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesJob:
+    """What is to run, and on what.
+
+    Attributes:
+        study: name of the study in the database.
+        source: a built-in study, or the text of a study file.
+        is_builtin: which of the two.
+        changes: options of `submit queue` that change what the study file says.
+        trials: the budget.
+        image: of this package.
+        workers: pods, each with one worker.
+        gpus: of a worker; 0 is none.
+        cpu: cores of a worker; memory: of a worker; as Kubernetes writes them.
+        per_gpu: trials at a time on a GPU; None is as many as pay.
+        grace_seconds: from the request to stop to the kill.
+        namespace: None is that of kubectl's context.
+        secret: what holds the URL of the database, or the password of the Postgres that comes with it.
+        data_claim: a volume that has the images; None is that each pod downloads them.
+        checkpoints_claim: a volume that all pods write to; None is that checkpoints end with their pod.
+        postgres: whether a Postgres server comes with it.
+        dashboard: whether a dashboard comes with it.
+    """
+
+    study: str
+    source: str
+    is_builtin: bool
+    changes: tuple[str, ...] = ()
+    trials: int
+    image: str
+    workers: int
+    gpus: int = 1
+    cpu: str = "4"
+    memory: str = "16Gi"
+    per_gpu: int | None = None
+    grace_seconds: int = 120
+    namespace: str | None = None
+    secret: str = APP
+    data_claim: str | None = None
+    checkpoints_claim: str | None = None
+    postgres: bool = False
+    dashboard: bool = False
+
+    def __post_init__(self) -> None:
+        check_image("--image", self.image)
+        check_quantity("--cpu", self.cpu)
+        check_quantity("--memory", self.memory)
+        check_name("--secret", self.secret)
+        if self.per_gpu is not None and not self.gpus:
+            raise ConfigError(f"--per-gpu {self.per_gpu}: with --gpus 0 the pods have no GPU. Leave one of them out.")
+        if self.namespace is not None:
+            check_label("--namespace", self.namespace)
+        for option, claim in (("--data-claim", self.data_claim), ("--checkpoints-claim", self.checkpoints_claim)):
+            if claim is not None:
+                check_name(option, claim)
+
+    @property
+    def name(self) -> str:
+        """The job's name: the study's, and what tells apart jobs that differ.
+
+        A job cannot be changed once it is there. So the same command names the same job, and another one, for more
+        trials say, another job; both work on the one queue.
+        """
+        digest = hashlib.sha256(json.dumps([self._study_file(""), self._workers("")]).encode()).hexdigest()[:6]
+        return f"{safe_name(self.study, at_most=JOB_NAME_LETTERS - len(digest) - 1)}-{digest}"
+
+    def manifests(self) -> list[Manifest]:
+        """Return all of it, in the order in which it is to be made."""
+        found: list[Manifest] = []
+        if self.postgres:
+            found += services.postgres(self.namespace, self.secret)
+        if self.dashboard:
+            found += services.dashboard(self.namespace, self.secret, self.image, own_postgres=self.postgres)
+        if not self.is_builtin:
+            found.append(self._study_file(self.name))
+        return [*found, self._workers(self.name)]
+
+    def _study_file(self, name: str) -> Manifest:
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata(name, self.namespace, labels("study", name)),
+            "immutable": True,
+            "data": {"study.toml": self.source},
+        }
+
+    def _workers(self, name: str) -> Manifest:
+        labelled = labels("worker", name)
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": metadata(name, self.namespace, labelled, annotations={f"{APP}/study": self.study}),
+            "spec": {
+                "completionMode": "Indexed",
+                "completions": self.workers,
+                "parallelism": self.workers,
+                # Not backoffLimit, which counts all failures together: one node with a broken GPU would end the search.
+                "backoffLimitPerIndex": RETRIES_OF_A_WORKER,
+                "podFailurePolicy": {"rules": _failure_rules()},
+                "ttlSecondsAfterFinished": KEPT_SECONDS,
+                "template": {
+                    "metadata": {"labels": labelled, "annotations": {f"{APP}/study": self.study}},
+                    "spec": self._pod(name),
+                },
+            },
+        }
+
+    def _pod(self, name: str) -> Manifest:
+        tolerated = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+        return {
+            "restartPolicy": "Never",  # the rules for failures are about pods
+            "terminationGracePeriodSeconds": self.grace_seconds,
+            **pod_basis(USER_ID),
+            **({"tolerations": tolerated} if self.gpus else {}),
+            "initContainers": [self._queue_container()],
+            "containers": [self._worker_container()],
+            "volumes": self._volumes(name),
+        }
+
+    def _queue_container(self) -> Manifest:
+        """Return what makes the study and its queue, and brings the images; the first pod to do so does it for all."""
+        source = self.source if self.is_builtin else f"{STUDY}/study.toml"
+        options = [f"--trials={self.trials}", f"--name={self.study}", *self.changes, f"--database-timeout={PATIENCE}"]
+        study = [] if self.is_builtin else [mount("study", STUDY, read_only=True)]
+        return {
+            **self._container("queue", ["submit", "queue", source, *options]),
+            "env": self._environment(),
+            "resources": {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"memory": "2Gi"}},
+            "volumeMounts": [mount("tmp", "/tmp"), mount("data", DATA, read_only=self.data_claim is not None), *study],
+        }
+
+    def _worker_container(self) -> Manifest:
+        per_gpu = [] if self.per_gpu is None else [f"--per-gpu={self.per_gpu}"]
+        return {
+            **self._container("worker", ["worker", self.study, *per_gpu, f"--database-timeout={PATIENCE}"]),
+            "env": [*self._environment(), {"name": "KMNIST_SEARCH_CHECKPOINTS", "value": CHECKPOINTS}],
+            "resources": self._resources(),
+            "volumeMounts": [
+                mount("tmp", "/tmp"),
+                mount("data", DATA, read_only=True),
+                mount("checkpoints", CHECKPOINTS),
+            ],
+        }
+
+    def _container(self, name: str, arguments: list[str]) -> Manifest:
+        return {
+            "name": name,
+            "image": self.image,
+            "args": [literal(argument) for argument in arguments],
+            "securityContext": container_rights(),
+        }
+
+    def _environment(self) -> list[Manifest]:
+        return [
+            *database_environment(self.secret, own_postgres=self.postgres),
+            {"name": "KMNIST_SEARCH_DATA", "value": DATA},
+            *cache_environment(),
+        ]
+
+    def _resources(self) -> Manifest:
+        gpus = {"nvidia.com/gpu": self.gpus} if self.gpus else {}
+        # A worker on CPUs starts as many processes as its limit has cores; one on a GPU shall not be held up by one.
+        cpu_limit = {} if self.gpus else {"cpu": self.cpu}
+        return {
+            "requests": {"cpu": self.cpu, "memory": self.memory},
+            "limits": {**cpu_limit, "memory": self.memory, **gpus},
+        }
+
+    def _volumes(self, name: str) -> list[Manifest]:
+        data: Manifest = temporary("data")
+        if self.data_claim is not None:
+            data = {"name": "data", "persistentVolumeClaim": {"claimName": self.data_claim, "readOnly": True}}
+        checkpoints: Manifest = temporary("checkpoints")
+        if self.checkpoints_claim is not None:
+            checkpoints = {"name": "checkpoints", "persistentVolumeClaim": {"claimName": self.checkpoints_claim}}
+        study = {"name": "study", "configMap": {"name": name}}
+        return [temporary(), data, checkpoints, *([] if self.is_builtin else [study])]
+
+
+def _failure_rules() -> list[Manifest]:
+    """Return what the end of a pod means; the first rule that fits holds, and of any other end a worker has a few."""
+    return [
+        # Preempted, drained, evicted, its node gone: nobody's fault, and another pod takes the trial up.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        # Deleted by hand: stopped by SIGTERM, with its trials handed back.
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [HANDED_BACK, TERMINATED]}},
+        # To try wrong input again cannot help. If it is wrong for all workers, the job has failed at once; if only the
+        # download of one of them has failed, the others go on.
+        {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [WRONG_INPUT]}},
+    ]

@@ -1,0 +1,58 @@
+"""What a user is to know of a job on Kubernetes that its manifests cannot say. Knows nothing of their text."""
+
+from kmnist_search.launch.kubernetes import KubernetesJob
+from kmnist_search.launch.kubernetes_parts import DASHBOARD, PASSWORD_KEY, URL_KEY
+from kmnist_search.launch.kubernetes_services import DASHBOARD_PORT
+
+
+def notes(job: KubernetesJob, *, is_applied: bool) -> list[str]:
+    """Return the lines to be read by whoever submits the job.
+
+    Args:
+        job: what is submitted.
+        is_applied: whether the cluster has it already.
+    """
+    handing_over = [] if is_applied else ["Hand it over with --apply, or: ... | kubectl apply -f -"]
+    return ["", *_costs(job), *_secret(job), *handing_over, *_commands(job)]
+
+
+def _costs(job: KubernetesJob) -> list[str]:
+    """Return what it costs that something was left out."""
+    found = []
+    if job.checkpoints_claim is None:
+        found.append("Without --checkpoints-claim checkpoints end with their pod: what a pod leaves begins anew.")
+    if job.data_claim is None:
+        found.append("Without --data-claim each pod downloads its images, if the data set is one that is downloaded.")
+    return found
+
+
+def _secret(job: KubernetesJob) -> list[str]:
+    """Return how to make the secret that the pods wait for."""
+    make = f"{_kubectl(job)} create secret generic {job.secret}"
+    if job.postgres:
+        return [
+            f"The pods wait for a secret {job.secret} with a password for Postgres. Make it once:",
+            f"  openssl rand -hex 24 | tr -d '\\n' | {make} --from-file={PASSWORD_KEY}=/dev/stdin",
+        ]
+    return [
+        f"The pods wait for a secret {job.secret} with the URL of the database. Make it once, then type the URL:",
+        f'  read -rs url && printf %s "$url" | {make} --from-file={URL_KEY}=/dev/stdin',
+    ]
+
+
+def _commands(job: KubernetesJob) -> list[str]:
+    """Return how to watch the job, and how to end it."""
+    kubectl, its_pods = _kubectl(job), f"--selector app.kubernetes.io/instance={job.name}"
+    lines = [
+        f"pods:  {kubectl} get pods {its_pods}",
+        f"logs:  {kubectl} logs --follow --prefix --max-log-requests {max(job.workers, 5)} {its_pods}",
+        f"stop:  {kubectl} delete job {job.name}   (what runs goes back to the queue; the same command goes on)",
+    ]
+    if job.dashboard:
+        forward = f"{kubectl} port-forward service/{DASHBOARD} {DASHBOARD_PORT}"
+        lines.append(f"chart: {forward}   then http://127.0.0.1:{DASHBOARD_PORT}/dashboard")
+    return lines
+
+
+def _kubectl(job: KubernetesJob) -> str:
+    return "kubectl" if job.namespace is None else f"kubectl --namespace {job.namespace}"

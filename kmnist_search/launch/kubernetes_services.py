@@ -1,0 +1,141 @@
+"""What stays while jobs come and go: a Postgres server and the dashboard. Knows nothing of jobs.
+
+Neither depends on a study or a number of workers: another submission finds them unchanged, and restarts none of them.
+"""
+
+from kmnist_search.launch.kubernetes_parts import (
+    APP,
+    DASHBOARD,
+    PASSWORD_KEY,
+    POSTGRES,
+    Manifest,
+    cache_environment,
+    container_rights,
+    database_environment,
+    from_secret,
+    labels,
+    metadata,
+    mount,
+    pod_basis,
+    temporary,
+)
+
+POSTGRES_IMAGE = "postgres:17"
+POSTGRES_PORT = 5432
+DASHBOARD_PORT = 8080
+#: The user "postgres" of the Debian image.
+POSTGRES_USER_ID = 999
+#: 200 workers had 38 connections open at most (tests/benchmarks/LOG.md); one that is idle takes some 2 MB.
+MAX_CONNECTIONS = 500
+#: 1,000 trials with their curves take some 30 MB.
+POSTGRES_DISK = "10Gi"
+
+
+def postgres(namespace: str | None, secret: str) -> list[Manifest]:
+    """Return a Postgres server with a disk of its own, and the name that it is reached by."""
+    labelled = labels("postgres")
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(POSTGRES, namespace, labelled),
+        "spec": {
+            "clusterIP": "None",
+            "selector": labelled,
+            "ports": [{"name": "postgres", "port": POSTGRES_PORT}],
+        },
+    }
+    server = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(POSTGRES, namespace, labelled),
+        "spec": {
+            "serviceName": POSTGRES,
+            "replicas": 1,
+            "selector": {"matchLabels": labelled},
+            "template": {
+                "metadata": {"labels": labelled},
+                "spec": {
+                    **pod_basis(POSTGRES_USER_ID),
+                    "terminationGracePeriodSeconds": 60,
+                    "containers": [_postgres_container(secret)],
+                    "volumes": [temporary(), temporary("run")],
+                },
+            },
+            "volumeClaimTemplates": [
+                {
+                    "metadata": {"name": "data"},
+                    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": POSTGRES_DISK}}},
+                }
+            ],
+        },
+    }
+    return [service, server]
+
+
+def _postgres_container(secret: str) -> Manifest:
+    # By TCP: while the image sets a new database up it runs a server that listens on its Unix socket alone.
+    answers = {"exec": {"command": ["pg_isready", "--host=127.0.0.1", "--username=kmnist", "--dbname=kmnist"]}}
+    folder = "/var/lib/postgresql/data"
+    return {
+        "name": "postgres",
+        "image": POSTGRES_IMAGE,
+        "args": ["-c", f"max_connections={MAX_CONNECTIONS}"],
+        "env": [
+            {"name": "POSTGRES_USER", "value": "kmnist"},
+            {"name": "POSTGRES_DB", "value": "kmnist"},
+            from_secret("POSTGRES_PASSWORD", secret, PASSWORD_KEY),
+            # A new disk has a folder lost+found, and Postgres sets itself up in an empty folder only.
+            {"name": "PGDATA", "value": f"{folder}/pgdata"},
+        ],
+        "ports": [{"name": "postgres", "containerPort": POSTGRES_PORT}],
+        "readinessProbe": {**answers, "periodSeconds": 5, "timeoutSeconds": 3},
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
+        "securityContext": container_rights(),
+        "volumeMounts": [mount("data", folder), mount("run", "/var/run/postgresql"), mount("tmp", "/tmp")],
+    }
+
+
+def dashboard(namespace: str | None, secret: str, image: str, *, own_postgres: bool) -> list[Manifest]:
+    """Return the dashboard, and the name that it is reached by from within the cluster."""
+    labelled = labels("dashboard")
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(DASHBOARD, namespace, labelled),
+        "spec": {"type": "ClusterIP", "selector": labelled, "ports": [{"name": "http", "port": DASHBOARD_PORT}]},
+    }
+    server = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(DASHBOARD, namespace, labelled),
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labelled},
+            "template": {
+                "metadata": {"labels": labelled},
+                "spec": {
+                    **pod_basis(1000),
+                    "containers": [_dashboard_container(secret, image, own_postgres=own_postgres)],
+                    "volumes": [temporary()],
+                },
+            },
+        },
+    }
+    return [service, server]
+
+
+def _dashboard_container(secret: str, image: str, *, own_postgres: bool) -> Manifest:
+    # Until a first worker has made the tables it ends at once, and is started again after ever longer pauses.
+    answers = {"httpGet": {"path": "/dashboard", "port": "http"}}
+    return {
+        "name": APP,
+        "image": image,
+        "args": ["dashboard", "--host=0.0.0.0", "--i-know-it-is-open", f"--port={DASHBOARD_PORT}"],
+        "env": [*database_environment(secret, own_postgres=own_postgres), *cache_environment()],
+        "ports": [{"name": "http", "containerPort": DASHBOARD_PORT}],
+        "readinessProbe": {**answers, "periodSeconds": 10, "timeoutSeconds": 5},
+        # What it holds of a study of 5,000 trials are 420 MB.
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        "securityContext": container_rights(),
+        "volumeMounts": [mount("tmp", "/tmp")],
+    }

@@ -1,0 +1,95 @@
+"""Hosts of a test's own on this machine, on two networks that a cable joins. Knows nothing of databases and studies.
+
+A network is a namespace of Linux with one end of a veth pair. A host is a name and processes of its own in one: what
+tells machines from each other sees another machine.
+"""
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+Side = Literal["near", "far"]
+
+#: Of a range that is for documents: no real host is shadowed.
+ADDRESSES: dict[Side, str] = {"near": "192.0.2.1", "far": "192.0.2.2"}
+#: Gives the host its name, then becomes the command.
+BECOME = 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"'
+
+
+class NoNetworkError(Exception):
+    """This machine does not let the tests have networks; says why."""
+
+
+_numbers = itertools.count(1)
+
+
+class Cable:
+    """Joins a near and a far network, of which nobody else has a part. To be entered and left."""
+
+    def __init__(self) -> None:
+        name = f"kmnist-search-{os.getpid()}-{next(_numbers)}"
+        self.spaces: dict[Side, str] = {side: f"{name}-{side}" for side in ADDRESSES}
+
+    def __enter__(self) -> "Cable":
+        try:
+            self._lay()
+        except (OSError, subprocess.CalledProcessError) as error:
+            self._take_up()
+            raise NoNetworkError(getattr(error, "stderr", None) or str(error)) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._take_up()
+
+    def at(self, side: Side) -> Sequence[str]:
+        """Return what a command begins with that shall be on one side."""
+        return ("ip", "netns", "exec", self.spaces[side])
+
+    def on(self, host: str, side: Side) -> Sequence[str]:
+        """Return what a command begins with that shall be on a host of its own."""
+        apart = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+        return (*self.at(side), *apart, "sh", "-c", BECOME, host)
+
+    @contextmanager
+    def unplugged(self) -> Iterator[None]:
+        """While entered, the near network has no cable: who would go there from the far one is told so in seconds."""
+        self._ip("near", "link", "set", "cable", "down")
+        try:
+            yield
+        finally:
+            self._ip("near", "link", "set", "cable", "up")
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """While entered, what is sent from far arrives, and every answer is dropped without a word."""
+        answers = ("blackhole", f"{ADDRESSES['far']}/32")
+        self._ip("near", "route", "add", *answers)
+        try:
+            yield
+        finally:
+            self._ip("near", "route", "delete", *answers)
+
+    def _lay(self) -> None:
+        for space in self.spaces.values():
+            _run("ip", "netns", "add", space)
+        ends = {side: ("name", "cable", "netns", space) for side, space in self.spaces.items()}
+        _run("ip", "link", "add", *ends["near"], "type", "veth", "peer", *ends["far"])
+        for side, address in ADDRESSES.items():
+            self._ip(side, "address", "add", f"{address}/24", "dev", "cable")
+            self._ip(side, "link", "set", "cable", "up")
+            self._ip(side, "link", "set", "lo", "up")
+        _run(*self.on("probe", "far"), "true")
+
+    def _take_up(self) -> None:
+        for space in self.spaces.values():
+            subprocess.run(["ip", "netns", "delete", space], stderr=subprocess.DEVNULL, check=False)
+
+    def _ip(self, side: Side, *arguments: str) -> None:
+        _run("ip", "-netns", self.spaces[side], *arguments)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -16,8 +16,17 @@ from kmnist_search.config import HYPERPARAMETERS, DataConfig, TrainConfig
 from kmnist_search.study_parser import load
 
 README = (CHECKOUT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-LINES = [line for block in BLOCKS for line in block.splitlines() if line.startswith("kmnist-search")]
+PAGES = (CHECKOUT / "README.md", CHECKOUT / "docker" / "README.md")
+
+
+def _lines(page: Path) -> list[str]:
+    """Return the commands of this package that a page tells people to type, continued lines put together."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith("kmnist-search ")]
+
+
+LINES = [line for page in PAGES for line in _lines(page)]
 
 
 def _command(line: str) -> tuple[click.Command, list[str]]:
@@ -30,8 +39,10 @@ def _command(line: str) -> tuple[click.Command, list[str]]:
 
 
 def _commands(group: click.Group) -> Iterator[click.Command]:
+    """Yield what can be typed: commands, and groups that do something by themselves."""
     for command in group.commands.values():
-        yield command
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield command
         if isinstance(command, click.Group):
             yield from _commands(command)
 
@@ -64,7 +75,8 @@ def test_the_readme_names_every_built_in_study_and_every_hyperparameter() -> Non
         assert f"`{name}`" in README, name
 
 
-def test_every_file_that_the_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_every_file_that_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
     assert links
-    assert not [link for link in links if not (CHECKOUT / link).exists()]
+    assert not [link for link in links if not (page.parent / link).exists()]

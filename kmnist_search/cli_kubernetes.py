@@ -3,6 +3,7 @@
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,11 @@ import click
 from click.core import ParameterSource
 
 from kmnist_search.cli_options import (
-    all_overrides,
     data_dir_option,
     per_gpu_option,
     storage_option,
-    study_options,
 )
+from kmnist_search.cli_study_options import AskedStudy, study_options
 
 if TYPE_CHECKING:
     from kmnist_search.study_file import StudyFile
@@ -26,7 +26,6 @@ CLAIM = "Name of a PersistentVolumeClaim"
 @click.command(
     epilog="Example: kmnist-search submit kubernetes kmnist --trials 200 --workers 16 --image me/kmnist-search --apply"
 )
-@click.argument("study", default="kmnist")
 @study_options
 @click.option("--workers", type=click.IntRange(1, 10_000), required=True, help="Pods, each with one worker.")
 @click.option("--image", required=True, help="Image of kmnist-search, see docker/Dockerfile.")
@@ -58,12 +57,7 @@ CLAIM = "Name of a PersistentVolumeClaim"
 @click.pass_context
 def kubernetes(
     context: click.Context,
-    study: str,
-    trials: int | None,
-    name: str | None,
-    seed: int | None,
-    epochs: int | None,
-    overrides: tuple[str, ...],
+    asked: AskedStudy,
     workers: int,
     image: str,
     applies: bool,
@@ -87,23 +81,20 @@ def kubernetes(
     queue themselves, in the database that the secret names. If --storage names the same database as it is reached from
     here, it is looked at first, and with --apply study and queue are made from here.
     """
-    from kmnist_search.builtin import builtin_studies, find_study_file
+    from kmnist_search.builtin import builtin_studies
     from kmnist_search.launch import kubectl
     from kmnist_search.launch.kubernetes import KubernetesJob
     from kmnist_search.launch.kubernetes_notes import notes
     from kmnist_search.launch.yaml_text import as_yaml
-    from kmnist_search.study_parser import load
 
-    path = find_study_file(study)
-    changes = all_overrides(overrides, name=None, seed=seed, epochs=epochs)
-    file = load(path, overrides=all_overrides(overrides, name=name, seed=seed, epochs=epochs))
-    is_builtin = study in builtin_studies()
+    file, is_builtin = asked.file(), asked.source in builtin_studies()
+    changes = replace(asked, name=None).changes()  # the name is told by itself
     job = KubernetesJob(
         study=file.study.name,
-        source=study if is_builtin else path.read_text(encoding="utf-8"),
+        source=asked.source if is_builtin else asked.path().read_text(encoding="utf-8"),
         is_builtin=is_builtin,
         changes=tuple(f"--set={change}" for change in changes),
-        trials=trials if trials is not None else file.study.trials,
+        trials=asked.trials if asked.trials is not None else file.study.trials,
         image=image,
         workers=workers,
         gpus=gpus,

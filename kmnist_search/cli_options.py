@@ -6,7 +6,9 @@ Imports that take time wait inside the functions, so that `--help` answers at on
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,20 +89,6 @@ def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return total
 
 
-def gpu_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sequence[int] | None:
-    """Return the numbers of the GPUs meant by 0,2 (these two) or 4 (the first four)."""
-    if value is None:
-        return None
-    if not re.fullmatch(r"\d+(,\d+)*", value.strip()):
-        raise click.BadParameter(f"{value!r} names no GPUs. Write 4 for the first four, or 0,2 for these two.")
-    numbers = [int(number) for number in value.split(",")]
-    if len(set(numbers)) < len(numbers):
-        raise click.BadParameter(f"{value!r} names a GPU twice.")
-    if numbers == [0]:
-        raise click.BadParameter("0 is no number of GPUs. The GPU numbered 0, and only that, is --device cuda:0.")
-    return numbers if len(numbers) > 1 else range(numbers[0])
-
-
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
 
@@ -131,70 +119,15 @@ def _auto_or_number(_ctx: click.Context, _param: click.Parameter, value: str) ->
     return int(value)
 
 
-def gpus_option(command: Command) -> Command:
-    return click.option(
-        "--gpus",
-        callback=gpu_numbers,
-        metavar="NUMBERS",
-        help="One process on each of these GPUs: 4 for the first four, or 0,2.  [default: all, or else the CPU]",
-    )(command)
-
-
-def workers_option(command: Command) -> Command:
-    return click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        envvar="KMNIST_SEARCH_WORKERS",
-        show_envvar=True,
-        help="Processes on a CPU.  [default: as many as are fastest]",
-    )(command)
-
-
-def database_timeout_option(command: Command) -> Command:
-    return click.option(
-        "--database-timeout",
-        callback=duration,
-        metavar="TIME",
-        default="10m",
-        show_default=True,
-        help="Give up on a database that is away for longer.",
-    )(command)
-
-
-def study_options(command: Command) -> Command:
-    """What makes a study another one: its size and what it overrides of its file."""
-    for option in (
-        click.option(
-            "--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Change the study file's value."
-        ),
-        click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial.  [default: the study's]"),
-        click.option(
-            "--seed", type=click.IntRange(min=0), help="Seed of proposals and trainings.  [default: the study's]"
-        ),
-        click.option("--name", help="Name of the study in the storage.  [default: the study file's]"),
-        click.option(
-            "--trials", type=click.IntRange(min=1), help="Trials the study shall end with.  [default: the study's]"
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def all_overrides(overrides: Sequence[str], *, name: str | None, seed: int | None, epochs: int | None) -> Sequence[str]:
-    """Return what is to be overridden of a study file, the options that have names of their own among it."""
-    named = {"study.name": json.dumps(name) if name is not None else None, "study.seed": seed, "train.epochs": epochs}
-    return [*overrides, *(f"{key}={value}" for key, value in named.items() if value is not None)]
-
-
-def without_passwords(arguments: Sequence[str]) -> list[str]:
-    """Return a command line as it may be shown."""
+def typed_command() -> str:
+    """Return the command line of this process as it may be shown, without passwords."""
     from kmnist_search.storage_url import without_password
 
-    shown = []
-    for argument in arguments:
+    shown = ["kmnist-search"]
+    for argument in sys.argv[1:]:
         option, equals, value = argument.rpartition("=") if argument.startswith("--storage=") else ("", "", argument)
         shown.append(f"{option}{equals}{without_password(value)}" if "://" in value else argument)
-    return shown
+    return shlex.join(shown)
 
 
 def checkpoints_option(command: Command) -> Command:
@@ -216,21 +149,6 @@ def data_dir_option(command: Command) -> Command:
         show_envvar=True,
         help="Folder of the images.  [default: the user's cache folder]",
     )(command)
-
-
-def work_options(command: Command) -> Command:
-    """Where and with what work is done, by a run or a worker."""
-    for option in (
-        data_dir_option,
-        database_timeout_option,
-        checkpoints_option,
-        workers_option,
-        gpus_option,
-        per_gpu_option,
-        device_option,
-    ):
-        command = option(command)
-    return command
 
 
 def threads_wait_passively() -> None:

@@ -11,15 +11,14 @@ import click
 from click.core import ParameterSource
 
 from kmnist_search.cli_options import (
-    all_overrides,
     checkpoints_option,
     data_dir_option,
     device_option,
     duration,
     per_gpu_option,
     storage_option,
-    study_options,
 )
+from kmnist_search.cli_study_options import AskedStudy, study_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +36,6 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
 
 
 @click.command(epilog="Example: kmnist-search submit slurm kmnist --trials 200 --workers 16 --time 4:00:00")
-@click.argument("study", default="kmnist")
 @study_options
 @click.option("--workers", type=click.IntRange(min=1), required=True, help="Tasks of the array, each with one worker.")
 @click.option("--partition", help="Partition.  [default: Slurm's]")
@@ -83,12 +81,7 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
 @click.pass_context
 def slurm(
     context: click.Context,
-    study: str,
-    trials: int | None,
-    name: str | None,
-    seed: int | None,
-    epochs: int | None,
-    overrides: tuple[str, ...],
+    asked: AskedStudy,
     workers: int,
     partition: str | None,
     gres: str | None,
@@ -114,12 +107,10 @@ def slurm(
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Given again, the same
     command adds workers to the study, and no trials.
     """
-    from kmnist_search.builtin import find_study_file
     from kmnist_search.launch.slurm import SlurmJob, script, worker_command
     from kmnist_search.storage_url import check_shared_url, has_password, to_type
-    from kmnist_search.study_parser import load
 
-    file = load(find_study_file(study), overrides=all_overrides(overrides, name=name, seed=seed, epochs=epochs))
+    file = asked.file()
     is_named = context.get_parameter_source("storage_url") is not ParameterSource.DEFAULT
     needs_no_url = dry_run and not is_named  # it comes from the environment of sbatch
     url = None if needs_no_url else check_shared_url(storage_url)
@@ -162,7 +153,7 @@ def slurm(
     check_writable(job.output_dir, option="--output-dir")
     made = submit(
         file,
-        trials=trials,
+        trials=asked.trials,
         storage_url=storage_url,
         data_dir=data_dir or default_data_dir(),
         checkpoint_dir=checkpoint_dir,

@@ -10,12 +10,11 @@ import click
 
 from kmnist_search.cli_options import (
     Commands,
-    all_overrides,
     data_dir_option,
     duration,
     storage_option,
-    study_options,
 )
+from kmnist_search.cli_study_options import AskedStudy, study_options
 
 
 @click.group(cls=Commands, epilog="Example: kmnist-search submit queue kmnist --trials 100")
@@ -26,7 +25,6 @@ def submit() -> None:
 @submit.command(
     epilog="Example: kmnist-search submit queue kmnist --trials 100 --storage postgresql://me@server/kmnist"
 )
-@click.argument("study", default="kmnist")
 @study_options
 @storage_option
 @data_dir_option
@@ -38,16 +36,7 @@ def submit() -> None:
     help="Wait for a database that cannot be reached yet.  [default: not at all]",
 )
 def queue(
-    study: str,
-    trials: int | None,
-    name: str | None,
-    seed: int | None,
-    epochs: int | None,
-    overrides: tuple[str, ...],
-    storage_url: str,
-    data_dir: Path | None,
-    waits: bool,
-    database_timeout: float | None,
+    asked: AskedStudy, storage_url: str, data_dir: Path | None, waits: bool, database_timeout: float | None
 ) -> None:
     """Make a study and its queue, and train nothing: that is left to the workers you start.
 
@@ -56,15 +45,13 @@ def queue(
     """
     from rich.console import Console
 
-    from kmnist_search.builtin import find_study_file
     from kmnist_search.data.files import default_data_dir
     from kmnist_search.joining import already_reached, until_reachable
-    from kmnist_search.study_parser import load
     from kmnist_search.submission import submit as submitted
     from kmnist_search.submission_terminal import announce, follow, invite
 
-    file = load(find_study_file(study), overrides=all_overrides(overrides, name=name, seed=seed, epochs=epochs))
-    make = partial(submitted, file, trials=trials, storage_url=storage_url, data_dir=data_dir or default_data_dir())
+    file, folder = asked.file(), data_dir or default_data_dir()
+    make = partial(submitted, file, trials=asked.trials, storage_url=storage_url, data_dir=folder)
     if database_timeout is None:
         made = make()
     else:

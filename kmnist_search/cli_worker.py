@@ -3,16 +3,13 @@
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
 
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from kmnist_search.cli_options import (
     INTERRUPTED,
@@ -20,9 +17,9 @@ from kmnist_search.cli_options import (
     duration,
     storage_option,
     threads_wait_passively,
-    without_passwords,
-    work_options,
+    typed_command,
 )
+from kmnist_search.cli_work_options import WorkOptions, work_options
 
 if TYPE_CHECKING:
     from kmnist_search.signals import StopSignals
@@ -45,21 +42,13 @@ if TYPE_CHECKING:
 @click.option(
     "--is-alive", is_flag=True, help="Do no work: exit with 0 if a worker of this host was seen lately, else with 1."
 )
-@click.pass_context
 def worker(
-    context: click.Context,
     study: str | None,
     storage_url: str,
     waits: bool,
     max_trials: int | None,
     max_time: float | None,
-    device: str,
-    per_gpu: int | None,
-    gpus: Sequence[int] | None,
-    workers: int | None,
-    checkpoint_dir: Path | None,
-    database_timeout: float,
-    data_dir: Path | None,
+    where: WorkOptions,
     is_alive: bool,
 ) -> None:
     """Join a study that others have made, and work on its queue until it is empty.
@@ -69,8 +58,6 @@ def worker(
     """
     if is_alive:
         _tell_whether_alive(storage_url)
-    if gpus is not None and device != "auto":
-        raise click.UsageError("--gpus and --device name the devices both. Leave one of them out.")
     threads_wait_passively()
 
     from rich.console import Console
@@ -78,37 +65,35 @@ def worker(
     from kmnist_search import shown_work, terminal
     from kmnist_search.database_errors import when_it_answers
     from kmnist_search.joining import already_reached, join, until_reachable, until_there
-    from kmnist_search.placement import check_workers, devices_of, places
+    from kmnist_search.placement import places
     from kmnist_search.progress import status_of
     from kmnist_search.signals import StopSignals
     from kmnist_search.storage_url import check_url
 
     deadline = None if max_time is None else time.monotonic() + max_time
     check_url(storage_url)
-    devices = devices_of(device, gpus)
-    check_workers(workers, devices, typed=context.get_parameter_source("workers") is ParameterSource.COMMANDLINE)
+    devices = where.devices()
     join_on = partial(
         join,
         storage_url=storage_url,
-        data_dir=data_dir,
-        checkpoint_dir=checkpoint_dir,
-        database_timeout=database_timeout,
-        per_gpu=per_gpu,
+        data_dir=where.data_dir,
+        checkpoint_dir=where.checkpoint_dir,
+        database_timeout=where.database_timeout,
+        per_gpu=where.per_gpu,
         max_trials=max_trials,
         waits=waits,
     )
     console = Console()
     with StopSignals() as signals:
-        reachable = partial(until_reachable, storage_url, database_timeout=database_timeout)
-        there = partial(until_there, storage_url, study, database_timeout=database_timeout)
-        _wait(there() if waits else reachable(), signals, deadline)
+        reasons = partial(until_there, name=study) if waits else until_reachable
+        _wait(reasons(storage_url, database_timeout=where.database_timeout), signals, deadline)
         with already_reached():
             search = join_on(study, device=devices[0])
         working = places(
             devices,
             search.file.middle(),
             images=len(search.data.train_images),
-            workers=workers,
+            workers=where.workers,
             trials_left=sys.maxsize if waits else search.trials_left(),
         )
         terminal.introduce(console, search, working)
@@ -116,8 +101,7 @@ def worker(
         seconds = None if deadline is None else max(deadline - time.monotonic(), 0.0)
         stopped_by = shown_work.work(console, search, prepare_on, working, signals=signals, seconds=seconds)
         progress = when_it_answers()(status_of, search.study).progress
-    command = shlex.join(["kmnist-search", *without_passwords(sys.argv[1:])])
-    terminal.conclude(console, search, progress, stopped_by, command=command)
+    terminal.conclude(console, search, progress, stopped_by, command=typed_command())
     if stopped_by == "signal":
         sys.exit(INTERRUPTED)
 

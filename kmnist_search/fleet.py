@@ -1,6 +1,6 @@
 """Several worker processes under one parent, which tells what they do, replaces those that die, and ends all together.
 
-The parent never touches a GPU, and while the workers work it asks no database: each tells how it sees the study.
+The parent keeps nothing on a GPU, and while the workers work it asks no database: each tells how it sees the study.
 """
 
 import multiprocessing

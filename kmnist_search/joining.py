@@ -56,7 +56,7 @@ def already_reached() -> Iterator[None]:
         raise DatabaseAwayError(str(error)) from None
 
 
-def until_there(storage_url: str, name: str | None, *, database_timeout: float) -> Iterator[str]:
+def until_there(storage_url: str, *, name: str | None, database_timeout: float) -> Iterator[str]:
     """Yield again and again why a study cannot be joined, until it is there.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from kmnist_search.courier import Courier
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.database_errors import when_it_answers
-from kmnist_search.engine.device import device_model, device_named
+from kmnist_search.engine.device import device_named, device_place
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.engine.packing import Packing
 from kmnist_search.environment import scheduler_job, versions
@@ -76,7 +76,7 @@ class Search:
 
     def facts(self) -> Facts:
         """Return what a worker in this process works on and with."""
-        return Facts(device=device_model(self.device), versions=versions(), job=scheduler_job())
+        return Facts(device=device_place(self.device), versions=versions(), job=scheduler_job())
 
     def work(
         self, signals: StopSignals, *, seconds: float | None, cores: int | None = None

@@ -53,7 +53,7 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
         _line(console, f"{counts.finished} trials are finished, {search.goal(counts)} were asked for: nothing to do.")
         _line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
         return
-    _tell_places(console, search, places)
+    _tell_places_or_warn(console, search, places)
 
 
 def introduce(console: Console, search: Search, places: Sequence[Place]) -> None:
@@ -69,7 +69,7 @@ def introduce(console: Console, search: Search, places: Sequence[Place]) -> None
         f"{search.data.digest}, {counts.finished} of {counts.total} trials are finished",
     )
     _tell_recovered(console, search)
-    _tell_places(console, search, places)
+    _tell_places_or_warn(console, search, places)
 
 
 def _tell_recovered(console: Console, search: Search) -> None:
@@ -78,7 +78,7 @@ def _tell_recovered(console: Console, search: Search) -> None:
         _line(console, f"taken up again from a worker that is gone: trial {numbers}")
 
 
-def _tell_places(console: Console, search: Search, places: Sequence[Place]) -> None:
+def _tell_places_or_warn(console: Console, search: Search, places: Sequence[Place]) -> None:
     if len(places) > 1 or (places[0].device == "cpu" and places[0].cores > 1):
         _line(console, _places_text(places))
     if search.needs_warning:

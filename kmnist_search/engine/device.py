@@ -25,12 +25,11 @@ def device_named(name: str) -> torch.device:
     return device if device.type == "cpu" else torch.device("cuda", device.index or 0)
 
 
-def device_model(device: torch.device) -> str:
-    """Return what kind of device it is: the GPU's name, or "CPU"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
 def device_title(device: torch.device) -> str:
     """Return what a device is called in reports."""
-    model = device_model(device)
-    return model if device.type == "cuda" else f"{model}, threads: {torch.get_num_threads()}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"
+
+
+def device_place(device: torch.device) -> str:
+    """Return what a device is called among others of a machine: a GPU by its name and number."""
+    return f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else "CPU"

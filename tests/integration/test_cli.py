@@ -161,6 +161,14 @@ def test_best_without_a_complete_trial_says_so(invoke: Invoke, tiny_study: Path)
     )
 
 
+def test_an_option_and_an_override_that_say_the_same_thing_are_refused(invoke: Invoke, tmp_path: Path) -> None:
+    for command in (["run"], ["submit", "queue"]):
+        refused = invoke(*command, "tiny.toml", "--epochs", 3, "--set", "train.epochs=9")
+        assert refused.exit_code == 2
+        assert "--epochs and --set train.epochs= say the same thing. Leave one of them out." in refused.stderr
+    assert not (tmp_path / "kmnist-search.db").exists()
+
+
 def test_a_wrong_study_name_suggests_the_nearest(invoke: Invoke) -> None:
     _refused(
         invoke("run", "quickstat"),

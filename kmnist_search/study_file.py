@@ -1,11 +1,12 @@
 """What a study is: its tables as checked, frozen values. Knows nothing of files or of optuna."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from kmnist_search.config import Config, DataConfig, TrainConfig, TrialConfig, trial_config
-from kmnist_search.space import Hyperparameter, Suggester
+from kmnist_search.space import Choices, Hyperparameter, IntRange, Suggester
 
 
 def _named(value: Any) -> Any:
@@ -48,8 +49,19 @@ class StudyTable(Config):
         return "maximize" if self.metric == "val_accuracy" else "minimize"
 
 
+class System(Config):
+    """A fixed configuration that is compared with others, and its images."""
+
+    data: DataConfig
+    train: TrainConfig
+    fixed: dict[str, Any]
+
+
 class StudyFile(Config):
-    """A whole study file, checked."""
+    """A whole study file, checked.
+
+    With `systems` nothing is searched: each trial trains one of them, as its hyperparameters say; see `system_space`.
+    """
 
     study: StudyTable
     data: DataConfig = DataConfig()
@@ -57,13 +69,46 @@ class StudyFile(Config):
     fixed: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, Hyperparameter] = Field(default_factory=dict)
     enqueue: tuple[dict[str, Any], ...] = ()
+    systems: dict[str, System] = Field(default_factory=dict)
+
+    @property
+    def keeps_models(self) -> bool:
+        """Whether what its trials have trained is kept, to be tested later."""
+        return bool(self.systems)
+
+    @property
+    def datas(self) -> tuple[DataConfig, ...]:
+        """The images that trials may train on."""
+        return tuple(dict.fromkeys(system.data for system in self.systems.values())) or (self.data,)
 
     def suggest(self, trial: Suggester) -> TrialConfig:
         """Return the configuration of one trial: the searched hyperparameters from `trial`, the others as fixed."""
-        searched = {name: hyperparameter.suggest(trial, name) for name, hyperparameter in self.space.items()}
-        return trial_config({**self.fixed, **searched}, self.train)
+        return self._configured({name: spec.suggest(trial, name) for name, spec in self.space.items()})
 
     def middle(self) -> TrialConfig:
         """Return a configuration of middling size, to estimate costs by."""
-        searched = {name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()}
-        return trial_config({**self.fixed, **searched}, self.train)
+        return self._configured({name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()})
+
+    def data_of(self, params: Mapping[str, Any]) -> DataConfig:
+        """Return which images the trial with these hyperparameters trains on."""
+        return self.systems[params["system"]].data if self.systems else self.data
+
+    def _configured(self, params: Mapping[str, Any]) -> TrialConfig:
+        if not self.systems:
+            return trial_config({**self.fixed, **params}, self.train)
+        system = self.systems[params["system"]]
+        return trial_config(system.fixed, system.train.model_copy(update={"epochs": params["epochs"]}))
+
+
+def system_space(systems: Mapping[str, System]) -> dict[str, Hyperparameter]:
+    """Return what tells the trials apart that train one of several systems.
+
+    These are the system, how often it was trained before (each trial has a seed of its own), and how long: for so many
+    epochs, of which none has more than the longest system.
+    """
+    most = max(system.train.epochs for system in systems.values())
+    return {
+        "system": Choices(choices=tuple(systems)),
+        "repeat": IntRange(low=0, high=999),
+        "epochs": IntRange(low=1, high=most),
+    }

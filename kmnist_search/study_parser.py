@@ -15,18 +15,21 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from kmnist_search.builtin import builtin_studies
 from kmnist_search.config import (
     HYPERPARAMETERS,
-    SECTIONS,
     Config,
     DataConfig,
-    ModelConfig,
     TrainConfig,
     describe,
+    field_of,
+    model_config,
 )
 from kmnist_search.errors import ConfigError, StudyFileError
 from kmnist_search.space import Choices, FloatRange, Hyperparameter, IntRange, Scalar
-from kmnist_search.study_file import StudyFile, StudyTable
+from kmnist_search.study_file import StudyFile, StudyTable, System, system_space
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+#: The tables of a study file.
+TABLES = [name for name in StudyFile.model_fields if name != "systems"]
 
 #: Hyperparameters of the model that must fit together, group by group.
 COUPLED = (
@@ -55,12 +58,13 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> StudyFile:
         raise StudyFileError(f"{path}: is empty. Name hyperparameters to search in [space], or fix some in [fixed].")
     for override in overrides:
         _override(tables, override)
-    label = f"built-in study {path.stem}" if builtin_studies().get(path.stem) == path else str(path)
+    builtin = {file: name for name, file in builtin_studies().items()}
+    label = f"built-in study {builtin[path]}" if path in builtin else str(path)
     return _Checker(" with ".join((label, *overrides))).checked(tables, default_name=path.stem)
 
 
 def loads(text: str, *, source: str, name: str) -> StudyFile:
-    """Read and check the text of a study file.
+    """Read and check the text of a study file, or of a study of several systems, which nobody writes by hand.
 
     Args:
         text: of the file.
@@ -70,7 +74,10 @@ def loads(text: str, *, source: str, name: str) -> StudyFile:
     Raises:
         StudyFileError: something is wrong with it; the message says where and what to do.
     """
-    return _Checker(source).checked(_tables(text, source), default_name=name)
+    tables = _tables(text, source)
+    if "systems" in tables:
+        return _Checker(source).comparison(tables)
+    return _Checker(source).checked(tables, default_name=name)
 
 
 def _tables(text: str, source: str) -> dict[str, Any]:
@@ -107,8 +114,10 @@ class _Checker:
         self.file = file
 
     def checked(self, tables: dict[str, Any], *, default_name: str) -> StudyFile:
+        if "systems" in tables:
+            raise StudyFileError(f"{self.file}: is of a study that kmnist-search references makes, which no file can.")
         for name, table in tables.items():
-            self._known(name, list(StudyFile.model_fields), f"there is no table [{name}]")
+            self._known(name, TABLES, f"there is no table [{name}]")
             if not isinstance(table, list if name == "enqueue" else dict):
                 raise self._error(f"[{name}]", "must be a list of tables" if name == "enqueue" else "must be a table")
         study = self._table("study", {"name": default_name, **tables.get("study", {})}, StudyTable)
@@ -130,6 +139,20 @@ class _Checker:
             space=space,
             enqueue=tuple(self._enqueued(tables.get("enqueue", []), space)),
         )
+
+    def comparison(self, tables: dict[str, Any]) -> StudyFile:
+        """Return a study of several systems."""
+        systems = {
+            name: System(
+                data=self._table(f"systems.{name}.data", system["data"], DataConfig),
+                train=self._table(f"systems.{name}.train", system["train"], TrainConfig),
+                fixed=self._hyperparameters(f"systems.{name}.fixed", system["fixed"], self._value),
+            )
+            for name, system in tables["systems"].items()
+        }
+        study = self._table("study", tables["study"], StudyTable)
+        train = self._table("train", tables["train"], TrainConfig)
+        return StudyFile(study=study, train=train, systems=systems, space=system_space(systems))
 
     def _error(self, place: str, problem: str) -> StudyFileError:
         return StudyFileError(f"{self.file}: {place} {problem}.")
@@ -157,7 +180,7 @@ class _Checker:
         return {name: check(f"[{table}] {name}", name, value) for name, value in values.items()}
 
     def _value(self, place: str, name: str, value: Any) -> Any:
-        field = SECTIONS[HYPERPARAMETERS[name]].model_fields[name]
+        field = field_of(name)
         annotated: Any = Annotated[field.annotation, field]
         adapter: TypeAdapter[Any] = TypeAdapter(annotated, config=ConfigDict(strict=True))
         try:
@@ -207,11 +230,13 @@ class _Checker:
         possible: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
         # A searched width is one number, which fits any number of blocks: only fixed lists of widths need a look.
         possible |= {name: spec.values() for name, spec in space.items() if not name.endswith("_width")}
-        for group in COUPLED:
+        # Beside layers, no other word on the shape can stand.
+        of_model = tuple(name for name in possible if HYPERPARAMETERS[name] == "model")
+        for group in (of_model,) if "layers" in possible else COUPLED:
             values = {name: possible[name] for name in group if name in possible}
             for combination in itertools.product(*values.values()):
                 try:
-                    ModelConfig(**dict(zip(values, combination, strict=True)))
+                    model_config(dict(zip(values, combination, strict=True)))
                 except ConfigError as error:
                     tables = " and ".join(f"[{table}]" for table in self._tables_of(values, fixed))
                     raise self._error(tables, f"hold values that do not fit together: {error}") from None

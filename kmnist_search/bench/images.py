@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from kmnist_search.bench.nets import EPOCH_IMAGES
-from kmnist_search.config import NUM_CLASSES
+from kmnist_search.config import NUM_CLASSES, DataConfig
 from kmnist_search.data import files
 from kmnist_search.data.catalog import IDX_DATASETS
 from kmnist_search.data.search_data import SearchData, load_training_set
@@ -27,7 +27,7 @@ def images_in(data_dir: Path, *, noise_images: int = EPOCH_IMAGES) -> BenchImage
         DataError: the files are there, and damaged.
     """
     if files.found_training_files(IDX_DATASETS["kmnist"], data_dir):
-        return BenchImages(data=load_training_set("kmnist", data_dir).whole(), source="kmnist")
+        return BenchImages(data=load_training_set("kmnist", data_dir).whole(DataConfig()), source="kmnist")
     generator = torch.Generator().manual_seed(0)
     images_NHW = torch.randint(0, 256, (noise_images, 28, 28), dtype=torch.uint8, generator=generator)
     labels_N = torch.randint(0, NUM_CLASSES, (noise_images,), generator=generator)

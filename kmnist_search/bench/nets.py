@@ -39,7 +39,7 @@ def nets_for(device_type: str) -> Mapping[str, TrialConfig]:
 
 def shape_text(config: TrialConfig) -> str:
     """Return a net in a few characters: patch, features, token and channel width, blocks, batch."""
-    net = config.model
+    net = config.patch_mlp
     widths = f"{net.token_width}/{net.channel_width}"
     return f"p{net.patch_size} D{net.dim} {widths} k{net.num_blocks}, batch {config.batch.batch_size}"
 

@@ -23,8 +23,8 @@ from kmnist_search.errors import DataError
 class SearchData:
     """Images as uint8 (N, H, W), 0 = background, and labels as int64 (N,), all on one device.
 
-    `mean` and `std` are those of the training part's pixels, as shares of 255. `digest` names the images and the
-    split: two trainings with the same digest saw the same. The validation part may be empty.
+    `mean` is taken from pixels as shares of 255, which are then divided by `std`. `digest` names images, split and
+    normalisation: two trainings with the same digest saw the same. The validation part may be empty.
     """
 
     train_images: Tensor
@@ -66,24 +66,77 @@ class TrainingSet:
             DataError: a part lacks a class.
         """
         train, val = _split(self.labels, config)
-        return self._parts(train, val)
+        return self._parts(train, val, config)
 
-    def whole(self) -> SearchData:
-        """Return all images as the training part; the validation part is empty."""
-        return self._parts(np.arange(len(self.labels)), np.arange(0))
+    def whole(self, config: DataConfig) -> SearchData:
+        """Return all images as the training part, whatever split `config` says; the validation part is empty."""
+        return self._parts(np.arange(len(self.labels)), np.arange(0), config)
 
-    def _parts(self, train: NDArray[np.int64], val: NDArray[np.int64]) -> SearchData:
-        pixels = self.images[train].astype(np.float32) / 255
+    def samples(self, number: int) -> NDArray[np.uint8]:
+        """Return the first images of each class, (classes, number, H, W)."""
+        classes = np.unique(self.labels)
+        return np.stack([self.images[np.flatnonzero(self.labels == label)[:number]] for label in classes])
+
+    def _parts(self, train: NDArray[np.int64], val: NDArray[np.int64], config: DataConfig) -> SearchData:
+        mean, std = _levels(self.images[train], config)
         digest = hashlib.sha256(self.images.tobytes() + self.labels.tobytes() + np.sort(val).astype(np.int64).tobytes())
+        if config.normalisation != "standard":
+            digest.update(config.normalisation.encode())
         return SearchData(
             train_images=torch.from_numpy(self.images[train]),
             train_labels=torch.from_numpy(self.labels[train].astype(np.int64)),
             val_images=torch.from_numpy(self.images[val]),
             val_labels=torch.from_numpy(self.labels[val].astype(np.int64)),
-            mean=float(pixels.mean(dtype=np.float64)),
-            std=float(pixels.std(dtype=np.float64)),
+            mean=mean,
+            std=std,
             digest=digest.hexdigest()[:12],
         )
+
+
+class StudyData:
+    """The images that the trials of a study train on: one set for all, or several, each read when first asked for."""
+
+    def __init__(self, data_dir: Path, device: torch.device | None = None) -> None:
+        """Read nothing yet; the images of `data_dir` will lie on `device`, None being the CPU."""
+        self.data_dir, self.device = data_dir, device or torch.device("cpu")
+        self._sets: dict[DataConfig, SearchData] = {}
+
+    def of(self, config: DataConfig) -> SearchData:
+        """Return the images that `config` names.
+
+        Raises:
+            DataError: as `load`.
+        """
+        if config not in self._sets:
+            self._sets[config] = load(config, self.data_dir).to(self.device)
+        return self._sets[config]
+
+    @property
+    def digests(self) -> dict[DataConfig, str]:
+        """What was read so far, see `SearchData`."""
+        return {config: data.digest for config, data in self._sets.items()}
+
+    @property
+    def datasets(self) -> str:
+        """The names of the data sets read so far."""
+        return ", ".join(dict.fromkeys(config.dataset for config in self._sets))
+
+    @property
+    def digest_text(self) -> str:
+        """The names of the data sets read so far, with their digests."""
+        known = [f"{config.dataset}, data digest {data.digest}" for config, data in self._sets.items()]
+        return ", ".join(known) or "no images to read"
+
+    @property
+    def train_images(self) -> int:
+        """How many images a trial trains on at most, as far as read."""
+        return max((len(data.train_images) for data in self._sets.values()), default=0)
+
+    def to(self, device: torch.device) -> "StudyData":
+        """Return the same images on `device`."""
+        moved = StudyData(self.data_dir, device)
+        moved._sets = {config: data.to(device) for config, data in self._sets.items()}
+        return moved
 
 
 def load(config: DataConfig, data_dir: Path) -> SearchData:
@@ -112,6 +165,18 @@ def _idx_training_set(name: str, data_dir: Path) -> tuple[NDArray[np.uint8], NDA
     images = idx.read(images_path, dimensions=3, md5=dataset.train_images.md5)
     labels = idx.read(labels_path, dimensions=1, md5=dataset.train_labels.md5)
     return images, labels
+
+
+def _levels(images: NDArray[np.uint8], config: DataConfig) -> tuple[float, float]:
+    """Return what is taken from pixels from 0 to 1, and what they are then divided by."""
+    match config.normalisation:
+        case "none":
+            return 0.0, 1.0
+        case "symmetric":
+            return 0.5, 0.5
+        case "standard":
+            pixels = images.astype(np.float32) / 255
+            return float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
 
 
 def _split(labels: NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

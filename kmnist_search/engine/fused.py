@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kmnist_search import model as patch_mlp
 from kmnist_search.augment import draw_augment, draw_mixup
-from kmnist_search.config import TrialConfig
+from kmnist_search.config import NUM_CLASSES, TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.fused_net import FusedNet, Gradients, Noise, Weights
 from kmnist_search.engine.kernels.loss import train_loss, val_loss
@@ -25,6 +24,9 @@ from kmnist_search.engine.layout import Layout
 from kmnist_search.engine.optimizer import average_share
 from kmnist_search.engine.plain import uses_bfloat16
 from kmnist_search.engine.program import EpochPlan
+from kmnist_search.model import build
+from kmnist_search.model.parts import dropout_mask
+from kmnist_search.model.patch_mlp import PatchMLP, drop_path_factors, drop_path_keeps
 from kmnist_search.seeds import derived_seed
 
 #: Images of one validation step: enough to fill a GPU, little enough for its memory (reasoned, not measured).
@@ -50,12 +52,13 @@ class FusedProgram:
         self.val_batches = -(-self._val.positions_SI.shape[1] // VAL_BATCH_SIZE)
         self.generators = [torch.Generator(device).manual_seed(derived_seed(seed, 0)) for seed in seeds]
         self.sums_S4 = torch.zeros(len(seeds), 4, dtype=torch.float64, device=device)
+        self.val_logits_SVL = torch.zeros(*self._val.positions_SI.shape, NUM_CLASSES, device=device)
         self._dtype = torch.bfloat16 if uses_bfloat16(config, device) else torch.float32
-        self._net = FusedNet(config.model)
-        self._keeps_K11 = patch_mlp.drop_path_keeps(config.model, device)
-        self._layout = layout = Layout(config.model)
+        self._net = FusedNet(config.patch_mlp)
+        self._keeps_K11 = drop_path_keeps(config.patch_mlp, device)
+        self._layout = layout = Layout(config.patch_mlp)
         self._gradients = Gradients(layout, len(seeds), batch_size, self._dtype, device)
-        masters_SP = torch.stack([layout.flattened(patch_mlp.build(config.model, seed)) for seed in seeds]).to(device)
+        masters_SP = torch.stack([layout.flattened(build(config.patch_mlp, seed)) for seed in seeds]).to(device)
         has_second = config.optimizer.optimizer != "sgd"
         self._buffers = Buffers(
             masters_SP=masters_SP,
@@ -120,7 +123,7 @@ class FusedProgram:
     def _augmented(self, images_SB: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the patches of a batch of images, and what mixup drew."""
         strengths, size = self.config.augment, images_SB.shape[1]
-        image_size = self.config.model.image_size
+        image_size = self.config.patch_mlp.image_size
         draws, mixes = [], []
         for generator in self.generators:
             draws.append(draw_augment(strengths, size, image_size, self.device, generator))
@@ -129,7 +132,7 @@ class FusedProgram:
         partners_SB, share_SB = (_stacked(list(drawn)) for drawn in zip(*mixes, strict=True)) if mixes else (None, None)
         patches_SNBP = make_patches(
             *(self._train.images, images_SB, self._levels_S2),
-            patch_size=self.config.model.patch_size,
+            patch_size=self.config.patch_mlp.patch_size,
             padded_pixels=self._layout.padded_pixels,
             dtype=self._dtype,
             warp=Warp(
@@ -149,10 +152,10 @@ class FusedProgram:
         return patches_SNBP, partners_SB, share_SB
 
     def _noise(self, batch_size: int) -> Noise:
-        config, factors, masks = self.config.model, [], []
+        config, factors, masks = self.config.patch_mlp, [], []
         for generator in self.generators:
             if config.drop_path:
-                factors.append(patch_mlp.drop_path_factors(self._keeps_K11, batch_size, generator))
+                factors.append(drop_path_factors(self._keeps_K11, batch_size, generator))
             if config.dropout:
                 masks.append([self._mask(shape, generator) for shape in self._hidden_shapes(batch_size)])
         return Noise(
@@ -161,7 +164,7 @@ class FusedProgram:
         )
 
     def _hidden_shapes(self, batch_size: int) -> list[tuple[int, int]]:
-        config = self.config.model
+        config = self.config.patch_mlp
         return [
             shape
             for T, C in zip(config.token_widths, config.channel_widths, strict=True)
@@ -169,7 +172,7 @@ class FusedProgram:
         ]
 
     def _mask(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-        return patch_mlp.dropout_mask(shape, self.config.model.dropout, self._dtype, self.device, generator)
+        return dropout_mask(shape, self.config.patch_mlp.dropout, self._dtype, self.device, generator)
 
     def move_on(self, steps: int) -> None:
         self._position += steps
@@ -183,18 +186,19 @@ class FusedProgram:
         positions_SB = self._val.positions_SI[:, part].contiguous()
         patches_SNBP = make_patches(
             *(self._val.images, positions_SB, self._levels_S2),
-            patch_size=self.config.model.patch_size,
+            patch_size=self.config.patch_mlp.patch_size,
             padded_pixels=self._layout.padded_pixels,
             dtype=self._dtype,
         )
         tape = self._net.forward(weights, patches_SNBP, keep=False)
         bias_SL = weights.vector("classifier.bias")
+        self.val_logits_SVL[:, part] = (tape.logits_SBL + bias_SL[:, None])[..., :NUM_CLASSES]
         val_loss(tape.logits_SBL, bias_SL, self._val.labels[positions_SB], sums_S4=self.sums_S4)
 
     def changed_by_steps(self) -> list[Tensor]:
-        return [*self._state().values(), self._buffers.work_SM, self.sums_S4, self._position]
+        return [*self._state().values(), self._buffers.work_SM, self.sums_S4, self.val_logits_SVL, self._position]
 
-    def evaluated_model(self, member: int) -> patch_mlp.PatchMLP:
+    def evaluated_model(self, member: int) -> PatchMLP:
         average_SP = self._buffers.average_SP
         weights_SP = self._buffers.masters_SP if average_SP is None else average_SP
         return self._layout.unflattened(weights_SP[member]).to(self.device)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kmnist_search.config import ModelConfig
+from kmnist_search.config import PatchMLPConfig
 from kmnist_search.engine.kernels.activation import bias_act, bias_act_backward
 from kmnist_search.engine.kernels.norm import BiasAxis, Normed, residual_norm, residual_norm_backward
 from kmnist_search.engine.layout import Layout
@@ -133,7 +133,7 @@ class Tape:
 class FusedNet:
     """S PatchMLPs of one architecture, whose norms are layer norms or that have none."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: PatchMLPConfig) -> None:
         self.config = config
 
     def forward(self, weights: Weights, patches_SNBP: Tensor, noise: Noise = SILENCE, *, keep: bool = True) -> Tape:

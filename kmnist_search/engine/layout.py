@@ -12,8 +12,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kmnist_search.config import ModelConfig
-from kmnist_search.model import PatchMLP
+from kmnist_search.config import PatchMLPConfig
+from kmnist_search.model.patch_mlp import PatchMLP
 
 #: Rows of so many elements begin at addresses that matrix units read fastest (16 bytes of bfloat16, and more).
 ALIGNMENT = 64
@@ -50,7 +50,7 @@ class Layout:
             MLPs' second biases, block by block, and the classifier's bias.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: PatchMLPConfig) -> None:
         self.config = config
         self.padded_pixels = -(-(config.patch_size**2) // 8) * 8
         self.matrices, self.num_matrix = _placed(self._matrix_shapes(), ALIGNMENT)

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.engine.program import EpochPlan, Program
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.errors import ConfigError, TrainingDivergedError
-from kmnist_search.model import PatchMLP
+from kmnist_search.model import Model
 from kmnist_search.seeds import derived_seed
 
 
@@ -55,6 +56,7 @@ class Member:
         self.seconds = 0.0
         self.position = 0
         self._begun_at: float | None = None
+        self._is_validated = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,9 +77,19 @@ class Member:
         return self.step * self.config.batch.batch_size
 
     @property
-    def evaluated_model(self) -> PatchMLP:
+    def evaluated_model(self) -> Model:
         """The model that is validated, and kept in the end: the moving average if there is one."""
         return self.program.evaluated_model(self.index)
+
+    def val_probabilities(self) -> NDArray[np.float32] | None:
+        """Return what the last epoch's validation made of each image, (V, 10); None if it was not taken here, or empty.
+
+        A checkpoint of a finished training has its weights and not this.
+        """
+        if not self._is_validated or not len(self.data.val_images):
+            return None
+        logits_VL = self.program.val_logits_SVL[self.index].cpu()
+        return logits_VL.softmax(dim=1).numpy()
 
     def begin_epoch(self) -> EpochPlan:
         """Begin the next epoch, or go on with it, and return what is to be done in it."""
@@ -123,6 +135,7 @@ class Member:
         )
         self.seconds, self._begun_at, self.position = self.seconds_so_far, None, 0
         self.history.append(epoch)
+        self._is_validated = True
         return epoch
 
     @property
@@ -175,4 +188,4 @@ class Member:
         self.program.sums_S4[self.index].copy_(state["sums"])
         self.position, self.seconds = state["position"], state["seconds"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self._begun_at = None
+        self._begun_at, self._is_validated = None, False

@@ -6,7 +6,8 @@ Letters as in the model: B images of a batch, N tokens, D features, T token widt
 """
 
 from kmnist_search import cost
-from kmnist_search.config import NUM_CLASSES, ModelConfig, TrialConfig
+from kmnist_search.config import NUM_CLASSES, LayersConfig, ModelConfig, TrialConfig
+from kmnist_search.layers import Dropout, simple_steps
 
 GIB = 2**30
 #: Images that are validated at once, at most: the most that any program takes.
@@ -47,6 +48,11 @@ def memory_needed(
 
 def saved_numbers(config: ModelConfig) -> int:
     """Return how many numbers of one image a forward pass keeps for the backward pass."""
+    if isinstance(config, LayersConfig):
+        # What each layer was given, and a mask as large beside each dropout.
+        steps = list(simple_steps(config.steps()))
+        masks = sum(step.before.size for step in steps if isinstance(step.layer, Dropout))
+        return sum(step.before.size for step in steps) + masks + config.num_classified + NUM_CLASSES
     N, D, P = config.num_tokens, config.dim, config.patch_size**2
     # What a norm reads and what it returns; without one they are the same.
     normed = N * D * (1 if config.norm == "none" else 2)
@@ -61,6 +67,8 @@ def saved_numbers(config: ModelConfig) -> int:
 
 def _passing_numbers(config: ModelConfig) -> int:
     """Return how many numbers of one image are there for a moment where the net is widest, or as their gradients."""
+    if isinstance(config, LayersConfig):
+        return 2 * max(step.before.size + step.after.size for step in simple_steps(config.steps()))
     N, D = config.num_tokens, config.dim
     widest = max(max(T * D, N * C) for T, C in zip(config.token_widths, config.channel_widths, strict=True))
     return 2 * N * D + 2 * widest

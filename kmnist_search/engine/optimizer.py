@@ -12,11 +12,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return the optimizer; weight decay acts on matrices only, not on biases and norms."""
+    """Return the optimizer, with weight decay on what `config.decayed` says: "matrices" leaves out biases and norms."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if p.ndim < 2],
+            "weight_decay": config.weight_decay if config.decayed == "all" else 0.0,
+        },
     ]
     rate, betas = config.learning_rate, (0.9, config.beta2)
     # fused: one kernel for all weights, on CPU and GPU.

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kmnist_search import model as patch_mlp
 from kmnist_search.augment import augment, mixup
-from kmnist_search.config import TrialConfig
+from kmnist_search.config import NUM_CLASSES, TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.onednn import onednn_products
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
 from kmnist_search.engine.program import EpochPlan
+from kmnist_search.model import Model, build
 from kmnist_search.seeds import derived_seed
 
 #: Images of one validation step; the accuracy does not depend on it.
@@ -38,13 +38,14 @@ class PlainProgram:
         self.datas = [data]
         self.steps_per_epoch = len(data.train_images) // config.batch.batch_size
         self.val_batches = -(-len(data.val_images) // VAL_BATCH_SIZE)
-        self.model = patch_mlp.build(config.model, seed).to(device)
+        self.model = build(config.model, seed).to(device)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         decay = config.optimizer.ema_decay
         self.average = MovingAverage(self.model, decay) if decay else None
         self.generators = [torch.Generator(device).manual_seed(derived_seed(seed, 0))]
         self.autocast = uses_bfloat16(config, device)
         self.sums_S4 = torch.zeros(1, 4, dtype=torch.float64, device=device)
+        self.val_logits_SVL = torch.zeros(1, len(data.val_images), NUM_CLASSES, device=device)
         images = self.steps_per_epoch * config.batch.batch_size
         self._order_EB = torch.zeros(images, dtype=torch.int64, device=device).view(self.steps_per_epoch, -1)
         # On a GPU, what a step looks up must lie there: it is captured once and replayed for other numbers.
@@ -99,6 +100,7 @@ class PlainProgram:
         net = self.evaluated_model(0).eval()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), onednn_products(self.device):
             logits = net(self._normalised(images_BHW.float().div_(255)))
+        self.val_logits_SVL[0, part] = logits.float()
         loss = F.cross_entropy(logits.float(), labels_B, reduction="sum")
         correct = (logits.argmax(dim=1) == labels_B).sum()
         self.sums_S4[0, 2:4] += torch.stack((loss.double(), correct.double()))
@@ -133,9 +135,9 @@ class PlainProgram:
         moments = [
             value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
         ]
-        return [*weights, *moments, self.sums_S4, self._position]
+        return [*weights, *moments, self.sums_S4, self.val_logits_SVL, self._position]
 
-    def evaluated_model(self, member: int) -> patch_mlp.PatchMLP:
+    def evaluated_model(self, member: int) -> Model:
         return self.average.model if self.average else self.model
 
     def state_dict(self, member: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a way to compute the steps of trainings must offer, and what it is told of an epoch. Computes nothing.
 
-Legend: S members (trainings that are computed together and differ in their seeds), E steps of an epoch.
+Legend: S members (trainings that are computed together and differ in their seeds), E steps of an epoch, V validation
+images, L labels.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.model import PatchMLP
+from kmnist_search.model import Model
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,12 +39,14 @@ class Program(Protocol):
         name: of the way to compute; a checkpoint of one cannot be gone on with by another.
         datas: each member's images, on the device and in the model's size.
         sums_S4: train loss (a sum of batch means), train correct, validation loss (a sum), validation correct.
+        val_logits_SVL: what the validation batches came to, float32.
         generators: what is drawn from, one a member.
     """
 
     name: str
     datas: list[SearchData]
     sums_S4: Tensor
+    val_logits_SVL: Tensor
     steps_per_epoch: int
     val_batches: int
     generators: list[torch.Generator]
@@ -58,12 +61,12 @@ class Program(Protocol):
         """Stand so many steps further."""
 
     def val_batch(self, number: int) -> None:
-        """Add a batch of the validation images to the sums."""
+        """Add a batch of the validation images to the sums, and keep its logits."""
 
     def changed_by_steps(self) -> list[Tensor]:
         """Return every tensor that steps and validation batches change; those made by the first step begin as zeros."""
 
-    def evaluated_model(self, member: int) -> PatchMLP:
+    def evaluated_model(self, member: int) -> Model:
         """Return the model that is validated, and kept in the end: the moving average if there is one."""
 
     def state_dict(self, member: int) -> dict[str, Any]:

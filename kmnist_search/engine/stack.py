@@ -12,7 +12,7 @@ from kmnist_search.engine.drive import Drive
 from kmnist_search.engine.member import Epoch, Member
 from kmnist_search.engine.ways import Way, program_for
 from kmnist_search.errors import ConfigError, TrainingDivergedError
-from kmnist_search.model import PatchMLP
+from kmnist_search.model import Model
 
 
 class Stack:
@@ -71,7 +71,7 @@ class Stack:
             member.position = 0
             return None
 
-    def evaluated_model(self, index: int) -> PatchMLP:
+    def evaluated_model(self, index: int) -> Model:
         """Return the model of a member that is validated, and kept in the end."""
         with self._drive.here():
             return self.members[index].evaluated_model

@@ -4,18 +4,22 @@ What a step computes is a program's, when it is taken a pace's, what epochs come
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.drive import Drive
 from kmnist_search.engine.member import Epoch, Member
 from kmnist_search.engine.ways import Way, program_for
-from kmnist_search.model import PatchMLP
+from kmnist_search.model import Model, model_of
 
 #: How long who drives one training alone sleeps when a GPU needs nothing from it.
 POLL_SECONDS = 0.001
@@ -25,29 +29,63 @@ def never() -> bool:
     return False
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BestEpoch:
+    """The first epoch with the highest validation accuracy so far, and the weights it ended with, on the CPU."""
+
+    number: int
+    val_accuracy: float
+    weights: Mapping[str, Tensor]
+
+
 class Training(Member):
     """One training of a PatchMLP: `advance()` until it returns True, then `read()` the epoch, until `finished`.
 
     `advance` takes one step on the CPU; on a GPU it queues some and returns, so that one thread can drive several
     trainings. Nothing is read back from a GPU before `read`. The images left over after the last whole batch of an
     epoch are not trained on in that epoch.
+
+    Attributes:
+        best: None before the first epoch is over, or if it is not kept.
     """
 
     def __init__(
-        self, config: TrialConfig, data: SearchData, *, seed: int, device: torch.device, way: Way = "auto"
+        self,
+        config: TrialConfig,
+        data: SearchData,
+        *,
+        seed: int,
+        device: torch.device,
+        way: Way = "auto",
+        keeps_best: bool = False,
     ) -> None:
         """Build model and optimizer on `device`; `seed` decides weights, order and augmentation.
+
+        With `keeps_best` the weights of the best epoch are kept, too; it needs a validation part.
 
         Raises:
             ConfigError: a batch is larger than the training part.
         """
         self._drive = Drive(device, partial(program_for, config, [data], seeds=[seed], device=device, way=way))
         super().__init__(config, seed=seed, device=device, program=self._drive.program, index=0)
+        self.keeps_best = keeps_best
+        self.best: BestEpoch | None = None
 
     @property
-    def evaluated_model(self) -> PatchMLP:
+    def evaluated_model(self) -> Model:
         with self._drive.here():
             return super().evaluated_model
+
+    def best_model(self) -> Model:
+        """Return the model as it was after the best epoch."""
+        assert self.best is not None
+        model = model_of(self.config.model)
+        model.load_state_dict(self.best.weights)
+        return model
+
+    def val_probabilities(self) -> NDArray[np.float32] | None:
+        with self._drive.here():
+            return super().val_probabilities()
 
     def epochs(self, stop: Callable[[], bool] = never) -> Iterator[Epoch]:
         """Advance and read until finished, or until `stop()` is true before some advance.
@@ -77,12 +115,29 @@ class Training(Member):
             TrainingDivergedError: a loss of it is not finite.
         """
         (sums,) = self._drive.take_sums()
-        return self.end_epoch(sums)
+        epoch = self.end_epoch(sums)
+        if self.keeps_best:
+            self._keep_if_best(epoch)
+        return epoch
+
+    def _keep_if_best(self, epoch: Epoch) -> None:
+        accuracy = epoch.val_accuracy
+        if accuracy is not None and (self.best is None or accuracy > self.best.val_accuracy):
+            with self._drive.here():
+                weights = {name: tensor.cpu().clone() for name, tensor in super().evaluated_model.state_dict().items()}
+            self.best = BestEpoch(number=epoch.number, val_accuracy=accuracy, weights=weights)
 
     def state_dict(self) -> dict[str, Any]:
         with self._drive.saving():
-            return super().state_dict()
+            state = super().state_dict()
+        # Not `asdict`: it would copy the weights.
+        return {**state, "best": vars(self.best) if self.best else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with self._drive.loading():
             super().load_state_dict(state)
+        best = state.get("best")
+        self.best = None
+        if best is not None:
+            weights = {name: tensor.cpu() for name, tensor in best["weights"].items()}
+            self.best = BestEpoch(**{**best, "weights": weights})

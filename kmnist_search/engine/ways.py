@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from kmnist_search.config import TrialConfig
+from kmnist_search.config import ModelConfig, PatchMLPConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.plain import PlainProgram
 from kmnist_search.engine.program import Program
@@ -25,8 +25,12 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 def is_fused(config: TrialConfig, device: torch.device, way: Way) -> bool:
     """Return whether steps are computed in fused kernels, which alone can compute several trainings together."""
     if way == "auto":
-        return device.type == "cuda" and config.model.norm != "batch" and not missing_kernels(device)
+        return device.type == "cuda" and _has_kernels(config.model) and not missing_kernels(device)
     return way == "fused"
+
+
+def _has_kernels(config: ModelConfig) -> bool:
+    return isinstance(config, PatchMLPConfig) and config.norm != "batch"
 
 
 @cache

@@ -1,9 +1,9 @@
-"""A PatchMLP with its normalisation: pixels in, logits out. Knows nothing of files and of what the classes mean."""
+"""A net with its normalisation: pixels in, logits out. Knows nothing of files and of what the classes mean."""
 
 from torch import Tensor, nn
 
 from kmnist_search.data.resize import resized
-from kmnist_search.model import PatchMLP
+from kmnist_search.model import Model
 
 
 class Classifier(nn.Module):
@@ -12,7 +12,7 @@ class Classifier(nn.Module):
     `mean` and `std` are those of the training pixels, as shares of 255.
     """
 
-    def __init__(self, model: PatchMLP, *, mean: float, std: float) -> None:
+    def __init__(self, model: Model, *, mean: float, std: float) -> None:
         super().__init__()
         self.model = model
         self.mean, self.std = mean, std

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save as weights_as_bytes
 
 from kmnist_search.errors import ModelError
-from kmnist_search.model import PatchMLP
+from kmnist_search.model import model_of
 from kmnist_search.saved_model import onnx_file
 from kmnist_search.saved_model.classifier import Classifier
 from kmnist_search.saved_model.model import SavedModel
@@ -87,7 +87,7 @@ def _write_safetensors(saved: SavedModel, path: Path) -> None:
 
 
 def _check_safetensors(path: Path, saved: SavedModel, images: NDArray[np.uint8]) -> None:
-    model = PatchMLP(saved.info.model)
+    model = model_of(saved.info.model)
     with safe_open(path, "pt") as file:
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     read = SavedModel(info=saved.info, classifier=Classifier(model, mean=saved.info.mean, std=saved.info.std))

@@ -1,6 +1,6 @@
 """The folder of a saved model, written whole and checked where it is read. Knows nothing of how a model came about.
 
-It holds `config.json`, a `ModelInfo`, and `weights.safetensors`, the PatchMLP's state as float32 (and the counters of
+It holds `config.json`, a `ModelInfo`, and `weights.safetensors`, the net's state as float32 (and the counters of
 batch norms as they are). There is no pickle in it: to load a model runs no code of it.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from kmnist_search.config import Dataset, describe
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.errors import ModelError
-from kmnist_search.model import PatchMLP
+from kmnist_search.model import Model, model_of
 from kmnist_search.saved_model.classifier import Classifier
 from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo
 from kmnist_search.saved_model.model import SavedModel
@@ -30,7 +30,7 @@ WEIGHTS_FILE = "weights.safetensors"
 
 def save_model(
     folder: Path,
-    model: PatchMLP,
+    model: Model,
     *,
     dataset: Dataset,
     mean: float,
@@ -103,7 +103,7 @@ def load_model(path: Path | str) -> SavedModel:
             f"{file}: wrong checksum: its contents have SHA-256 {found}, {CONFIG_FILE} says {info.weights_sha256}. "
             "The file is damaged or belongs to another model: copy the whole folder again."
         )
-    model = PatchMLP(info.model)
+    model = model_of(info.model)
     try:
         model.load_state_dict(weights_in(content))
     except (SafetensorError, RuntimeError) as error:

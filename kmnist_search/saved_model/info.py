@@ -1,15 +1,23 @@
 """What a saved model is: the contents of its config.json as a frozen value. Knows nothing of weights and of folders."""
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kmnist_search.config import NUM_CLASSES, Dataset, ModelConfig, Positive, Share
+from kmnist_search.config import NUM_CLASSES, AnyModelConfig, Dataset, Positive, Share, TrialConfig
 from kmnist_search.data.catalog import ClassName
 
 FORMAT_VERSION: Literal[1] = 1
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+
+
+def recipe_digest(config: TrialConfig, data_digest: str) -> str:
+    """Return what names a recipe: a configuration, and the images that it is trained on."""
+    values = [config.model_dump(mode="json"), data_digest]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class ModelInfo(BaseModel):
@@ -21,7 +29,7 @@ class ModelInfo(BaseModel):
     package_version: str = Field(description="of the kmnist-search that saved it")
     dataset: Dataset
     classes: Annotated[tuple[ClassName, ...], Field(min_length=NUM_CLASSES, max_length=NUM_CLASSES)]
-    model: ModelConfig
+    model: AnyModelConfig
     mean: Share = Field(description="of the training pixels, as a share of 255; inputs are normalised by it")
     std: Positive
     config_digest: Digest = Field(description="of the configuration it was trained with")

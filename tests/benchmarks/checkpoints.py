@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from kmnist_search.config import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+from kmnist_search.config import BatchConfig, DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig
 from kmnist_search.cost import num_parameters
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
@@ -24,13 +24,13 @@ from kmnist_search.engine.training import Training
 
 REPEATS = 9
 NETS = {
-    "kmnist-cpu": ModelConfig(patch_size=7, dim=64, token_width=32, channel_width=128, num_blocks=2),
-    "reference": ModelConfig(patch_size=4, dim=256, token_width=128, channel_width=512, num_blocks=4),
-    "large": ModelConfig(patch_size=7, dim=512, token_width=256, channel_width=1024, num_blocks=8),
+    "kmnist-cpu": PatchMLPConfig(patch_size=7, dim=64, token_width=32, channel_width=128, num_blocks=2),
+    "reference": PatchMLPConfig(patch_size=4, dim=256, token_width=128, channel_width=512, num_blocks=4),
+    "large": PatchMLPConfig(patch_size=7, dim=512, token_width=256, channel_width=1024, num_blocks=8),
 }
 
 
-def begun(model: ModelConfig, data: SearchData, device: torch.device) -> Training:
+def begun(model: PatchMLPConfig, data: SearchData, device: torch.device) -> Training:
     """Return a training that has taken a few steps, so that the optimizer has its state."""
     config = TrialConfig(
         model=model,
@@ -55,7 +55,7 @@ def milliseconds(work: Callable[[], object]) -> str:
     return f"{statistics.median(times):7.1f} {max(times):7.1f}"
 
 
-def measure(name: str, model: ModelConfig, data: SearchData, device: torch.device, folder: Path) -> None:
+def measure(name: str, model: PatchMLPConfig, data: SearchData, device: torch.device, folder: Path) -> None:
     training, path = begun(model, data, device), folder / f"{name}.pt"
     written = milliseconds(lambda: checkpoint.save(training, path))
     megabytes = path.stat().st_size / 1e6

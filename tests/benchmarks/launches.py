@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import interpreter
 
-from kmnist_search.config import ModelConfig, TrainConfig, trial_config
+from kmnist_search.config import DataConfig, PatchMLPConfig, TrainConfig, trial_config
 from kmnist_search.cost import flops_per_image
 from kmnist_search.data import search_data
 from kmnist_search.engine.training import Training
@@ -70,7 +70,7 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def megabytes(config: ModelConfig, batch_size: int) -> float:
+def megabytes(config: PatchMLPConfig, batch_size: int) -> float:
     """Return what the blocks of one step read and write, as in the head of this file."""
     N, X = config.num_tokens, batch_size * config.dim
     stream = N * X
@@ -91,7 +91,7 @@ def main() -> None:
         kernels[executor.fn.__name__] += 1
 
     interpreter.GridExecutor.__call__ = counted
-    data = search_data.load_training_set("digits", Path()).whole()
+    data = search_data.load_training_set("digits", Path()).whole(DataConfig())
     for name, net in NETS.items():
         for title, drawn in (("", {}), ("augmented", DRAWN)):
             config = trial_config({**net, **drawn}, TrainConfig(epochs=1, precision="bfloat16"))
@@ -105,7 +105,7 @@ def main() -> None:
             gflop = 3 * config.batch.batch_size * flops_per_image(config.model) / 1e9
             print(
                 f"{name:10} {title:10} {kernels.total():3} fused kernels, {products:3} products, {rest:2} others; "
-                f"{gflop:6.1f} GFLOP, {megabytes(config.model, config.batch.batch_size):6.0f} MB"
+                f"{gflop:6.1f} GFLOP, {megabytes(config.patch_mlp, config.batch.batch_size):6.0f} MB"
             )
 
 

@@ -21,7 +21,7 @@ from kmnist_search.augment import augment
 from kmnist_search.bench.stopwatch import Throughput, time_steps
 from kmnist_search.config import AugmentConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.model import PatchMLP
+from kmnist_search.model.patch_mlp import PatchMLP
 
 #: Batches that a DataLoader's worker fetches ahead; drawn before the clock starts, since they would count as fast.
 PREFETCHED = 2
@@ -120,7 +120,7 @@ def _resident_step(
 
 
 def _model_and_optimizer(config: TrialConfig, device: torch.device) -> tuple[PatchMLP, torch.optim.Optimizer]:
-    model = PatchMLP(config.model).to(device).train()
+    model = PatchMLP(config.patch_mlp).to(device).train()
     rate, decay = config.optimizer.learning_rate, config.optimizer.weight_decay
     return model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
 

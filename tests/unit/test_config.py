@@ -15,8 +15,9 @@ from kmnist_search.config import (
     BatchConfig,
     Config,
     DataConfig,
-    ModelConfig,
+    LayersConfig,
     OptimizerConfig,
+    PatchMLPConfig,
     ScheduleConfig,
     TrainConfig,
     TrialConfig,
@@ -25,7 +26,7 @@ from kmnist_search.config import (
 from kmnist_search.errors import ConfigError
 
 ALL_CONFIGS = (
-    ModelConfig,
+    PatchMLPConfig,
     OptimizerConfig,
     ScheduleConfig,
     AugmentConfig,
@@ -38,30 +39,30 @@ ALL_CONFIGS = (
 NAN, INF = float("nan"), float("inf")
 
 BAD_VALUES: list[tuple[type[Config], str, Any]] = [
-    (ModelConfig, "image_size", 30),
-    (ModelConfig, "image_size", "28"),
-    (ModelConfig, "patch_size", 0),
-    (ModelConfig, "patch_size", 5),
-    (ModelConfig, "patch_size", 4.0),
-    (ModelConfig, "dim", 0),
-    (ModelConfig, "dim", -8),
-    (ModelConfig, "dim", 12.5),
-    (ModelConfig, "dim", True),
-    (ModelConfig, "token_width", 0),
-    (ModelConfig, "token_width", "wide"),
-    (ModelConfig, "token_width", [16, 0, 16, 16]),
-    (ModelConfig, "channel_width", -1),
-    (ModelConfig, "channel_width", 1.5),
-    (ModelConfig, "num_blocks", 0),
-    (ModelConfig, "num_blocks", 65),
-    (ModelConfig, "norm", "group"),
-    (ModelConfig, "activation", "tanh"),
-    (ModelConfig, "skip", 1),
-    (ModelConfig, "skip", "true"),
-    (ModelConfig, "dropout", 1.0),
-    (ModelConfig, "dropout", -0.1),
-    (ModelConfig, "dropout", NAN),
-    (ModelConfig, "drop_path", 1.0),
+    (PatchMLPConfig, "image_size", 30),
+    (PatchMLPConfig, "image_size", "28"),
+    (PatchMLPConfig, "patch_size", 0),
+    (PatchMLPConfig, "patch_size", 5),
+    (PatchMLPConfig, "patch_size", 4.0),
+    (PatchMLPConfig, "dim", 0),
+    (PatchMLPConfig, "dim", -8),
+    (PatchMLPConfig, "dim", 12.5),
+    (PatchMLPConfig, "dim", True),
+    (PatchMLPConfig, "token_width", 0),
+    (PatchMLPConfig, "token_width", "wide"),
+    (PatchMLPConfig, "token_width", [16, 0, 16, 16]),
+    (PatchMLPConfig, "channel_width", -1),
+    (PatchMLPConfig, "channel_width", 1.5),
+    (PatchMLPConfig, "num_blocks", 0),
+    (PatchMLPConfig, "num_blocks", 65),
+    (PatchMLPConfig, "norm", "group"),
+    (PatchMLPConfig, "activation", "tanh"),
+    (PatchMLPConfig, "skip", 1),
+    (PatchMLPConfig, "skip", "true"),
+    (PatchMLPConfig, "dropout", 1.0),
+    (PatchMLPConfig, "dropout", -0.1),
+    (PatchMLPConfig, "dropout", NAN),
+    (PatchMLPConfig, "drop_path", 1.0),
     (OptimizerConfig, "optimizer", "lion"),
     (OptimizerConfig, "learning_rate", 0.0),
     (OptimizerConfig, "learning_rate", INF),
@@ -101,6 +102,15 @@ BAD_VALUES: list[tuple[type[Config], str, Any]] = [
     (DataConfig, "split_seed", -1),
     (DataConfig, "val_share", 0.0),
     (DataConfig, "val_share", 1.0),
+    (DataConfig, "normalisation", "zca"),
+    (OptimizerConfig, "decayed", "some"),
+    (LayersConfig, "layers", ["linear features 0", "mean tokens"]),
+    (LayersConfig, "layers", "relu"),
+    (LayersConfig, "layers", [3, "mean tokens"]),
+    (LayersConfig, "layers", ["mean tokens", "relu"]),
+    (LayersConfig, "layers", [["mean features"], "mean tokens"]),
+    (LayersConfig, "layers", ["dropout 1", "mean tokens"]),
+    (LayersConfig, "initialisation", "he"),
 ]
 
 #: Another valid value for every field that a trial depends on.
@@ -116,9 +126,12 @@ OTHER_VALUES: dict[str, Any] = {
     "skip": False,
     "dropout": 0.1,
     "drop_path": 0.1,
+    "layers": ("linear features 8", "mean tokens"),
+    "initialisation": "kaiming",
     "optimizer": "sgd",
     "learning_rate": 1.0000001e-3,
     "weight_decay": 0.06,
+    "decayed": "all",
     "momentum": 0.8,
     "beta2": 0.98,
     "clip_norm": 0.0,
@@ -157,7 +170,7 @@ def test_every_hyperparameter_has_a_bad_value_in_these_tests() -> None:
 
 def test_a_patch_size_that_does_not_divide_is_refused_with_the_sizes_that_do() -> None:
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(image_size=32, patch_size=7)
+        PatchMLPConfig(image_size=32, patch_size=7)
     assert str(caught.value) == "patch_size 7 does not divide image_size 32: use one of [1, 2, 4, 8, 16, 32]"
 
 
@@ -165,20 +178,20 @@ def test_a_patch_size_that_does_not_divide_is_refused_with_the_sizes_that_do() -
 def test_a_list_of_widths_of_another_length_than_the_blocks_is_refused(name: str) -> None:
     values: dict[str, Any] = {name: (8, 16), "num_blocks": 3}
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(**values)
+        PatchMLPConfig(**values)
     assert str(caught.value) == f"{name} lists 2 widths for num_blocks = 3"
 
 
 def test_drop_path_without_a_skip_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(skip=False, drop_path=0.1)
+        PatchMLPConfig(skip=False, drop_path=0.1)
     assert str(caught.value) == "drop_path needs skip = true: without a skip the dropped block would pass nothing on"
 
 
 def test_two_bad_values_are_both_named() -> None:
     values: dict[str, Any] = {"dim": 0, "norm": "group"}
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(**values)
+        PatchMLPConfig(**values)
     assert str(caught.value) == (
         "dim: input should be greater than or equal to 1, got 0; "
         "norm: input should be 'layer', 'batch' or 'none', got 'group'"
@@ -205,7 +218,7 @@ def test_whole_numbers_are_taken_where_floats_are_wanted() -> None:
 
 
 def test_a_list_of_widths_is_one_width_for_each_block() -> None:
-    model = ModelConfig.model_validate({"num_blocks": 3, "token_width": [8, 16, 24], "channel_width": 32})
+    model = PatchMLPConfig.model_validate({"num_blocks": 3, "token_width": [8, 16, 24], "channel_width": 32})
     assert model.token_widths == (8, 16, 24)
     assert model.channel_widths == (32, 32, 32)
 
@@ -214,14 +227,18 @@ def test_a_list_of_widths_is_one_width_for_each_block() -> None:
     ("image_size", "patch_size", "tokens"), [(28, 4, 49), (28, 7, 16), (28, 28, 1), (32, 4, 64), (32, 1, 1024)]
 )
 def test_the_number_of_tokens_is_that_of_the_patches(image_size: Literal[28, 32], patch_size: int, tokens: int) -> None:
-    assert ModelConfig(image_size=image_size, patch_size=patch_size).num_tokens == tokens
+    assert PatchMLPConfig(image_size=image_size, patch_size=patch_size).num_tokens == tokens
 
 
 def test_each_hyperparameter_name_stands_in_exactly_one_section() -> None:
-    names = Counter(name for config in SECTIONS.values() for name in config.model_fields)
+    names = Counter(
+        name for kinds in SECTIONS.values() for name in {name for kind in kinds for name in kind.model_fields}
+    )
     assert set(names.values()) == {1}
     assert names.keys() == HYPERPARAMETERS.keys()
-    assert all(name in SECTIONS[section].model_fields for name, section in HYPERPARAMETERS.items())
+    assert all(
+        any(name in kind.model_fields for kind in SECTIONS[section]) for name, section in HYPERPARAMETERS.items()
+    )
 
 
 def test_what_is_never_searched_is_no_hyperparameter() -> None:
@@ -231,7 +248,7 @@ def test_what_is_never_searched_is_no_hyperparameter() -> None:
 def test_flat_hyperparameters_are_sorted_into_their_sections() -> None:
     made = trial_config({"dim": 64, "learning_rate": 0.01, "shift": 2, "batch_size": 32}, TrainConfig(epochs=3))
     assert made == TrialConfig(
-        model=ModelConfig(dim=64),
+        model=PatchMLPConfig(dim=64),
         optimizer=OptimizerConfig(learning_rate=0.01),
         augment=AugmentConfig(shift=2.0),
         batch=BatchConfig(batch_size=32),
@@ -255,7 +272,11 @@ def test_equal_configurations_share_their_digest() -> None:
 
 def test_the_digest_changes_with_every_hyperparameter() -> None:
     assert OTHER_VALUES.keys() == HYPERPARAMETERS.keys()
-    digests = {trial_config({name: value}, TrainConfig()).digest for name, value in OTHER_VALUES.items()}
+    beside = {"initialisation": {"layers": OTHER_VALUES["layers"]}}
+    digests = {
+        trial_config({**beside.get(name, {}), name: value}, TrainConfig()).digest
+        for name, value in OTHER_VALUES.items()
+    }
     assert len(digests | {TrialConfig().digest}) == len(OTHER_VALUES) + 1
 
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import gzip
+import multiprocessing
+import multiprocessing.synchronize
+import os
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -232,41 +233,24 @@ def test_a_connection_cut_half_way_leaves_nothing_half_written(
     assert left_in(tmp_path) == []
 
 
-DOWNLOADER = """
-import sys
-from pathlib import Path
-import torchvision
-from kmnist_search.data import files
-from kmnist_search.data.catalog import IDX_DATASETS
-torchvision.datasets.KMNIST.mirrors = [sys.argv[1]]
-print("ready", flush=True)
-sys.stdin.readline()
-files.training_files(IDX_DATASETS["kmnist"], Path(sys.argv[2]))
-"""
+def _download(url: str, folder: Path, barrier: multiprocessing.synchronize.Barrier) -> None:
+    torchvision.datasets.KMNIST.mirrors = [url]
+    barrier.wait(60)
+    files.training_files(KMNIST, folder)
+    os._exit(0)
 
 
 @pytest.mark.slow
 def test_two_processes_that_download_at_once_both_succeed_with_one_download(tmp_path: Path, real_raw: Path) -> None:
+    context = multiprocessing.get_context("spawn")  # forked, one may inherit a lock that nobody here will open
+    barrier = context.Barrier(2)
     with mirror(real_raw, delay=0.2) as server:
-        command = [sys.executable, "-c", DOWNLOADER, server.url, str(tmp_path)]
-        processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
-        try:
-            for process in processes:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "ready\n"
-            for process in processes:
-                assert process.stdin is not None
-                process.stdin.write("go\n")
-                process.stdin.flush()
-            errors = [process.communicate(timeout=60)[1] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-    assert [process.returncode for process in processes] == [0, 0], errors
+        processes = [context.Process(target=_download, args=(server.url, tmp_path, barrier)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert server.requests == Counter(f"/{name}.gz" for name in ALL_FILES)
     assert left_in(tmp_path) == published(tmp_path)
 
@@ -425,7 +409,21 @@ def test_images_of_the_wanted_size_are_not_touched(digits: SearchData) -> None:
 
 def test_the_parts_of_a_split_are_the_whole_training_set() -> None:
     images = search_data.load_training_set("digits", Path())
-    whole, split = images.whole(), images.split(DataConfig(dataset="digits", split_seed=5))
+    whole, split = images.whole(DataConfig()), images.split(DataConfig(dataset="digits", split_seed=5))
     both = sorted([*split.train_images.flatten(1).tolist(), *split.val_images.flatten(1).tolist()])
     assert both == sorted(whole.train_images.flatten(1).tolist())
     assert len({whole.digest, split.digest, images.split(DataConfig(dataset="digits", split_seed=6)).digest}) == 3
+
+
+@pytest.mark.parametrize(("normalisation", "lowest", "highest"), [("none", 0.0, 1.0), ("symmetric", -1.0, 1.0)])
+def test_pixels_are_normalised_to_where_the_study_says(normalisation: Any, lowest: float, highest: float) -> None:
+    data = search_data.load(DataConfig(dataset="digits", normalisation=normalisation), Path())
+    assert ((0 - data.mean) / data.std, (1 - data.mean) / data.std) == (lowest, highest)
+    assert data.digest != search_data.load(DataConfig(dataset="digits"), Path()).digest
+
+
+def test_standard_pixels_have_no_mean_and_a_spread_of_one() -> None:
+    data = search_data.load(DataConfig(dataset="digits"), Path())
+    pixels = (data.train_images.double() / 255 - data.mean) / data.std
+    assert pixels.mean().item() == pytest.approx(0, abs=1e-6)
+    assert pixels.std().item() == pytest.approx(1, abs=1e-4)

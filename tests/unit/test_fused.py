@@ -18,7 +18,7 @@ from kmnist_search.engine.layout import Layout
 from kmnist_search.engine.member import Epoch
 from kmnist_search.engine.stack import Stack
 from kmnist_search.engine.training import Training
-from kmnist_search.model import PatchMLP, build
+from kmnist_search.model import Model, build
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 
@@ -50,10 +50,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "ema_decay": 0.9,
     },
     "no norm, no skip, relu, sgd": {"norm": "none", "skip": False, "activation": "relu", "optimizer": "sgd"},
-    "widths of their own, adam, no clipping": {
+    "widths of their own, adam, no clipping, all decayed": {
         "token_width": [6, 10],
         "channel_width": [20, 9],
         "optimizer": "adam",
+        "weight_decay": 0.3,
+        "decayed": "all",
         "clip_norm": 0.0,
         "patch_size": 7,
     },
@@ -93,11 +95,11 @@ def train_stack(stack: Stack) -> None:
         take_epoch(stack)
 
 
-def assert_same_model(config: TrialConfig, one: PatchMLP, other: PatchMLP, *, tolerance: float) -> None:
+def assert_same_model(config: TrialConfig, one: Model, other: Model, *, tolerance: float) -> None:
     expected = other.state_dict()
     for name, value in one.state_dict().items():
         # A norm takes away what is added to all features of a token: no gradient but noise, which adam follows.
-        if config.model.norm == "none" or not name.endswith("bias2_N"):
+        if config.patch_mlp.norm == "none" or not name.endswith("bias2_N"):
             torch.testing.assert_close(value, expected[name], rtol=10 * tolerance, atol=tolerance)
 
 
@@ -110,6 +112,9 @@ def test_fused_steps_come_to_what_plain_steps_do(data: SearchData, kind: str) ->
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
         assert (epoch.train_accuracy, epoch.val_accuracy) == (expected.train_accuracy, expected.val_accuracy)
     assert_same_model(config, fused.evaluated_model, plain.evaluated_model, tolerance=1e-4)
+    expected_shares, shares = plain.val_probabilities(), fused.val_probabilities()
+    assert expected_shares is not None
+    assert shares == pytest.approx(expected_shares, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -165,11 +170,10 @@ def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
 def test_a_stack_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"])
 
-    whole, stopped, resumed = (Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused") for _ in range(3))
+    whole, resumed = (Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused") for _ in range(2))
     take_epoch(whole)
-    take_epoch(stopped)
-    stopped.advance()  # one step into the second epoch on a CPU
-    checkpoint.save(stopped, tmp_path / "checkpoint")
+    whole.advance()  # one step into the second epoch on a CPU
+    checkpoint.save(whole, tmp_path / "checkpoint")
     assert checkpoint.resume(resumed, tmp_path / "checkpoint") is None
     for stack in (whole, resumed):
         take_epoch(stack)
@@ -206,7 +210,7 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are(data: SearchData) 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_weights_come_back_from_their_flat_buffer_as_they_were(kind: str) -> None:
-    config = config_of(**CONFIGS[kind]).model
+    config = config_of(**CONFIGS[kind]).patch_mlp
     net, layout = build(config, 5), Layout(config)
     row = layout.flattened(net)
     assert row.count_nonzero() <= cost.num_parameters(config) <= layout.size == len(row)

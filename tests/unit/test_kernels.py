@@ -24,7 +24,7 @@ from kmnist_search.engine.kernels.loss import train_loss, val_loss
 from kmnist_search.engine.kernels.norm import Normed, residual_norm, residual_norm_backward
 from kmnist_search.engine.kernels.optimizer import Buffers, optimizer_step
 from kmnist_search.engine.kernels.patches import Warp, make_patches
-from kmnist_search.model import patches
+from kmnist_search.model.parts import patches
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 

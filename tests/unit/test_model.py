@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kmnist_search import cost, model
-from kmnist_search.config import ModelConfig
-from kmnist_search.model import Block, ChannelMLP, FeatureNorm, PatchMLP, TokenMLP
+from kmnist_search.config import PatchMLPConfig
+from kmnist_search.model import parts, patch_mlp
+from kmnist_search.model.patch_mlp import Block, ChannelMLP, FeatureNorm, PatchMLP, TokenMLP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,13 +22,13 @@ SMALL: dict[str, Any] = {"patch_size": 7, "dim": 12, "token_width": 10, "channel
 
 
 @st.composite
-def model_configs(draw: st.DrawFn) -> ModelConfig:
+def model_configs(draw: st.DrawFn) -> PatchMLPConfig:
     image_size = draw(st.sampled_from([28, 32]))
     num_blocks = draw(st.integers(1, 3))
     width = st.integers(1, 12)
     widths = width | st.lists(width, min_size=num_blocks, max_size=num_blocks)
     skip = draw(st.booleans())
-    return ModelConfig.model_validate(
+    return PatchMLPConfig.model_validate(
         {
             "image_size": image_size,
             "patch_size": draw(st.sampled_from([size for size in (4, 7, 8, 14, 16, 28, 32) if image_size % size == 0])),
@@ -44,7 +45,7 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
     )
 
 
-def images_of(config: ModelConfig, number: int = 3) -> Tensor:
+def images_of(config: PatchMLPConfig, number: int = 3) -> Tensor:
     return torch.randn(number, config.image_size, config.image_size, generator=torch.Generator().manual_seed(5))
 
 
@@ -66,7 +67,7 @@ def channel_mlp_reference(mlp: ChannelMLP, x_BND: Tensor) -> Tensor:
     return torch.einsum("bnc,dc->bnd", activation(mlp.config, hidden_BNC), mlp.linear2.weight) + mlp.linear2.bias
 
 
-def activation(config: ModelConfig, x: Tensor) -> Tensor:
+def activation(config: PatchMLPConfig, x: Tensor) -> Tensor:
     if config.activation == "relu":
         return x.clamp_min(0)
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
@@ -101,7 +102,7 @@ def forward_reference(net: PatchMLP, images_BHW: Tensor) -> Tensor:
 def test_patches_are_in_reading_order_and_so_are_the_pixels_in_them() -> None:
     images = torch.stack((torch.arange(16).view(4, 4), 100 + torch.arange(16).view(4, 4)))
     expected = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
-    cut = model.patches(images, 2)
+    cut = parts.patches(images, 2)
     assert cut.shape == (4, 2, 4)
     assert cut[:, 0].tolist() == expected
     assert cut[:, 1].tolist() == [[100 + pixel for pixel in patch] for patch in expected]
@@ -109,24 +110,24 @@ def test_patches_are_in_reading_order_and_so_are_the_pixels_in_them() -> None:
 
 def test_one_patch_is_the_whole_image_and_patches_of_1_are_its_pixels() -> None:
     images = torch.arange(2 * 9).view(2, 3, 3)
-    assert torch.equal(model.patches(images, 3), images.view(1, 2, 9))
-    assert torch.equal(model.patches(images, 1), images.view(2, 9, 1).transpose(0, 1))
+    assert torch.equal(parts.patches(images, 3), images.view(1, 2, 9))
+    assert torch.equal(parts.patches(images, 1), images.view(2, 9, 1).transpose(0, 1))
 
 
 @settings(max_examples=25, deadline=None)
 @given(model_configs())
-@example(ModelConfig())
-@example(ModelConfig(image_size=32, norm="batch", token_width=(1, 2, 3, 4)))
-def test_the_counted_parameters_are_those_of_the_model(config: ModelConfig) -> None:
+@example(PatchMLPConfig())
+@example(PatchMLPConfig(image_size=32, norm="batch", token_width=(1, 2, 3, 4)))
+def test_the_counted_parameters_are_those_of_the_model(config: PatchMLPConfig) -> None:
     net = model.build(config, 0)
     assert cost.num_parameters(config) == sum(parameter.numel() for parameter in net.parameters())
 
 
 @settings(max_examples=25, deadline=None)
 @given(model_configs(), st.integers(1, 3))
-@example(ModelConfig(), 1)
-@example(ModelConfig(image_size=32, norm="batch", token_width=(1, 2, 3, 4)), 2)
-def test_the_counted_operations_are_those_of_a_forward_pass(config: ModelConfig, images: int) -> None:
+@example(PatchMLPConfig(), 1)
+@example(PatchMLPConfig(image_size=32, norm="batch", token_width=(1, 2, 3, 4)), 2)
+def test_the_counted_operations_are_those_of_a_forward_pass(config: PatchMLPConfig, images: int) -> None:
     net = model.build(config, 0).eval()
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -135,7 +136,7 @@ def test_the_counted_operations_are_those_of_a_forward_pass(config: ModelConfig,
 
 
 def test_a_training_step_takes_three_times_the_counted_operations_but_for_the_images() -> None:
-    config = ModelConfig(**SMALL)
+    config = PatchMLPConfig(**SMALL)
     net = model.build(config, 0)
     counter = FlopCounterMode(display=False)
     with counter:
@@ -146,9 +147,9 @@ def test_a_training_step_takes_three_times_the_counted_operations_but_for_the_im
 
 @settings(max_examples=25, deadline=None)
 @given(model_configs())
-@example(ModelConfig(**SMALL, norm="batch", image_size=28))
-@example(ModelConfig(**{**SMALL, "patch_size": 8}, norm="batch", image_size=32))
-def test_the_model_computes_what_a_batch_first_one_does(config: ModelConfig) -> None:
+@example(PatchMLPConfig(**SMALL, norm="batch", image_size=28))
+@example(PatchMLPConfig(**{**SMALL, "patch_size": 8}, norm="batch", image_size=32))
+def test_the_model_computes_what_a_batch_first_one_does(config: PatchMLPConfig) -> None:
     images = images_of(config).double()
     net = model.build(config, 1).double().train()
     net(images, generator())  # moves the statistics of batch norms away from where they start
@@ -161,7 +162,7 @@ def test_the_model_computes_what_a_batch_first_one_does(config: ModelConfig) -> 
 
 @pytest.mark.parametrize("kind", ["gelu", "relu"])
 def test_the_token_mlp_mixes_tokens_alike_for_every_feature(kind: str) -> None:
-    config = ModelConfig.model_validate({**SMALL, "activation": kind})
+    config = PatchMLPConfig.model_validate({**SMALL, "activation": kind})
     mlp = TokenMLP(config, 10)
     x_BND = torch.randn(5, config.num_tokens, config.dim, generator=generator())
     mixed_NBD = mlp(x_BND.transpose(0, 1), None)
@@ -170,7 +171,7 @@ def test_the_token_mlp_mixes_tokens_alike_for_every_feature(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gelu", "relu"])
 def test_the_channel_mlp_mixes_features_alike_for_every_token(kind: str) -> None:
-    config = ModelConfig.model_validate({**SMALL, "activation": kind})
+    config = PatchMLPConfig.model_validate({**SMALL, "activation": kind})
     mlp = ChannelMLP(config, 14)
     x_BND = torch.randn(5, config.num_tokens, config.dim, generator=generator())
     mixed_NBD = mlp(x_BND.transpose(0, 1), None)
@@ -187,7 +188,7 @@ def test_batch_norm_takes_its_statistics_over_images_and_tokens() -> None:
 
 @pytest.mark.parametrize("norm", ["layer", "none", "batch"])
 def test_an_image_does_not_depend_on_the_others_of_its_batch_in_evaluation(norm: str) -> None:
-    config = ModelConfig.model_validate({**SMALL, "norm": norm})
+    config = PatchMLPConfig.model_validate({**SMALL, "norm": norm})
     net = model.build(config, 0).eval()
     images = images_of(config, 4)
     with torch.no_grad():
@@ -196,8 +197,8 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch_in_evaluation(norm:
 
 @pytest.mark.parametrize("name", ["dropout", "drop_path"])
 def test_dropout_and_drop_path_act_in_training_mode_only(name: str) -> None:
-    config = ModelConfig(**{**SMALL, name: 0.5})
-    net, plain = model.build(config, 0), model.build(ModelConfig(**SMALL), 0)
+    config = PatchMLPConfig(**{**SMALL, name: 0.5})
+    net, plain = model.build(config, 0), model.build(PatchMLPConfig(**SMALL), 0)
     images = images_of(config)
     with torch.no_grad():
         expected = plain(images)
@@ -209,7 +210,7 @@ def test_dropout_and_drop_path_act_in_training_mode_only(name: str) -> None:
 
 
 def test_a_given_generator_leaves_that_of_the_process_alone() -> None:
-    config = ModelConfig(**SMALL, dropout=0.5, drop_path=0.5)
+    config = PatchMLPConfig(**SMALL, dropout=0.5, drop_path=0.5)
     net = model.build(config, 0).train()
     before = torch.get_rng_state()
     net(images_of(config), generator())
@@ -217,13 +218,13 @@ def test_a_given_generator_leaves_that_of_the_process_alone() -> None:
 
 
 def test_dropout_keeps_its_share_and_scales_up_what_is_left() -> None:
-    kept = model.dropout(torch.ones(200, 200), 0.25, generator(), (200, 200))
+    kept = parts.dropout(torch.ones(200, 200), 0.25, generator(), (200, 200))
     assert torch.equal(kept.unique(), torch.tensor([0.0, 1 / 0.75]))
     assert (kept > 0).float().mean().item() == pytest.approx(0.75, abs=0.01)
 
 
 def test_a_block_adds_what_an_images_drop_path_factors_say() -> None:
-    config = ModelConfig(**SMALL)
+    config = PatchMLPConfig(**SMALL)
     block = Block(config, 10, 14)
     torch.nn.init.zeros_(block.channel_mlp.linear2.weight)  # so that only the token MLP adds anything
     torch.nn.init.zeros_(block.channel_mlp.linear2.bias)
@@ -237,9 +238,9 @@ def test_a_block_adds_what_an_images_drop_path_factors_say() -> None:
 
 
 def test_drop_path_grows_linearly_from_the_first_block_to_the_last_and_scales_up_what_is_left() -> None:
-    config = ModelConfig(**{**SMALL, "num_blocks": 5}, drop_path=0.2)
-    keeps_K11 = model.drop_path_keeps(config, torch.device("cpu"))
-    factors_K2B = model.drop_path_factors(keeps_K11, 20_000, generator())
+    config = PatchMLPConfig(**{**SMALL, "num_blocks": 5}, drop_path=0.2)
+    keeps_K11 = patch_mlp.drop_path_keeps(config, torch.device("cpu"))
+    factors_K2B = patch_mlp.drop_path_factors(keeps_K11, 20_000, generator())
     dropped = (factors_K2B == 0).float().mean(dim=2)
     for number, share in enumerate([0.0, 0.05, 0.1, 0.15, 0.2]):
         assert dropped[number].tolist() == pytest.approx([share, share], abs=0.015)
@@ -252,7 +253,7 @@ def test_drop_path_grows_linearly_from_the_first_block_to_the_last_and_scales_up
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(
     norm: str, image_size: int, patch_size: int
 ) -> None:
-    config = ModelConfig.model_validate({**SMALL, "norm": norm, "image_size": image_size, "patch_size": patch_size})
+    config = PatchMLPConfig.model_validate({**SMALL, "norm": norm, "image_size": image_size, "patch_size": patch_size})
     once, again, other = (model.build(config, seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(once[name], again[name]) for name in once)
     drawn = [name for name in once if "norm" not in name]
@@ -262,15 +263,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(
 
 def test_building_leaves_the_generator_of_the_process_alone() -> None:
     before = torch.get_rng_state()
-    model.build(ModelConfig(**SMALL), 3)
+    model.build(PatchMLPConfig(**SMALL), 3)
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(1)
-    again = model.build(ModelConfig(**SMALL), 3).stem.weight
-    assert torch.equal(again, model.build(ModelConfig(**SMALL), 3).stem.weight)
+    again = model.build(PatchMLPConfig(**SMALL), 3).stem.weight
+    assert torch.equal(again, model.build(PatchMLPConfig(**SMALL), 3).stem.weight)
 
 
 def test_token_weights_start_as_those_of_a_linear_layer_would() -> None:
-    config = ModelConfig(**{**SMALL, "patch_size": 4})
+    config = PatchMLPConfig(**{**SMALL, "patch_size": 4})
     mlp = TokenMLP(config, 200)
     for parameter, inputs in (
         (mlp.weight1_NT, config.num_tokens),
@@ -285,7 +286,7 @@ def test_token_weights_start_as_those_of_a_linear_layer_would() -> None:
 
 @pytest.mark.parametrize("norm", ["layer", "batch", "none"])
 def test_every_weight_gets_a_gradient(norm: str) -> None:
-    config = ModelConfig.model_validate({**SMALL, "norm": norm})
+    config = PatchMLPConfig.model_validate({**SMALL, "norm": norm})
     net = model.build(config, 0).train()
     F.cross_entropy(net(images_of(config)), torch.tensor([0, 5, 9])).backward()
     for name, parameter in net.named_parameters():

@@ -15,21 +15,21 @@ from PIL import Image
 from torch.nn import functional as F
 
 import kmnist_search
-from kmnist_search.config import DataConfig, Dataset, ModelConfig
+from kmnist_search.config import DataConfig, Dataset, PatchMLPConfig
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.errors import ModelError
-from kmnist_search.model import PatchMLP, build
+from kmnist_search.model import Model, build
 from kmnist_search.saved_model.classifier import Classifier
 from kmnist_search.saved_model.folder import load_model, save_model
 from kmnist_search.saved_model.info import ModelInfo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = ModelConfig(patch_size=14, dim=8, token_width=4, channel_width=8, num_blocks=2)
+SMALL = PatchMLPConfig(patch_size=14, dim=8, token_width=4, channel_width=8, num_blocks=2)
 
 
-def save(folder: Path, model: PatchMLP, *, dataset: Dataset = "kmnist", seed: int = 0, mean: float = 0.2) -> ModelInfo:
+def save(folder: Path, model: Model, *, dataset: Dataset = "kmnist", seed: int = 0, mean: float = 0.2) -> ModelInfo:
     return save_model(
         folder,
         model,
@@ -72,11 +72,13 @@ def refusal(folder: Path) -> str:
     "config",
     [
         SMALL,
-        ModelConfig(patch_size=4, dim=8, num_blocks=2, token_width=(4, 6), channel_width=(8, 10), norm="batch"),
-        ModelConfig(image_size=32, patch_size=8, dim=8, num_blocks=1, norm="none", activation="relu", skip=False),
+        PatchMLPConfig(patch_size=4, dim=8, num_blocks=2, token_width=(4, 6), channel_width=(8, 10), norm="batch"),
+        PatchMLPConfig(image_size=32, patch_size=8, dim=8, num_blocks=1, norm="none", activation="relu", skip=False),
     ],
 )
-def test_a_model_that_is_loaded_is_the_one_that_was_saved_to_the_last_bit(tmp_path: Path, config: ModelConfig) -> None:
+def test_a_model_that_is_loaded_is_the_one_that_was_saved_to_the_last_bit(
+    tmp_path: Path, config: PatchMLPConfig
+) -> None:
     model = build(config, 3)
     model(torch.randn(8, config.image_size, config.image_size))  # what batch norms remember is not as it began
     info = save(tmp_path / "model", model)
@@ -249,7 +251,7 @@ def test_predict_takes_paths_and_pillow_images_and_names_what_it_found(
 
 
 def test_a_classifier_for_32_pixels_enlarges_images_as_the_training_did(digits: SearchData) -> None:
-    model = build(ModelConfig(image_size=32, patch_size=8, dim=8, num_blocks=1), 0).eval()
+    model = build(PatchMLPConfig(image_size=32, patch_size=8, dim=8, num_blocks=1), 0).eval()
     classifier = Classifier(model, mean=0.2, std=0.35)
     small, large = digits.val_images, digits.resized(32).val_images
     with torch.no_grad():

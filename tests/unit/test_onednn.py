@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kmnist_search import model
-from kmnist_search.config import ModelConfig
+from kmnist_search.config import PatchMLPConfig
 from kmnist_search.engine.onednn import onednn_products
+from kmnist_search.model.patch_mlp import PatchMLP
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -17,10 +18,10 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
-NET = ModelConfig(patch_size=4, dim=24, token_width=16, channel_width=40, num_blocks=2)
+NET = PatchMLPConfig(patch_size=4, dim=24, token_width=16, channel_width=40, num_blocks=2)
 
 
-def logits_and_gradients(net: model.PatchMLP, images: Tensor, *, by_onednn: bool) -> list[Tensor]:
+def logits_and_gradients(net: PatchMLP, images: Tensor, *, by_onednn: bool) -> list[Tensor]:
     net.zero_grad()
     with onednn_products(CPU) if by_onednn else nullcontext():
         logits = net(images)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kmnist_search.config import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+from kmnist_search.config import BatchConfig, DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig
 from kmnist_search.data import search_data
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ImageError
@@ -238,7 +238,7 @@ def kmnist_data(real_data_dir: Path) -> search_data.SearchData:
 @pytest.fixture(scope="module")
 def kmnist_model(tmp_path_factory: pytest.TempPathFactory, kmnist_data: search_data.SearchData) -> SavedModel:
     config = TrialConfig(
-        model=ModelConfig(patch_size=7, dim=64, token_width=16, channel_width=64, num_blocks=2),
+        model=PatchMLPConfig(patch_size=7, dim=64, token_width=16, channel_width=64, num_blocks=2),
         optimizer=OptimizerConfig(learning_rate=1e-2),
         batch=BatchConfig(batch_size=128),
         train=TrainConfig(epochs=4),

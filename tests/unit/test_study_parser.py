@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kmnist_search.builtin import builtin_studies, find_study_file
-from kmnist_search.config import HYPERPARAMETERS, AugmentConfig, ModelConfig, OptimizerConfig
+from kmnist_search.config import HYPERPARAMETERS, AugmentConfig, OptimizerConfig, PatchMLPConfig
 from kmnist_search.errors import StudyFileError
 from kmnist_search.space import Choices, FloatRange, IntRange
 from kmnist_search.study_file import PrunerConfig, SamplerConfig, StudyFile
@@ -197,6 +197,31 @@ def loaded(folder: Path, text: str, *overrides: str) -> StudyFile:
             "[fixed] and [space] hold values that do not fit together: "
             "drop_path needs skip = true: without a skip the dropped block would pass nothing on.",
         ),
+        # Layers, which say the whole shape.
+        (
+            "[fixed]\nlayers = ['linear tokens 8', 'mean feature']",
+            "[fixed] layers: 'mean feature' is no layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', 'relu', 'gelu', "
+            "'dropout SHARE' with a share from 0 to below 1, or 'mean AXIS', where AXIS is tokens or features, got "
+            "['linear tokens 8', 'mean feature'].",
+        ),
+        (
+            "[fixed]\nlayers = ['mean tokens']\n[space]\ndim = { choices = [8, 16] }",
+            "[fixed] and [space] hold values that do not fit together: dim cannot stand beside layers, which say the "
+            "whole shape. Leave it out.",
+        ),
+        (
+            "[fixed]\nlayers = [['linear tokens 8'], 'mean tokens']",
+            "[fixed] hold values that do not fit together: a branch begins with 49 tokens of 16 features and ends with "
+            "8 of 16: it cannot be added to what it began with.",
+        ),
+        (
+            "[space]\nlayers = { choices = [['mean tokens']] }",
+            "[space] layers choices must be numbers, words or true/false, got ['mean tokens'].",
+        ),
+        (
+            "[systems.a.fixed]\ndim = 3",
+            "is of a study that kmnist-search references makes, which no file can.",
+        ),
         # Enqueued configurations.
         ("[enqueue]\ndim = 3", "[enqueue] must be a list of tables."),
         ("enqueue = [1]", "[[enqueue]] 1 must be a table."),
@@ -330,16 +355,17 @@ def test_a_built_in_study_loads_under_its_own_name(name: str) -> None:
 
 
 def test_the_built_in_studies_are_these() -> None:
-    assert sorted(builtin_studies()) == ["kmnist", "kmnist-cpu", "quickstart"]
+    searches = [name for name in builtin_studies() if not name.startswith("references/")]
+    assert searches == ["kmnist", "kmnist-cpu", "quickstart"]
 
 
 def test_the_quickstart_needs_no_download() -> None:
     assert load(find_study_file("quickstart")).data.dataset == "digits"
 
 
-def test_only_the_large_study_is_meant_for_a_gpu() -> None:
+def test_only_large_studies_are_meant_for_a_gpu() -> None:
     meant_for = {name: load(path).study.meant_for for name, path in builtin_studies().items()}
-    assert meant_for == {"kmnist": "gpu", "kmnist-cpu": "any", "quickstart": "any"}
+    assert {name for name, device in meant_for.items() if device == "gpu"} == {"kmnist", "references/s2"}
 
 
 def test_a_file_that_sets_nothing_is_a_study_of_the_defaults_named_after_the_file(tmp_path: Path) -> None:
@@ -443,7 +469,7 @@ def test_each_kind_of_hyperparameter_asks_the_trial_in_its_own_way(tmp_path: Pat
         "learning_rate": ("float", 1e-3, 1e-2, None, True),
         "shift": ("float", 0.0, 2.0, 0.5, False),
     }
-    assert config.model == ModelConfig(num_blocks=2, norm="none", dim=24, channel_width=17)
+    assert config.model == PatchMLPConfig(num_blocks=2, norm="none", dim=24, channel_width=17)
     assert config.optimizer == OptimizerConfig(learning_rate=0.004)
     assert config.augment == AugmentConfig(shift=1.5)
     assert config.train.epochs == 3
@@ -463,13 +489,13 @@ def test_the_middle_is_of_middling_size(tmp_path: Path) -> None:
         """,
     )
     middle = study.middle()
-    assert middle.model == ModelConfig(patch_size=7, dim=32, num_blocks=3, channel_width=30)
+    assert middle.model == PatchMLPConfig(patch_size=7, dim=32, num_blocks=3, channel_width=30)
     assert 1e-3 <= middle.optimizer.learning_rate <= 1e-2
 
 
 def test_without_a_space_the_fixed_values_alone_are_the_middle(tmp_path: Path) -> None:
     study = loaded(tmp_path, "[fixed]\ndim = 8")
-    assert study.middle().model == ModelConfig(dim=8) == study.suggest(Recorder({})).model
+    assert study.middle().model == PatchMLPConfig(dim=8) == study.suggest(Recorder({})).model
 
 
 def test_an_override_moves_a_hyperparameter_from_the_space_to_the_fixed_and_back(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from kmnist_search import model
 from kmnist_search.augment import mixup
-from kmnist_search.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig, trial_config
+from kmnist_search.config import DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
@@ -148,6 +149,24 @@ def vectors_and_matrices(net: torch.nn.Module) -> tuple[list[Tensor], list[Tenso
 
 def normalised(images: Tensor, data: SearchData) -> Tensor:
     return (images.float() / 255 - data.mean) / data.std
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}], ids=["last weights", "averaged weights"])
+def test_probabilities_of_the_validation_images_are_those_that_the_last_epoch_was_judged_by(
+    data: SearchData, changes: dict[str, Any]
+) -> None:
+    training = training_of(tiny(2, **changes), data)
+    assert training.val_probabilities() is None
+    *_, last = training.epochs()
+    found = training.val_probabilities()
+    assert found is not None
+    assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    labels = data.val_labels.numpy()
+    assert (found.argmax(axis=1) == labels).mean() == last.val_accuracy
+    assert -np.log(found[np.arange(len(labels)), labels]).mean() == pytest.approx(last.val_loss, rel=1e-4)
+    resumed = training_of(tiny(2, **changes), data)
+    resumed.load_state_dict(training.state_dict())
+    assert resumed.val_probabilities() is None  # a checkpoint does not hold them
 
 
 # Going on where a training was stopped.
@@ -333,7 +352,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_changed(data: SearchData, t
     training = training_of(tiny(ema_decay=0.9), data)
     take_steps(training, 2)
     checkpoint.save(training, path)
-    weights = plain(training).model.stem.weight.detach().numpy().tobytes()
+    weights = plain(training).model.state_dict()["stem.weight"].detach().numpy().tobytes()
     damage(kind, path, tmp_path, weights)
     fresh = training_of(tiny(ema_decay=0.9), data)
     before = snapshot(fresh)
@@ -391,7 +410,7 @@ def test_two_trainings_beside_each_other_do_not_disturb_one_another(data: Search
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_weight_decay_acts_on_matrices_only(optimizer: str) -> None:
-    net = model.build(ModelConfig(patch_size=7, dim=12, num_blocks=2), 0)
+    net = model.build(PatchMLPConfig(patch_size=7, dim=12, num_blocks=2), 0)
     config = OptimizerConfig.model_validate({"optimizer": optimizer, "learning_rate": 0.1, "weight_decay": 0.5})
     made = make_optimizer(net, config)
     assert {id(p) for group in made.param_groups for p in group["params"]} == {id(p) for p in net.parameters()}
@@ -557,7 +576,7 @@ def test_an_epoch_is_over_after_its_last_step_and_its_last_validation_batch(data
 
 
 def test_a_training_without_validation_images_says_so_and_sees_plateaus_by_its_training_loss() -> None:
-    whole = search_data.load_training_set("digits", Path()).whole()
+    whole = search_data.load_training_set("digits", Path()).whole(DataConfig())
     assert (len(whole.train_images), len(whole.val_images)) == (1437, 0)
     training = training_of(tiny(epochs=3, **PLATEAU), whole)
     epochs = list(training.epochs())
@@ -677,3 +696,20 @@ def test_the_first_20_losses_are_those_recorded(data: SearchData) -> None:
     recorded = json.loads(REFERENCE.read_text())["losses"]
     assert len(recorded) == 20
     assert losses == pytest.approx(recorded, rel=1e-4)
+
+
+def test_weight_decay_acts_on_matrices_or_on_all_weights_as_torch_does_by_itself(data: SearchData) -> None:
+    sgd = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.5, "learning_rate": 0.1}
+    steps = {}
+    for decayed in ("matrices", "all"):
+        net = model.build(tiny().patch_mlp, 0)
+        optimizer = make_optimizer(net, OptimizerConfig.model_validate({**sgd, "decayed": decayed}))
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        for parameter in net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        steps[decayed] = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+        assert all(torch.allclose(net.state_dict()[name], 0.95 * before[name]) for name in steps[decayed])
+    matrices = {name for name, value in net.state_dict().items() if value.ndim == 2}
+    assert steps["matrices"] == matrices
+    assert steps["all"] == set(net.state_dict()) - {name for name in before if not before[name].any()}

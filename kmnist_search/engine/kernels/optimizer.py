@@ -52,7 +52,7 @@ def optimizer_step(buffers: Buffers, config: OptimizerConfig, rates_SE4: Tensor,
 
     Args:
         buffers: of these are changed the masters, working weights, moments, average and norms.
-        config: kind and strengths; weight decay acts on matrices only. The learning rate is that of the table.
+        config: kind and strengths. The learning rate is that of the table.
         rates_SE4: float32, for each member and step: learning rate; 1 - 0.9**t and 1 - beta2**t (unused by sgd), where
             t counts from 1; the share of the new weights in the average.
         position: int64 of one element on the device: the row of the table, less `offset`.
@@ -69,6 +69,7 @@ def optimizer_step(buffers: Buffers, config: OptimizerConfig, rates_SE4: Tensor,
         *(buffers.norms_SG if config.clip_norm else None, rates_SE4, position),
         *(buffers.masters_SP, buffers.first_SP, buffers.second_SP, buffers.work_SM, buffers.average_SP),
         *(M, V, G, rates_SE4.shape[1], offset, config.clip_norm, config.weight_decay),
+        config.weight_decay if config.decayed == "all" else 0.0,
         *(config.momentum if config.optimizer == "sgd" else BETA1, config.beta2, 1 - BETA1, 1 - config.beta2),
         OPTIMIZER=config.optimizer,
         BLOCK=BLOCK,
@@ -120,6 +121,7 @@ def _step_kernel(
     offset: int,
     clip_norm: float,
     weight_decay: float,
+    vector_decay: float,
     beta1: float,
     beta2: float,
     rest1: float,
@@ -149,7 +151,7 @@ def _step_kernel(
         squares = tl.load(norms + member * partials + slot, mask=slot < partials, other=0.0)
         factor = clip_norm / (tl.sqrt(tl.sum(squares, axis=0)) + 1e-6)
         grad *= tl.where(factor >= 1, 1.0, factor)  # as torch.nn.utils.clip_grad_norm_; a NaN stays one
-    decay = tl.where(is_matrix, weight_decay, 0.0)
+    decay = tl.where(is_matrix, weight_decay, vector_decay)
     if OPTIMIZER == "adamw":
         weight *= 1 - rate * decay
     else:

@@ -12,40 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kmnist_search.config import NUM_CLASSES, ModelConfig
+from kmnist_search.config import NUM_CLASSES, PatchMLPConfig
+from kmnist_search.model.parts import dropout, patches
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
-def patches(images_BHW: Tensor, patch_size: int) -> Tensor:
-    """Cut (B, H, W) images into (N, B, P) patches, rows of patches first, pixels in reading order."""
-    B, H, W = images_BHW.shape
-    p = patch_size
-    return images_BHW.reshape(B, H // p, p, W // p, p).permute(1, 3, 0, 2, 4).reshape(-1, B, p * p)
-
-
-def dropout(x: Tensor, probability: float, generator: torch.Generator | None, shape: tuple[int, ...]) -> Tensor:
-    """Zero `x` where a mask of `shape` (which broadcasts against `x`) says so, and scale up what is left.
-
-    `torch.nn.Dropout` draws from the process's one generator; this draws from the training's own, so that trainings
-    beside each other do not disturb one another and a resumed one draws what it would have drawn.
-    """
-    return x * dropout_mask(shape, probability, x.dtype, x.device, generator)
-
-
-def dropout_mask(
-    shape: tuple[int, ...],
-    probability: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Draw what `dropout` multiplies by: 0, or as much more as is dropped."""
-    keep = torch.empty(shape, device=device, dtype=dtype).bernoulli_(1 - probability, generator=generator)
-    return keep.div_(1 - probability)
-
-
-def drop_path_keeps(config: ModelConfig, device: torch.device) -> Tensor:
+def drop_path_keeps(config: PatchMLPConfig, device: torch.device) -> Tensor:
     """Return the probability that a branch of each block is kept, (blocks, 1, 1).
 
     It falls linearly from 1 in the first block to 1 - `config.drop_path` in the last (stochastic depth, Huang et al.
@@ -82,7 +55,7 @@ class TokenMLP(nn.Module):
     Both weights are stored (N, T): N, say 49, is seldom a multiple of 8, and rows of T are aligned for the GPU.
     """
 
-    def __init__(self, config: ModelConfig, width: int) -> None:
+    def __init__(self, config: PatchMLPConfig, width: int) -> None:
         super().__init__()
         self.config = config
         self.weight1_NT = nn.Parameter(torch.empty(config.num_tokens, width))
@@ -109,7 +82,7 @@ class TokenMLP(nn.Module):
 class ChannelMLP(nn.Module):
     """Two layers across the features, alike for every token."""
 
-    def __init__(self, config: ModelConfig, width: int) -> None:
+    def __init__(self, config: PatchMLPConfig, width: int) -> None:
         super().__init__()
         self.config = config
         self.linear1 = nn.Linear(config.dim, width)
@@ -125,7 +98,7 @@ class ChannelMLP(nn.Module):
 class Block(nn.Module):
     """Token mixing, then channel mixing, each after a norm and beside a skip."""
 
-    def __init__(self, config: ModelConfig, token_width: int, channel_width: int) -> None:
+    def __init__(self, config: PatchMLPConfig, token_width: int, channel_width: int) -> None:
         super().__init__()
         self.skip = config.skip
         self.norm1 = FeatureNorm(config.norm, config.dim)
@@ -146,9 +119,9 @@ class Block(nn.Module):
 
 
 class PatchMLP(nn.Module):
-    """MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601) for grey images, with the options of `ModelConfig`."""
+    """MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601) for grey images, with the options of `PatchMLPConfig`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: PatchMLPConfig) -> None:
         super().__init__()
         self.config = config
         self.stem = nn.Linear(config.patch_size**2, config.dim)
@@ -172,10 +145,3 @@ class PatchMLP(nn.Module):
         for number, block in enumerate(self.blocks):
             x_NBD = block(x_NBD, generator, None if factors_K2B is None else factors_K2B[number])
         return self.classifier(self.norm(x_NBD).mean(dim=0))  # type: ignore[no-any-return]
-
-
-def build(config: ModelConfig, seed: int) -> PatchMLP:
-    """Return a PatchMLP on the CPU whose weights depend on `config` and `seed` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return PatchMLP(config)

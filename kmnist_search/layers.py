@@ -1,0 +1,174 @@
+"""Layers of a net as lines of text, and the shapes they lead to. Knows nothing of torch or of files.
+
+Between the patches of an image and the classifier stands a list of layers over two named axes, tokens and features:
+
+    linear AXIS WIDTH   every line of numbers along the axis becomes WIDTH others
+    batch_norm AXIS     each index of the axis gets a mean and a spread of its own, over all else in the batch
+    relu                likewise gelu
+    dropout SHARE
+    mean AXIS           the last one: the other axis is left to the classifier
+
+A list within the list is a branch beside a skip: what it makes is added to what it was given.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+Axis = Literal["tokens", "features"]
+Kind = Literal["relu", "gelu"]
+
+#: A line, or the lines of a branch.
+Line = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer with bias along an axis."""
+
+    axis: Axis
+    width: int
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """A batch norm (Ioffe & Szegedy 2015, arXiv:1502.03167) whose channels are the indices of an axis."""
+
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of each number alone."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """While training, a share of the numbers becomes 0, and the others as much more."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over an axis, which it ends."""
+
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Layers beside a skip."""
+
+    layers: tuple["Simple", ...]
+
+
+Simple = Linear | BatchNorm | Activation | Dropout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How many tokens there are, and features of each."""
+
+    tokens: int
+    features: int
+
+    @property
+    def size(self) -> int:
+        return self.tokens * self.features
+
+    def along(self, axis: Axis) -> int:
+        return self.tokens if axis == "tokens" else self.features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A layer with the shape it is given and the shape it makes; that of a branch has the steps `inside` it."""
+
+    layer: Simple | Branch
+    before: Shape
+    after: Shape
+    inside: tuple["Step", ...] = ()
+
+
+def parse(lines: Sequence[Line]) -> tuple[tuple[Simple | Branch, ...], Mean]:
+    """Return the layers before the last, which is a mean, and the mean.
+
+    Raises:
+        ValueError: a line is not understood, or the last alone is not a mean.
+    """
+    *most, last = (_branch(line) if isinstance(line, tuple) else _layer(line) for line in lines)
+    before = tuple(layer for layer in most if not isinstance(layer, Mean))
+    if not isinstance(last, Mean) or len(before) < len(most):
+        raise ValueError("the last layer, and only that, must be 'mean tokens' or 'mean features'")
+    return before, last
+
+
+def steps(layers: Sequence[Simple | Branch], shape: Shape) -> tuple[Step, ...]:
+    """Return each layer with its shapes, the first being given `shape`.
+
+    Raises:
+        ValueError: a branch ends in another shape than it began with.
+    """
+    made: list[Step] = []
+    for layer in layers:
+        inside: tuple[Step, ...] = ()
+        after = shape
+        if isinstance(layer, Branch):
+            inside = steps(layer.layers, shape)
+            _check_sum(shape, inside[-1].after)
+        elif isinstance(layer, Linear):
+            after = replace(shape, **{layer.axis: layer.width})
+        made.append(Step(layer=layer, before=shape, after=after, inside=inside))
+        shape = after
+    return tuple(made)
+
+
+def simple_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield the steps, in place of branches those inside them."""
+    for step in steps:
+        yield from step.inside or (step,)
+
+
+def _check_sum(begin: Shape, end: Shape) -> None:
+    if begin != end:
+        raise ValueError(
+            f"a branch begins with {begin.tokens} tokens of {begin.features} features and ends with {end.tokens} of "
+            f"{end.features}: it cannot be added to what it began with"
+        )
+
+
+def _branch(lines: tuple[str, ...]) -> Branch:
+    layers = [_layer(line) for line in lines]
+    if not layers or any(isinstance(layer, Mean) for layer in layers):
+        raise ValueError(f"{list(lines)} is no branch: it needs layers, and none of them may be a mean")
+    return Branch(tuple(layer for layer in layers if not isinstance(layer, Mean)))
+
+
+def _layer(line: str) -> Simple | Mean:
+    match line.split():
+        case ["linear", ("tokens" | "features") as axis, width] if width.isdecimal() and int(width) > 0:
+            return Linear(axis, int(width))
+        case ["batch_norm", ("tokens" | "features") as axis]:
+            return BatchNorm(axis)
+        case [("relu" | "gelu") as kind]:
+            return Activation(kind)
+        case ["dropout", share] if _is_share(share):
+            return Dropout(float(share))
+        case ["mean", ("tokens" | "features") as axis]:
+            return Mean(axis)
+    axes = " or ".join(get_args(Axis))
+    kinds = ", ".join(f"{kind!r}" for kind in get_args(Kind))
+    raise ValueError(
+        f"{line!r} is no layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', {kinds}, 'dropout SHARE' with a share "
+        f"from 0 to below 1, or 'mean AXIS', where AXIS is {axes}"
+    )
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) < 1
+    except ValueError:
+        return False

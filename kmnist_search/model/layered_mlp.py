@@ -1,0 +1,104 @@
+"""A net that is written down layer by layer. Knows nothing of data, training or studies.
+
+Shapes: B images of a batch, N tokens, D features, of which both change from layer to layer. Activations are
+tokens-first, (N, B, D), as in a PatchMLP.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kmnist_search.config import NUM_CLASSES, LayersConfig
+from kmnist_search.layers import Activation, BatchNorm, Branch, Dropout, Linear, Step
+from kmnist_search.model.parts import dropout, patches
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class TokenLinear(nn.Linear):
+    """A linear layer along the tokens, alike for every feature: (N, B, D) to (width, B, D)."""
+
+    def forward(self, x_NBD: Tensor) -> Tensor:
+        y_MX = torch.addmm(self.bias.unsqueeze(1), self.weight, x_NBD.flatten(1))
+        return y_MX.view(-1, *x_NBD.shape[1:])
+
+
+class TokenNorm(nn.BatchNorm1d):
+    """A batch norm with a mean and a spread for each token, over images and features."""
+
+    def forward(self, x_NBD: Tensor) -> Tensor:
+        return super().forward(x_NBD.transpose(0, 1)).transpose(0, 1)
+
+
+class FeatureNorm(nn.BatchNorm1d):
+    """A batch norm with a mean and a spread for each feature, over images and tokens."""
+
+    def forward(self, x_NBD: Tensor) -> Tensor:
+        return super().forward(x_NBD.flatten(0, 1)).view_as(x_NBD)
+
+
+class OwnDropout(nn.Module):
+    """Dropout whose masks the training's own generator draws."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
+        return dropout(x_NBD, self.share, generator, tuple(x_NBD.shape)) if self.training else x_NBD
+
+
+class Layers(nn.ModuleList):
+    """Layers one after the other; those that are a list themselves are a branch beside a skip."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        super().__init__(Layers(step.inside) if step.inside else _layer(step) for step in steps)
+
+    def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
+        for layer in self:
+            match layer:
+                case Layers():
+                    x_NBD = x_NBD + layer(x_NBD, generator)
+                case OwnDropout():
+                    x_NBD = layer(x_NBD, generator)
+                case _:
+                    x_NBD = layer(x_NBD)
+        return x_NBD
+
+
+class LayeredMLP(nn.Module):
+    """Patches, the layers of a `LayersConfig`, a mean over one of the two axes, and a classifier along the other."""
+
+    def __init__(self, config: LayersConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = Layers(config.steps())
+        self.classifier = nn.Linear(config.num_classified, NUM_CLASSES)
+        if config.initialisation == "kaiming":
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+
+    def forward(self, images_BHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the (B, 10) logits of normalised (B, H, W) images.
+
+        `generator` draws the dropout masks in training mode; None is the process's own.
+        """
+        x_NBD = self.layers(patches(images_BHW, self.config.patch_size), generator)
+        means = x_NBD.mean(dim=0) if self.config.mean_axis == "tokens" else x_NBD.mean(dim=2).T
+        return self.classifier(means)  # type: ignore[no-any-return]
+
+
+def _layer(step: Step) -> nn.Module:
+    match step.layer:
+        case Linear(axis=axis, width=width):
+            return (TokenLinear if axis == "tokens" else nn.Linear)(step.before.along(axis), width)
+        case BatchNorm(axis=axis):
+            return (TokenNorm if axis == "tokens" else FeatureNorm)(step.before.along(axis))
+        case Activation(kind=kind):
+            return ACTIVATIONS[kind]()
+        case Dropout(share=share):
+            return OwnDropout(share)
+        case Branch():
+            raise AssertionError("a branch has steps inside")

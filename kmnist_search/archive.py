@@ -4,7 +4,7 @@ Whatever changes a database does so in one transaction.
 
 A trial that runs where a study comes from waits where it is put: its worker belongs to the other database. All else is
 kept, also what it reported and how often it lost its worker. Checkpoints are not part of a study: where it is put, a
-waiting trial begins anew.
+waiting trial begins anew. Nor are artifacts and plots: plots are drawn anew by who works on it there.
 """
 
 import json
@@ -23,7 +23,15 @@ from sqlalchemy.exc import IntegrityError
 
 from kmnist_search import tables
 from kmnist_search.archive_file import lines_of, records_in
-from kmnist_search.errors import ArchiveError, ConfigError, StudyExistsError, StudyInUseError, StudyNotFoundError
+from kmnist_search.artifact_store import ARTIFACT_KEYS, ArtifactStore, artifact_id_in, open_artifact_store, remove_all
+from kmnist_search.errors import (
+    ArchiveError,
+    ArtifactsLeftError,
+    ConfigError,
+    StudyExistsError,
+    StudyInUseError,
+    StudyNotFoundError,
+)
 from kmnist_search.records import StudyRecord, TrialRecord, add_study, add_trials, read_study
 from kmnist_search.storage import Storage
 from kmnist_search.study import CHECKPOINTS_KEY, FILE_KEY, find_study, new_checkpoint_folder
@@ -37,6 +45,15 @@ class Arrival:
     name: str
     num_trials: int
     num_requeued: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deletion:
+    """A study that was deleted: its trials, its artifacts, and how many of those were not in the store."""
+
+    num_trials: int
+    num_artifacts: int
+    num_missing: int
 
 
 def export_study(storage: Storage, name: str, file: Path) -> int:
@@ -143,12 +160,19 @@ def rename_study(storage: Storage, old: str, new: str, *, force: bool = False) -
         connection.execute(update(attributes).where(its_settings).values(value_json=_settings_named(settings, new)))
 
 
-def delete_study(storage: Storage, name: str, *, force: bool = False) -> int:
-    """Delete a study with its trials, all that belongs to them, and their checkpoints; return how many trials it had.
+def delete_study(storage: Storage, name: str, *, force: bool = False, store: ArtifactStore | None = None) -> Deletion:
+    """Delete a study with its trials, all that belongs to them, their checkpoints and their artifacts.
+
+    Args:
+        storage: the database.
+        name: of the study.
+        force: also while trials of it run.
+        store: of the artifacts; None is the folder beside the database.
 
     Raises:
         StudyNotFoundError: there is no such study.
         StudyInUseError: trials of it run, and not `force`.
+        ArtifactsLeftError: it is deleted, but not all of its artifacts.
     """
     study = find_study(storage, name)
     study_id = study.queue.study_id
@@ -159,6 +183,7 @@ def delete_study(storage: Storage, name: str, *, force: bool = False) -> int:
         _lock(connection, study_id)
         if not force:
             _check_nothing_runs(connection, study_id, name, "delete")
+        artifacts = _artifacts(connection, study_id)
         num_trials = 0
         for table in reversed(trials.metadata.sorted_tables):  # what refers to a row goes before it
             if "study_id" in table.c:
@@ -167,7 +192,26 @@ def delete_study(storage: Storage, name: str, *, force: bool = False) -> int:
             elif "trial_id" in table.c:
                 connection.execute(delete(table).where(table.c.trial_id.in_(its_trials)))
     shutil.rmtree(study.checkpoint_dir, ignore_errors=True)  # there may be none, or on another machine
-    return num_trials
+    try:
+        missing = len(artifacts) - remove_all(store or open_artifact_store(None, storage.url), artifacts)
+    except Exception as error:  # each store has its own
+        raise ArtifactsLeftError(
+            f"study {name!r} is deleted, but not all of its {len(artifacts)} artifacts: {error}"
+        ) from None
+    return Deletion(num_trials=num_trials, num_artifacts=len(artifacts), num_missing=missing)
+
+
+def _artifacts(connection: Connection, study_id: int) -> list[str]:
+    """Return the ids of the artifacts of a study and of its trials."""
+    of_trials, of_study, trials = tables.system_attributes, tables.study_system_attributes, tables.trials
+    queries = (
+        select(of_trials.c.value_json)
+        .join(trials, trials.c.trial_id == of_trials.c.trial_id)
+        .where(trials.c.study_id == study_id, of_trials.c.key.startswith(ARTIFACT_KEYS)),
+        select(of_study.c.value_json).where(of_study.c.study_id == study_id, of_study.c.key.startswith(ARTIFACT_KEYS)),
+    )
+    found = [artifact_id_in(text) for query in queries for text in connection.scalars(query)]
+    return [artifact_id for artifact_id in found if artifact_id is not None]
 
 
 @contextmanager

@@ -141,6 +141,16 @@ def checkpoints_option(command: Command) -> Command:
     )(command)
 
 
+def artifacts_option(command: Command) -> Command:
+    return click.option(
+        "--artifacts",
+        metavar="FOLDER|URL",
+        envvar="KMNIST_SEARCH_ARTIFACTS",
+        show_envvar=True,
+        help="Folder or bucket (s3://, gs://) of the best trials' pictures.  [default: beside the checkpoints]",
+    )(command)
+
+
 def data_dir_option(command: Command) -> Command:
     return click.option(
         "--data-dir",

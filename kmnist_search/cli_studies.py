@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmnist_search.cli_options import Commands, json_option, print_json, storage_option
+from kmnist_search.cli_options import Commands, artifacts_option, json_option, print_json, storage_option
 
 if TYPE_CHECKING:
     from kmnist_search.archive import Arrival
@@ -95,20 +95,29 @@ def rename(old: str, new: str, force: bool, storage_url: str) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Delete it even while trials of it run; their workers will end.")
+@artifacts_option
 @storage_option
-def delete(name: str, yes: bool, force: bool, storage_url: str) -> None:
-    """Delete a study with all its trials, for good."""
+def delete(name: str, yes: bool, force: bool, artifacts: str | None, storage_url: str) -> None:
+    """Delete a study with all its trials, their checkpoints and their artifacts, for good."""
     from kmnist_search.archive import delete_study
-    from kmnist_search.storage import open_storage
+    from kmnist_search.artifact_store import open_artifact_store
+    from kmnist_search.storage import default_artifact_dir, open_storage
     from kmnist_search.study import find_study
 
     storage = open_storage(storage_url, create=False)
+    store = open_artifact_store(artifacts, storage.url)
     if not yes:
         counts = find_study(storage, name).counts()
         lost = f"{_trials(counts.total)} ({counts.complete} complete)"
         click.confirm(f"Delete study {name} in {storage.shown_url} and lose its {lost}?", abort=True, err=True)
-    num_trials = delete_study(storage, name, force=force)
-    click.echo(f"study {name} with {_trials(num_trials)} is deleted from {storage.shown_url}")
+    deleted = delete_study(storage, name, force=force, store=store)
+    click.echo(f"study {name} with {_trials(deleted.num_trials)} is deleted from {storage.shown_url}")
+    if deleted.num_missing:
+        click.echo(
+            f"{deleted.num_missing} of its {deleted.num_artifacts} artifacts were not in "
+            f"{artifacts or default_artifact_dir(storage.url)}; if they lie elsewhere, they lie there still",
+            err=True,
+        )
 
 
 @studies.command(epilog="Example: kmnist-search studies export quickstart quickstart.jsonl")

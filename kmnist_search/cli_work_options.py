@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from kmnist_search.cli_options import (
     Command,
+    artifacts_option,
     checkpoints_option,
     data_dir_option,
     device_option,
@@ -34,6 +35,7 @@ class WorkOptions:
         workers: processes on a CPU; None is as many as are fastest.
         is_workers_typed: whether that number was typed for this command, and not set for all.
         checkpoint_dir: folder of the checkpoints; None is the storage's own.
+        artifacts: folder or bucket of the artifacts; None is the folder beside the database.
         data_dir: folder of the images; None is the command's default.
         database_timeout: seconds that the database may be away.
     """
@@ -44,6 +46,7 @@ class WorkOptions:
     workers: int | None
     is_workers_typed: bool
     checkpoint_dir: Path | None
+    artifacts: str | None
     data_dir: Path | None
     database_timeout: float
 
@@ -70,7 +73,7 @@ def work_options(command: Command) -> Command:
     @functools.wraps(command)
     def gathered(**values: Any) -> Any:
         source = click.get_current_context().get_parameter_source("workers")
-        names = ("device", "gpus", "per_gpu", "workers", "checkpoint_dir", "data_dir", "database_timeout")
+        names = ("device", "gpus", "per_gpu", "workers", "checkpoint_dir", "artifacts", "data_dir", "database_timeout")
         chosen = {name: values.pop(name) for name in names}
         where = WorkOptions(**chosen, is_workers_typed=source is ParameterSource.COMMANDLINE)
         return command(where=where, **values)
@@ -86,6 +89,7 @@ def work_options(command: Command) -> Command:
             show_default=True,
             help="Give up on a database that is away for longer.",
         ),
+        artifacts_option,
         checkpoints_option,
         click.option(
             "--workers",

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 from optuna.storages import RDBStorage
-from sqlalchemy import StaticPool, create_engine, inspect
+from sqlalchemy import QueuePool, StaticPool, create_engine, inspect
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
@@ -21,7 +21,7 @@ from kmnist_search import tables
 from kmnist_search.connections import READING, connection_settings, settle
 from kmnist_search.database_errors import DATABASE_ERRORS, OPENING_SECONDS, is_away, is_forbidden, is_race, reason_of
 from kmnist_search.errors import ReadOnlyError, StorageAwayError, StorageEmptyError, StorageError
-from kmnist_search.storage_url import check_url, shown
+from kmnist_search.storage_url import check_url, shown, to_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,13 @@ class Storage:
     def shown_url(self) -> str:
         """The URL without a password."""
         return shown(self.url)
+
+    @property
+    def lasting_url(self) -> str:
+        """The same as it is right in every folder of this machine."""
+        if self.url.get_backend_name() != "sqlite":
+            return to_type(self.url)
+        return f"sqlite:///{Path(self.url.database or '').resolve()}"
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -99,6 +106,12 @@ class Storage:
         """Close the connections that are not in use; the next use opens one again."""
         self.engine.dispose()
 
+    def let_go_if_unused(self) -> None:
+        """Do so unless one is in use at the moment, by another thread: whoever uses it lets go of all in the end."""
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool) or not pool.checkedout():
+            self.let_go()
+
 
 def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) -> Storage:
     """Open the database at `url`.
@@ -123,7 +136,7 @@ def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) 
     except (*DATABASE_ERRORS, sqlite3.Error) as error:
         kind = StorageAwayError if is_away(error) else StorageError
         raise kind(f"{shown(parsed)} cannot be used as a database: {reason_of(error)}.") from None
-    return Storage(parsed, rdb, checkpoint_dir or _checkpoints_beside(parsed), connections)
+    return Storage(parsed, rdb, checkpoint_dir or _beside(parsed, "checkpoints"), connections)
 
 
 def _check_file(path: Path, *, create: bool) -> None:
@@ -142,10 +155,16 @@ def _check_file(path: Path, *, create: bool) -> None:
             )
 
 
-def _checkpoints_beside(url: URL) -> Path:
+def default_artifact_dir(url: URL) -> Path:
+    """Return the folder for the artifacts of a database, unless they are put elsewhere, as for the checkpoints."""
+    return _beside(url, "artifacts")
+
+
+def _beside(url: URL, what: str) -> Path:
+    """Return a folder beside a SQLite file, named after it, or for Postgres in the current folder."""
     if url.get_backend_name() == "sqlite":
-        return Path(url.database or "").with_suffix(".checkpoints")
-    return Path("kmnist-search.checkpoints")
+        return Path(url.database or "").with_suffix(f".{what}")
+    return Path(f"kmnist-search.{what}")
 
 
 def _open(url: URL, *, create: bool) -> RDBStorage:
@@ -160,7 +179,8 @@ def _open(url: URL, *, create: bool) -> RDBStorage:
     ):
         with attempt:
             on_server = url.get_backend_name() != "sqlite"
-            if on_server and not _has_tables(url, settings, create=create):
+            are_there = (on_server or not create) and _has_tables(url, settings, create=create)
+            if on_server and not are_there:
                 _make_tables(complete_url, settings)
             rdb = RDBStorage(
                 complete_url, engine_kwargs=settings, skip_table_creation=on_server, skip_compatibility_check=True

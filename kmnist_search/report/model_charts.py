@@ -1,12 +1,13 @@
 """Charts of the retrained candidates and the final models. Knows nothing of studies."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from kmnist_search.charts.chart import BLUE, GREY, INK, ORANGE, Chart, figure, joined, single
 from kmnist_search.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
-from kmnist_search.report.chart import BLUE, GREY, INK, ORANGE, Chart, figure, joined, single
 
 
 def reruns(candidates: Sequence[Candidate]) -> Chart:
@@ -60,55 +61,75 @@ def reruns(candidates: Sequence[Candidate]) -> Chart:
 
 def loss_curves(metrics: Metrics) -> Chart:
     """Return training losses of the final models and validation losses of the winner's reruns."""
-    return _curves(metrics, name="loss", title="Loss", tick="", train=lambda e: e.train_loss, val=lambda e: e.val_loss)
+    return curves(LOSS, *_lines(metrics), name="loss-curves", remark=OF_FINALS)
 
 
 def accuracy_curves(metrics: Metrics) -> Chart:
     """Return training accuracies of the final models and validation accuracies of the winner's reruns."""
-    return _curves(
-        metrics,
-        name="accuracy",
-        title="Accuracy",
-        tick=".0%",
-        train=lambda e: e.train_accuracy,
-        val=lambda e: e.val_accuracy,
+    return curves(ACCURACY, *_lines(metrics), name="accuracy-curves", remark=OF_FINALS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What is drawn of epochs: on training images, and on validation images."""
+
+    title: str
+    tick: str
+    train: Callable[[EpochFigures], float]
+    val: Callable[[EpochFigures], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """The epochs of some trainings by their seeds."""
+
+    label: str
+    trainings: Sequence[tuple[int, Sequence[EpochFigures]]]
+
+
+LOSS = Curve(title="Loss", tick="", train=lambda epoch: epoch.train_loss, val=lambda epoch: epoch.val_loss)
+ACCURACY = Curve(
+    title="Accuracy", tick=".0%", train=lambda epoch: epoch.train_accuracy, val=lambda epoch: epoch.val_accuracy
+)
+OF_FINALS = " The final models train on all images: none is left to validate on."
+
+
+def _lines(metrics: Metrics) -> tuple[Lines, Lines]:
+    finals = [(model.seed, model.epochs) for model in metrics.test.models]
+    again = [(rerun.seed, rerun.epochs) for rerun in metrics.candidates[0].reruns]
+    return Lines(label="final models, training images", trainings=finals), Lines(
+        label="reruns, validation images", trainings=again
     )
 
 
-Reading = Callable[[EpochFigures], float | None]
-
-
-def _curves(metrics: Metrics, *, name: str, title: str, tick: str, train: Reading, val: Reading) -> Chart:
-    finals = [(model.seed, model.epochs) for model in metrics.test.models]
-    again = [(rerun.seed, rerun.epochs) for rerun in metrics.candidates[0].reruns]
+def curves(curve: Curve, trained: Lines, validated: Lines, *, name: str, remark: str = "") -> Chart:
+    """Return what some trainings came to on their training images, and some on validation images, by epoch."""
     traces = []
-    for label, colour, those, reading in (
-        ("final models, training images", BLUE, finals, train),
-        ("reruns, validation images", ORANGE, again, val),
-    ):
-        curves = [
-            {epoch.number: value for epoch in epochs if (value := reading(epoch)) is not None} for _, epochs in those
+    for lines, colour, reading in ((trained, BLUE, curve.train), (validated, ORANGE, curve.val)):
+        values = [
+            {epoch.number: value for epoch in epochs if (value := reading(epoch)) is not None}
+            for _, epochs in lines.trainings
         ]
-        if any(curves):
+        if any(values):
             traces.append(
                 go.Scatter(
-                    **joined(curves, [seed for seed, _ in those]),
-                    name=label,
+                    **joined(values, [seed for seed, _ in lines.trainings]),
+                    name=lines.label,
                     line={"color": colour, "width": 1.5},
                     opacity=0.8,
                     hovertemplate="seed %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>",
                 )
             )
     caption = (
-        f"{title} after each epoch, a line for each seed. Training images may be augmented, and their labels smoothed "
-        "in the loss, so theirs can be the worse. The final models train on all images: none is left to validate on."
+        f"{curve.title} after each epoch, a line for each seed. Training images may be augmented, and their labels "
+        f"smoothed in the loss, so theirs can be the worse.{remark}"
     )
     drawn = figure(
         traces,
         xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": title.lower()}, "tickformat": tick},
+        yaxis={"title": {"text": curve.title.lower()}, "tickformat": curve.tick},
     )
-    return Chart(name=f"{name}-curves", title=f"{title} curves", caption=caption, figure=drawn if traces else None)
+    return Chart(name=name, title=f"{curve.title} curves", caption=caption, figure=drawn if traces else None)
 
 
 def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:

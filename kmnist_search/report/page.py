@@ -4,21 +4,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
-import plotly.offline
-from markupsafe import Markup
 from optuna.study import StudyDirection
 
+from kmnist_search.charts import search_charts, trials, work_charts
+from kmnist_search.charts.chart import Chart
+from kmnist_search.charts.importance import importances
+from kmnist_search.charts.judged import Prediction, most_confidently_right, most_confidently_wrong
+from kmnist_search.charts.trials import Failure, Ranked, Savings
 from kmnist_search.errors import ReportError
 from kmnist_search.queue import Counts
-from kmnist_search.report import model_charts, parallel_chart, search_charts, trials, work_charts
-from kmnist_search.report.chart import Chart
-from kmnist_search.report.evidence import Evidence, Prediction, most_confidently_right, most_confidently_wrong
-from kmnist_search.report.importance import importances
-from kmnist_search.report.templating import environment
-from kmnist_search.report.trials import Failure, Ranked, Savings
+from kmnist_search.report import model_charts, parallel_chart
+from kmnist_search.report.evidence import Evidence
+from kmnist_search.report.templating import page
 from kmnist_search.study import SearchStudy
 
 NUM_TOP = 10
@@ -96,17 +95,7 @@ def write(page: str, file: Path) -> None:
 
 
 def _page(search: SearchHalf, model: ModelHalf | None) -> str:
-    return (
-        environment("html")
-        .get_template("page.html")
-        .render(
-            search=search,
-            model=model,
-            made_at=datetime.now(UTC),
-            version=version("kmnist-search"),
-            plotly_js=Markup(plotly.offline.get_plotlyjs()),
-        )
-    )
+    return page("page.html", search=search, model=model)
 
 
 def _search_half(study: SearchStudy) -> SearchHalf:
@@ -143,8 +132,8 @@ def _model_half(evidence: Evidence) -> ModelHalf:
     metrics = evidence.metrics
     return ModelHalf(
         evidence=evidence,
-        wrong=most_confidently_wrong(evidence, NUM_WRONG),
-        right=most_confidently_right(evidence),
+        wrong=most_confidently_wrong(evidence.test, NUM_WRONG),
+        right=most_confidently_right(evidence.test),
         reruns=model_charts.reruns(metrics.candidates),
         loss=model_charts.loss_curves(metrics),
         accuracy=model_charts.accuracy_curves(metrics),

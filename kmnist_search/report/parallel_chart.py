@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from kmnist_search.report import trials as read
-from kmnist_search.report.chart import BLUE, CARD, GREY, LINE, ORANGE, Chart, figure, single, small
-from kmnist_search.report.search_charts import NOTHING_COMPLETE
-from kmnist_search.report.wording import value as shown
+from kmnist_search.charts import trials as read
+from kmnist_search.charts.chart import BLUE, CARD, GREY, LINE, ORANGE, Chart, figure, single, small
+from kmnist_search.charts.search_charts import NOTHING_COMPLETE
+from kmnist_search.charts.wording import value as shown
 
 
 def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:

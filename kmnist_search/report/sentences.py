@@ -1,8 +1,8 @@
 """What the figures of a final model say, in sentences. Knows nothing of pages."""
 
+from kmnist_search.charts.wording import count, interval, percent, points
 from kmnist_search.data.catalog import title_of
 from kmnist_search.metrics import Metrics
-from kmnist_search.report.wording import count, interval, percent, points
 
 
 def mean(metrics: Metrics) -> str:
@@ -70,7 +70,7 @@ def luck(metrics: Metrics) -> str:
         f"{percent(candidate.mean_val_accuracy)} on the mean of {count(len(candidate.reruns), 'rerun')}"
     )
     if candidate.luck <= 0:
-        return f"{had}: its score was not luck."
+        return f"{had}: the reruns bear its score out."
     return f"{had}: {points(candidate.luck)} points of its score may have been luck."
 
 
@@ -99,4 +99,13 @@ def comparison() -> str:
     return (
         "The published systems chose their settings by looking at the test images, which flatters their figures. Ours "
         "were chosen on validation images; the test set was opened after the recipe was frozen."
+    )
+
+
+def reproduction() -> str:
+    """Say how the published systems were trained again, and what their figures are."""
+    return (
+        "The published figures are the best that was seen on the test images, or chosen by them. Ours are means over "
+        "seeds of models that have each seen the test images once, when nothing was left to choose: after the last "
+        "epoch, and after the epoch that was best on validation images, which were held out of the training images."
     )

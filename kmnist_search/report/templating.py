@@ -1,13 +1,18 @@
 """The templates of the report, and what they may call. Knows nothing of what they are filled with."""
 
 import re
+from datetime import UTC, datetime
 from functools import cache
+from importlib.metadata import version
 from typing import Any, Literal
 
 import jinja2
+import plotly.offline
+from markupsafe import Markup
 
+from kmnist_search.charts import wording
 from kmnist_search.data.catalog import title_of
-from kmnist_search.report import sentences, wording
+from kmnist_search.report import sentences
 from kmnist_search.report.pictures import data_uri
 
 
@@ -25,6 +30,20 @@ def environment(kind: Literal["html", "md"]) -> jinja2.Environment:
     made.filters.update({each.__name__: each for each in filters}, picture=data_uri, cell=_cell, title_of=title_of)
     made.globals.update(say=sentences, count=wording.count)
     return made
+
+
+def page(template: str, **values: Any) -> str:
+    """Return a web page of its own."""
+    return (
+        environment("html")
+        .get_template(template)
+        .render(
+            **values,
+            made_at=datetime.now(UTC),
+            version=version("kmnist-search"),
+            plotly_js=Markup(plotly.offline.get_plotlyjs()),
+        )
+    )
 
 
 def _cell(value: Any) -> str:

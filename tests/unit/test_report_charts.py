@@ -15,11 +15,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from test_report_trials import trial
 
+from kmnist_search.charts import search_charts, work_charts
+from kmnist_search.charts import trials as read
+from kmnist_search.charts.chart import Chart, figure, joined, small, value_range
+from kmnist_search.charts.trials import Attempt
 from kmnist_search.metrics import CalibrationBin
-from kmnist_search.report import model_charts, parallel_chart, search_charts, work_charts
-from kmnist_search.report import trials as read
-from kmnist_search.report.chart import Chart, figure, joined, small, value_range
-from kmnist_search.report.trials import Attempt
+from kmnist_search.report import model_charts, parallel_chart
 
 SPACES: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-4, 1e-2, log=True),

@@ -9,8 +9,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.report import trials as read
-from kmnist_search.report.importance import importances
+from kmnist_search.charts import trials as read
+from kmnist_search.charts.importance import importances
 
 BEGUN = datetime(2026, 11, 20)
 RATE = FloatDistribution(1e-4, 1e-2, log=True)

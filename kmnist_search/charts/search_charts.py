@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.report import trials as read
-from kmnist_search.report.chart import BLUE, GREY, ORANGE, Chart, clipped, figure, single, small, value_range
-from kmnist_search.report.importance import Importances
-from kmnist_search.report.trials import History
+from kmnist_search.charts import trials as read
+from kmnist_search.charts.chart import BLUE, GREY, ORANGE, Chart, clipped, figure, single, small, value_range
+from kmnist_search.charts.importance import Importances
+from kmnist_search.charts.trials import History
 
 NOTHING_COMPLETE = "No trial is complete yet."
 #: Ranges of at most so many whole numbers are drawn like lists.

@@ -1,4 +1,4 @@
-"""What a report reads off the trials of a study, as plain values. Draws nothing.
+"""What is read off the trials of a study to be shown, as plain values. Draws nothing.
 
 Trials that were imported or copied may lack any of their attributes; what is not known is left out.
 """
@@ -109,6 +109,49 @@ def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> History
         seconds=np.cumsum([time or 0.0 for time in times]),
         num_untimed=times.count(None),
     )
+
+
+def thinned(history: History, most: int, direction: StudyDirection) -> History:
+    """Return a history with the `most` best trials alone, and those that end it or better the best."""
+    if len(history.numbers) <= most:
+        return history
+    worst_last = -history.values if direction == StudyDirection.MAXIMIZE else history.values
+    kept = np.zeros(len(history.numbers), dtype=bool)
+    kept[np.argsort(worst_last, kind="stable")[:most]] = True  # nan, the trials without a value, come last
+    kept[-1] = True
+    kept |= history.values == history.best
+    return History(
+        numbers=history.numbers[kept],
+        values=history.values[kept],
+        best=history.best[kept],
+        seconds=history.seconds[kept],
+        num_untimed=history.num_untimed,
+    )
+
+
+def front(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return, of trials that are ordered best first, those that are smaller than all better ones, smallest first.
+
+    All of them must have the attribute "num_parameters".
+    """
+    found: list[FrozenTrial] = []
+    for trial in ranked:
+        if found and trial.user_attrs["num_parameters"] >= found[-1].user_attrs["num_parameters"]:
+            continue
+        if found and trial.values[0] == found[-1].values[0]:
+            found.pop()  # as good, and larger
+        found.append(trial)
+    return found[::-1]
+
+
+def seconds_by_outcome(trials: Sequence[FrozenTrial]) -> dict[str, tuple[int, float]]:
+    """Return how many trials ended complete, pruned and failed, and the seconds they were trained for."""
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    found = {}
+    for name, state in states.items():
+        times = [_seconds(trial) or 0.0 for trial in trials if trial.state == state]
+        found[name] = (len(times), sum(times))
+    return found
 
 
 def clock_name(trials: Sequence[FrozenTrial]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.report.chart import (
+from kmnist_search.charts.chart import (
     BLUE,
     CARD,
     GREEN,
@@ -21,7 +21,7 @@ from kmnist_search.report.chart import (
     small,
     value_range,
 )
-from kmnist_search.report.trials import OUTCOMES, Attempt
+from kmnist_search.charts.trials import OUTCOMES, Attempt
 
 _COLOURS = dict(zip(OUTCOMES, (BLUE, GREY, RED, GREEN, ORANGE, PURPLE), strict=True))
 #: Above so many rows their names would not be readable.
@@ -61,6 +61,36 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
     )
     caption = f"{metric} after each epoch, a line for each trial." + clipped(limits)
     return Chart(name="curves", title=title, caption=caption, figure=drawn)
+
+
+def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:
+    """Return the metric by epoch of the best trials, a line each, the best of them on top."""
+    title = "Learning curves of the best"
+    known = [trial for trial in best if trial.intermediate_values]
+    if not known:
+        return Chart(name="best-curves", title=title, caption="No trial is complete yet.", figure=None)
+    traces = [
+        go.Scatter(
+            x=small(list(trial.intermediate_values)),
+            y=single(list(trial.intermediate_values.values())),
+            mode="lines+markers" if len(trial.intermediate_values) == 1 else "lines",
+            name=f"trial {trial.number}",
+            line={"color": BLUE if rank else ORANGE, "width": 1.5 if rank else 3},
+            opacity=max(1 - 0.08 * rank, 0.2),
+            hovertemplate="epoch %{x}: %{y:.4f}",
+        )
+        for rank, trial in enumerate(known)
+    ]
+    limits = value_range([v for trial in known for v in trial.intermediate_values.values()], maximize=maximize)
+    drawn = figure(
+        traces[::-1],
+        height=420,
+        xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": metric}, "range": limits},
+        legend={"traceorder": "reversed"},
+    )
+    caption = f"{metric} after each epoch; the best trial is the thick line." + clipped(limits)
+    return Chart(name="best-curves", title=title, caption=caption, figure=drawn)
 
 
 def timeline(attempts: Sequence[Attempt]) -> Chart:

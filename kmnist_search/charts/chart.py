@@ -1,4 +1,4 @@
-"""How every chart of a report looks, and its way into the page. Knows nothing of what is drawn.
+"""How every chart looks, and its way into a page. Knows nothing of what is drawn.
 
 A colour is the name of a custom property of the page's stylesheet, which has it for light, dark and paper; the page's
 script puts in what it stands for.

@@ -1,0 +1,1 @@
+"""What a study is drawn from and how it looks as charts, for all who show one. Reads no page and writes none."""

@@ -1,0 +1,83 @@
+"""Charts of what accuracy costs: in parameters, and in time of trials that came to nothing. Reads no database."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial
+
+from kmnist_search.charts import trials as read
+from kmnist_search.charts.chart import BLUE, GREEN, GREY, ORANGE, RED, Chart, clipped, figure, single, value_range
+from kmnist_search.charts.trials import Savings
+from kmnist_search.charts.wording import count, seconds
+
+
+def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool, most: int) -> Chart:
+    """Return the `most` best trials by their number of parameters, and the front that none of them lies beyond.
+
+    Args:
+        ranked: complete trials, best first.
+        metric: of the value.
+        maximize: whether more of it is better.
+        most: to be drawn.
+    """
+    name, title = "size", "Value against parameters"
+    known = [trial for trial in ranked if isinstance(trial.user_attrs.get("num_parameters"), int)]
+    if not known:
+        return Chart(name=name, title=title, caption="No complete trial has a number of parameters.", figure=None)
+    shown, front = known[:most], read.front(known)
+    limits = value_range([trial.values[0] for trial in shown], maximize=maximize)
+    dots = go.Scatter(
+        x=np.array([trial.user_attrs["num_parameters"] for trial in shown], dtype=np.uint32),
+        y=single([trial.values[0] for trial in shown]),
+        customdata=np.array([trial.number for trial in shown], dtype=np.uint32),
+        mode="markers",
+        name="complete trial",
+        marker={"color": BLUE, "size": 6, "opacity": 0.6},
+        hovertemplate="trial %{customdata}: %{y:.4f}, %{x:,} parameters<extra></extra>",
+    )
+    line = go.Scatter(
+        x=[trial.user_attrs["num_parameters"] for trial in front],
+        y=[trial.values[0] for trial in front],
+        customdata=[trial.number for trial in front],
+        mode="lines+markers",
+        name="Pareto front",
+        line={"color": ORANGE, "width": 2, "shape": "hv"},
+        marker={"size": 9},
+        hovertemplate="front, trial %{customdata}: %{y:.4f}, %{x:,} parameters<extra></extra>",
+    )
+    caption = "Each dot is a complete trial. On the front are those than which no smaller one is as good."
+    drawn = figure(
+        [dots, line],
+        xaxis={"title": {"text": "parameters"}, "type": "log", "nticks": 6, "tickformat": "~s"},
+        yaxis={"title": {"text": metric}, "range": limits},
+    )
+    return Chart(name=name, title=title, caption=caption + clipped(limits), figure=drawn)
+
+
+def spent(by_outcome: Mapping[str, tuple[int, float]], savings: Savings, clock: str) -> Chart:
+    """Return a bar of the time for each way in which trials ended, and one of what pruning saved."""
+    bars = [(f"{name}<br>{count(trials, 'trial')}", time) for name, (trials, time) in by_outcome.items()]
+    bars.append(("saved by<br>pruning, about", savings.seconds))
+    if not any(time for _, time in bars):
+        return Chart(name="spent", title="Time spent", caption="No time is known of any trial.", figure=None)
+    drawn = figure(
+        [
+            go.Bar(
+                x=[name for name, _ in bars],
+                y=[time for _, time in bars],
+                text=[seconds(time) for _, time in bars],
+                textposition="outside",
+                cliponaxis=False,
+                marker={"color": [BLUE, GREY, RED, GREEN], "opacity": [1, 1, 1, 0.55]},
+                hoverinfo="skip",
+            )
+        ],
+        xaxis={"type": "category", "showgrid": False},
+        yaxis={"title": {"text": clock}, "nticks": 6},
+    )
+    caption = (
+        "What trials took that ended so, and what the pruned ones would have taken besides: their time an epoch, times "
+        "the epochs not run."
+    )
+    return Chart(name="spent", title="Time spent on trials, by how they ended", caption=caption, figure=drawn)

@@ -1,0 +1,1 @@
+"""What the dashboard shows because the search knows it: a note, plots, and pictures of the best trials."""

@@ -52,6 +52,14 @@ CLAIM = "Name of a PersistentVolumeClaim"
 @click.option("--dashboard", is_flag=True, help="Bring a dashboard along.")
 @click.option("--data-claim", help=f"{CLAIM} that has the images; it is only read.  [default: each pod downloads them]")
 @click.option("--checkpoints-claim", help=f"{CLAIM} that all pods write to.  [default: checkpoints end with their pod]")
+@click.option(
+    "--artifacts",
+    metavar="URL",
+    envvar="KMNIST_SEARCH_ARTIFACTS",
+    show_envvar=True,
+    help="Bucket (s3://, gs://) of the best trials' pictures; the pods must have the right to it.  "
+    "[default: with the checkpoints]",
+)
 @storage_option
 @data_dir_option
 @click.pass_context
@@ -72,6 +80,7 @@ def kubernetes(
     dashboard: bool,
     data_claim: str | None,
     checkpoints_claim: str | None,
+    artifacts: str | None,
     storage_url: str,
     data_dir: Path | None,
 ) -> None:
@@ -81,12 +90,15 @@ def kubernetes(
     queue themselves, in the database that the secret names. If --storage names the same database as it is reached from
     here, it is looked at first, and with --apply study and queue are made from here.
     """
+    from kmnist_search.artifact_store import check_bucket
     from kmnist_search.builtin import builtin_studies
     from kmnist_search.launch import kubectl
     from kmnist_search.launch.kubernetes import KubernetesJob
     from kmnist_search.launch.kubernetes_notes import notes
     from kmnist_search.launch.yaml_text import as_yaml
 
+    if artifacts is not None:
+        check_bucket(artifacts)
     file, is_builtin = asked.file(), asked.source in builtin_studies()
     changes = replace(asked, name=None).changes()  # the name is told by itself
     job = KubernetesJob(
@@ -106,6 +118,7 @@ def kubernetes(
         secret=secret,
         data_claim=data_claim,
         checkpoints_claim=checkpoints_claim,
+        artifacts=artifacts,
         postgres=postgres,
         dashboard=dashboard,
     )

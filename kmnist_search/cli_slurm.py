@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from kmnist_search.cli_options import (
+    artifacts_option,
     checkpoints_option,
     data_dir_option,
     device_option,
@@ -75,6 +76,7 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
 )
 @storage_option
 @checkpoints_option
+@artifacts_option
 @data_dir_option
 @click.option("--dry-run", is_flag=True, help="Print the script, and make and submit nothing.")
 @click.option("--wait", "waits", is_flag=True, help="Follow the study until so many trials are finished.")
@@ -98,6 +100,7 @@ def slurm(
     output_dir: Path,
     storage_url: str,
     checkpoint_dir: Path | None,
+    artifacts: str | None,
     data_dir: Path | None,
     dry_run: bool,
     waits: bool,
@@ -121,7 +124,12 @@ def slurm(
         name=file.study.name,
         workers=workers,
         command=worker_command(
-            file.study.name, device=device, per_gpu=per_gpu, data_dir=data_dir, checkpoint_dir=checkpoint_dir
+            file.study.name,
+            device=device,
+            per_gpu=per_gpu,
+            data_dir=data_dir,
+            checkpoint_dir=checkpoint_dir,
+            artifacts=_lasting(artifacts),
         ),
         output_dir=output_dir.absolute(),
         storage_url=None if url is None or has_password(url) else storage_url,
@@ -168,6 +176,23 @@ def slurm(
     _tell(job, job_id, shlex.join(["--storage", to_type(check_shared_url(storage_url))]) if is_typed else "")
     if waits:
         _follow(console, made, job, job_id)
+
+
+def _lasting(artifacts: str | None) -> str | None:
+    """Return where artifacts are put as it is right in every folder.
+
+    Raises:
+        ConfigError: it is no place for artifacts.
+    """
+    from kmnist_search.artifact_store import check_bucket, folder_of
+
+    if artifacts is None:
+        return None
+    folder = folder_of(artifacts)
+    if folder is None:
+        check_bucket(artifacts)
+        return artifacts
+    return str(folder.absolute())
 
 
 def _submitted(job: "SlurmJob", storage_url: str) -> str:

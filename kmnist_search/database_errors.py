@@ -61,6 +61,7 @@ def is_passing(error: BaseException) -> bool:
 
 def is_forbidden(error: BaseException) -> bool:
     """Return whether the user may not make the change that was asked for."""
+    error = _first(error)
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in FORBIDDEN_SQLSTATES
 
 

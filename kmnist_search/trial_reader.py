@@ -43,6 +43,7 @@ def read_trials(
     *,
     since: int = 0,
     without: Collection[int] = (),
+    only: Collection[int] | None = None,
     waiting_before: int = 0,
     with_reports: bool = True,
 ) -> list[FrozenTrial]:
@@ -53,16 +54,20 @@ def read_trials(
         study_id: the study.
         since: the lowest trial id to read.
         without: ids of trials to leave out.
+        only: ids of trials to read; None is any.
         waiting_before: read waiting trials too, but only those with a lower id than this.
         with_reports: read the reports of finished trials too; those of running ones are never read.
     """
     wanted = {"study_id": study_id, "since": since, "without": list(without), "waiting_before": waiting_before}
-    return _assembled(connection.execute(_query(with_reports), wanted))
+    named = {} if only is None else {"only": list(only)}
+    query = _query(with_reports=with_reports, are_named=only is not None)
+    return _assembled(connection.execute(query, {**wanted, **named}))
 
 
 @cache
-def _query(with_reports: bool) -> CompoundSelect[Any]:
+def _query(*, with_reports: bool, are_named: bool) -> CompoundSelect[Any]:
     """Return the query for `read_trials`: one row for a trial, and one for each thing that is known of it."""
+    named = [trials.c.trial_id.in_(bindparam("only", expanding=True))] if are_named else []
     chosen = (
         select(
             trials.c.trial_id,
@@ -76,6 +81,7 @@ def _query(with_reports: bool) -> CompoundSelect[Any]:
             trials.c.trial_id >= bindparam("since"),
             or_(trials.c.state != TrialState.WAITING, trials.c.trial_id < bindparam("waiting_before")),
             trials.c.trial_id.not_in(bindparam("without", expanding=True)),
+            *named,
         )
         .cte("chosen")
     )

@@ -65,6 +65,7 @@ class KubernetesJob:
         secret: what holds the URL of the database, or the password of the Postgres that comes with it.
         data_claim: a volume that has the images; None is that each pod downloads them.
         checkpoints_claim: a volume that all pods write to; None is that checkpoints end with their pod.
+        artifacts: bucket of the artifacts; None is that they lie with the checkpoints.
         postgres: whether a Postgres server comes with it.
         dashboard: whether a dashboard comes with it.
     """
@@ -85,6 +86,7 @@ class KubernetesJob:
     secret: str = APP
     data_claim: str | None = None
     checkpoints_claim: str | None = None
+    artifacts: str | None = None
     postgres: bool = False
     dashboard: bool = False
 
@@ -117,7 +119,14 @@ class KubernetesJob:
         if self.postgres:
             found += services.postgres(self.namespace, self.secret)
         if self.dashboard:
-            found += services.dashboard(self.namespace, self.secret, self.image, own_postgres=self.postgres)
+            found += services.dashboard(
+                self.namespace,
+                self.secret,
+                self.image,
+                own_postgres=self.postgres,
+                artifacts=self._artifacts,
+                shared=None if self.artifacts or self.checkpoints_claim is None else self._checkpoints,
+            )
         if not self.is_builtin:
             found.append(self._study_file(self.name))
         return [*found, self._workers(self.name)]
@@ -180,7 +189,11 @@ class KubernetesJob:
         per_gpu = [] if self.per_gpu is None else [f"--per-gpu={self.per_gpu}"]
         return {
             **self._container("worker", ["worker", self.study, *per_gpu, f"--database-timeout={PATIENCE}"]),
-            "env": [*self._environment(), {"name": "KMNIST_SEARCH_CHECKPOINTS", "value": CHECKPOINTS}],
+            "env": [
+                *self._environment(),
+                {"name": "KMNIST_SEARCH_CHECKPOINTS", "value": CHECKPOINTS},
+                {"name": "KMNIST_SEARCH_ARTIFACTS", "value": self._artifacts},
+            ],
             "resources": self._resources(),
             "volumeMounts": [
                 mount("tmp", "/tmp"),
@@ -213,15 +226,22 @@ class KubernetesJob:
             "limits": {**cpu_limit, "memory": self.memory, **gpus},
         }
 
+    @property
+    def _artifacts(self) -> str:
+        return self.artifacts or f"{CHECKPOINTS}/artifacts"
+
+    @property
+    def _checkpoints(self) -> Manifest:
+        if self.checkpoints_claim is None:
+            return temporary("checkpoints")
+        return {"name": "checkpoints", "persistentVolumeClaim": {"claimName": self.checkpoints_claim}}
+
     def _volumes(self, name: str) -> list[Manifest]:
         data: Manifest = temporary("data")
         if self.data_claim is not None:
             data = {"name": "data", "persistentVolumeClaim": {"claimName": self.data_claim, "readOnly": True}}
-        checkpoints: Manifest = temporary("checkpoints")
-        if self.checkpoints_claim is not None:
-            checkpoints = {"name": "checkpoints", "persistentVolumeClaim": {"claimName": self.checkpoints_claim}}
         study = {"name": "study", "configMap": {"name": name}}
-        return [temporary(), data, checkpoints, *([] if self.is_builtin else [study])]
+        return [temporary(), data, self._checkpoints, *([] if self.is_builtin else [study])]
 
 
 def _failure_rules() -> list[Manifest]:

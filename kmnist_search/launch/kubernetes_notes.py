@@ -13,7 +13,7 @@ def notes(job: KubernetesJob, *, is_applied: bool) -> list[str]:
         is_applied: whether the cluster has it already.
     """
     handing_over = [] if is_applied else ["Hand it over with --apply, or: ... | kubectl apply -f -"]
-    return ["", *_costs(job), *_secret(job), *handing_over, *_commands(job)]
+    return ["", *_costs(job), *_secret(job), *_dashboard_secret(job), *handing_over, *_commands(job)]
 
 
 def _costs(job: KubernetesJob) -> list[str]:
@@ -21,6 +21,8 @@ def _costs(job: KubernetesJob) -> list[str]:
     found = []
     if job.checkpoints_claim is None:
         found.append("Without --checkpoints-claim checkpoints end with their pod: what a pod leaves begins anew.")
+        if job.artifacts is None:
+            found.append("Without --artifacts, too, the pictures of the best trials end with their pod.")
     if job.data_claim is None:
         found.append("Without --data-claim each pod downloads its images, if the data set is one that is downloaded.")
     return found
@@ -40,6 +42,17 @@ def _secret(job: KubernetesJob) -> list[str]:
     ]
 
 
+def _dashboard_secret(job: KubernetesJob) -> list[str]:
+    """Return how to make the secret that the dashboard waits for."""
+    if not job.dashboard:
+        return []
+    make = f"{_kubectl(job)} create secret generic {DASHBOARD}"
+    return [
+        f"The dashboard waits for a secret {DASHBOARD} with the password of its user kmnist. Make it once:",
+        f"  openssl rand -hex 12 | tr -d '\\n' | {make} --from-file={PASSWORD_KEY}=/dev/stdin",
+    ]
+
+
 def _commands(job: KubernetesJob) -> list[str]:
     """Return how to watch the job, and how to end it."""
     kubectl, its_pods = _kubectl(job), f"--selector app.kubernetes.io/instance={job.name}"
@@ -50,7 +63,10 @@ def _commands(job: KubernetesJob) -> list[str]:
     ]
     if job.dashboard:
         forward = f"{kubectl} port-forward service/{DASHBOARD} {DASHBOARD_PORT}"
-        lines.append(f"chart: {forward}   then http://127.0.0.1:{DASHBOARD_PORT}/dashboard")
+        lines.append(f"chart: {forward}   then http://127.0.0.1:{DASHBOARD_PORT}/dashboard, user kmnist; its password:")
+        lines.append(
+            f"       {kubectl} get secret {DASHBOARD} --output jsonpath='{{.data.{PASSWORD_KEY}}}' | base64 --decode"
+        )
     return lines
 
 

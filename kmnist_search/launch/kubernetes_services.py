@@ -5,6 +5,7 @@ Neither depends on a study or a number of workers: another submission finds them
 
 from kmnist_search.launch.kubernetes_parts import (
     APP,
+    CHECKPOINTS,
     DASHBOARD,
     PASSWORD_KEY,
     POSTGRES,
@@ -23,6 +24,8 @@ from kmnist_search.launch.kubernetes_parts import (
 POSTGRES_IMAGE = "postgres:17"
 POSTGRES_PORT = 5432
 DASHBOARD_PORT = 8080
+#: Folder of the file with the dashboard's password, from a secret of the dashboard's own name.
+DASHBOARD_SECRET = "/srv/dashboard"
 #: The user "postgres" of the Debian image.
 POSTGRES_USER_ID = 999
 #: 200 workers had 38 connections open at most (tests/benchmarks/LOG.md); one that is idle takes some 2 MB.
@@ -95,8 +98,24 @@ def _postgres_container(secret: str) -> Manifest:
     }
 
 
-def dashboard(namespace: str | None, secret: str, image: str, *, own_postgres: bool) -> list[Manifest]:
-    """Return the dashboard, and the name that it is reached by from within the cluster."""
+def dashboard(
+    namespace: str | None, secret: str, image: str, *, own_postgres: bool, artifacts: str, shared: Manifest | None
+) -> list[Manifest]:
+    """Return the dashboard, and the name that it is reached by from within the cluster.
+
+    Args:
+        namespace: of all of it.
+        secret: that holds the password for Postgres.
+        image: of this package.
+        own_postgres: whether the database is that of `postgres`.
+        artifacts: folder or bucket of the artifacts.
+        shared: the volume that this folder lies on; None if it is a bucket, or each pod has its own.
+    """
+    volumes = [temporary(), {"name": "password", "secret": {"secretName": DASHBOARD}}]
+    container = _dashboard_container(secret, image, artifacts, own_postgres=own_postgres)
+    if shared is not None:
+        volumes.append(shared)
+        container["volumeMounts"].append(mount(shared["name"], CHECKPOINTS, read_only=True))
     labelled = labels("dashboard")
     service = {
         "apiVersion": "v1",
@@ -115,8 +134,8 @@ def dashboard(namespace: str | None, secret: str, image: str, *, own_postgres: b
                 "metadata": {"labels": labelled},
                 "spec": {
                     **pod_basis(1000),
-                    "containers": [_dashboard_container(secret, image, own_postgres=own_postgres)],
-                    "volumes": [temporary()],
+                    "containers": [container],
+                    "volumes": volumes,
                 },
             },
         },
@@ -124,18 +143,27 @@ def dashboard(namespace: str | None, secret: str, image: str, *, own_postgres: b
     return [service, server]
 
 
-def _dashboard_container(secret: str, image: str, *, own_postgres: bool) -> Manifest:
-    # Until a first worker has made the tables it ends at once, and is started again after ever longer pauses.
-    answers = {"httpGet": {"path": "/dashboard", "port": "http"}}
+def _dashboard_container(secret: str, image: str, artifacts: str, *, own_postgres: bool) -> Manifest:
+    # It answers that without a password, and without the database: its pages say what is missing.
+    answers = {"httpGet": {"path": "/health", "port": "http"}}
     return {
         "name": APP,
         "image": image,
-        "args": ["dashboard", "--host=0.0.0.0", "--i-know-it-is-open", f"--port={DASHBOARD_PORT}"],
-        "env": [*database_environment(secret, own_postgres=own_postgres), *cache_environment()],
+        "args": [
+            "dashboard",
+            "--host=0.0.0.0",
+            f"--port={DASHBOARD_PORT}",
+            f"--password-file={DASHBOARD_SECRET}/{PASSWORD_KEY}",
+        ],
+        "env": [
+            *database_environment(secret, own_postgres=own_postgres),
+            {"name": "KMNIST_SEARCH_ARTIFACTS", "value": artifacts},
+            *cache_environment(),
+        ],
         "ports": [{"name": "http", "containerPort": DASHBOARD_PORT}],
         "readinessProbe": {**answers, "periodSeconds": 10, "timeoutSeconds": 5},
-        # What it holds of a study of 5,000 trials are 420 MB.
+        # A study of 5,000 trials takes it to 240 MB (tests/benchmarks/LOG.md).
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
         "securityContext": container_rights(),
-        "volumeMounts": [mount("tmp", "/tmp")],
+        "volumeMounts": [mount("tmp", "/tmp"), mount("password", DASHBOARD_SECRET, read_only=True)],
     }

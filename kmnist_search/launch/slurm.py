@@ -154,7 +154,13 @@ class SlurmJob:
 
 
 def worker_command(
-    study: str, *, device: str, per_gpu: int | None, data_dir: Path | None, checkpoint_dir: Path
+    study: str,
+    *,
+    device: str,
+    per_gpu: int | None,
+    data_dir: Path | None,
+    checkpoint_dir: Path,
+    artifacts: str | None = None,
 ) -> tuple[str, ...]:
     """Return the command of one worker, by the very Python that submits it: nodes have other paths.
 
@@ -166,6 +172,7 @@ def worker_command(
     options = {
         "--data-dir": None if data_dir is None else str(data_dir.absolute()),
         "--checkpoints": str(checkpoint_dir.absolute()),
+        "--artifacts": artifacts,
         "--device": device,
         "--per-gpu": None if per_gpu is None else str(per_gpu),
     }

@@ -37,7 +37,7 @@ NEEDED = ("ip", "unshare", "nsenter", "setpriv", "taskset", "mount")
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder of this machine as a container sees it."""
+    """A folder or a file of this machine as a container sees it."""
 
     source: Path
     target: str
@@ -237,16 +237,18 @@ def _set_up(spec: Spec) -> str:
     closed = {top for mount in uncovered if (top := _closed_above(mount.source)) is not None}
     lines = ["set -eu", f"hostname {shlex.quote(spec.host)}", "mount -t tmpfs -o mode=755 tmpfs /srv"]
     for number, mount in enumerate(mounts):  # before they are out of sight
-        lines += [f"mkdir -p /srv/.{number}", f"mount --bind {shlex.quote(str(mount.source))} /srv/.{number}"]
+        make = "touch" if mount.source.is_file() else "mkdir -p"
+        lines += [f"{make} /srv/.{number}", f"mount --bind {shlex.quote(str(mount.source))} /srv/.{number}"]
     lines += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(top))}" for top in sorted(closed - {Path("/tmp")})]
     lines += ["mount -t tmpfs -o mode=1777,exec tmpfs /tmp"]
     owner = f"--owner={spec.user_id} --group={spec.user_id}"
     lines += [f"install --directory {owner} {shlex.quote(folder)}" for folder in IMAGE_FOLDERS]
     for number, mount in enumerate(mounts):
-        target = shlex.quote(mount.target)
-        lines += [f"mkdir -p {target}", f"mount --bind /srv/.{number} {target}"]
+        target, is_file = shlex.quote(mount.target), mount.source.is_file()
+        lines += [f"mkdir -p $(dirname {target}) && touch {target}" if is_file else f"mkdir -p {target}"]
+        lines += [f"mount --bind /srv/.{number} {target}"]
         lines += [f"mount -o remount,bind,ro {target}"] if mount.read_only else []
-        lines += [f"umount /srv/.{number}", f"rmdir /srv/.{number}"]
+        lines += [f"umount /srv/.{number}", f"rm -d /srv/.{number}"]
     lines += ["mount -o remount,bind,ro /", "mount -o remount,ro /srv"] if spec.read_only else []
     rights = f"--reuid={spec.user_id} --regid={spec.user_id} --clear-groups --no-new-privs --bounding-set=-all"
     confined = f"taskset --cpu-list {','.join(map(str, spec.cores))} " if spec.cores else ""

@@ -26,6 +26,17 @@ pytestmark = pytest.mark.slow
 
 DOCKER = CHECKOUT / "docker"
 PASSWORD = "s3cret/&%41@:"
+DASHBOARD_PASSWORD = "another s3cret"
+#: Asks for the studies with the password in the variable that follows, and prints the status.
+ASK = """
+import base64, sys, urllib.error, urllib.request
+credentials = base64.b64encode(f"kmnist:{sys.argv[1]}".encode()).decode()
+request = urllib.request.Request("http://127.0.0.1:8080/api/studies", headers={"Authorization": f"Basic {credentials}"})
+try:
+    print(urllib.request.urlopen(request, timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
 
 
 def _interpolated(text: str, variables: Mapping[str, str]) -> str:
@@ -66,7 +77,7 @@ def _settings_of_the_test() -> dict[str, str]:
     return _settings(text)
 
 
-def _services(variables: Mapping[str, str]) -> dict[str, Service]:
+def _compose(variables: Mapping[str, str]) -> dict[str, Any]:
     def filled(value: Any) -> Any:
         if isinstance(value, str):
             return _interpolated(value, variables)
@@ -74,8 +85,8 @@ def _services(variables: Mapping[str, str]) -> dict[str, Service]:
             return [filled(each) for each in value]
         return {key: filled(each) for key, each in value.items()} if isinstance(value, dict) else value
 
-    services: dict[str, Service] = filled(yaml.safe_load((DOCKER / "compose.yaml").read_text()))["services"]
-    return services
+    compose: dict[str, Any] = filled(yaml.safe_load((DOCKER / "compose.yaml").read_text()))
+    return compose
 
 
 def _environment(service: Service) -> dict[str, str]:
@@ -102,7 +113,9 @@ class Services:
 
     def __init__(self, started: Containers, folder: Path) -> None:
         self.started, self.folder = started, folder
-        self.services = _services(_settings_of_the_test())
+        compose = _compose(_settings_of_the_test())
+        self.services: dict[str, Service] = compose["services"]
+        self.secrets: dict[str, Any] = compose["secrets"]
 
     def start(self, name: str, *, host: str | None = None, cores: Sequence[int] = ()) -> Container:
         service = self.services[name]
@@ -113,12 +126,19 @@ class Services:
             host=host or name,
             command=["kmnist-search", *service["command"]],  # the image's entry point
             environment=_environment(service),
-            mounts=_mounts(service, self.folder),
+            mounts=[*_mounts(service, self.folder), *self._secrets(service)],
             user_id=int(user_id),
             read_only=service["read_only"],
             cores=cores,
         )
         return self.started.start(spec)
+
+    def _secrets(self, service: Service) -> list[Mount]:
+        """Return the secrets of a service: of a file, Docker mounts just that."""
+        return [
+            Mount(source=self.folder / self.secrets[each["source"]]["file"], target=each["target"], read_only=True)
+            for each in service.get("secrets", [])
+        ]
 
     def start_postgres(self) -> str:
         """Start the database and return its URL as it is reached from here."""
@@ -143,13 +163,17 @@ class Services:
 def services(tmp_path: Path) -> Iterator[Services]:
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "tiny.toml").write_text(TINY_STUDY)
+    password = tmp_path / "dashboard_password"
+    password.touch(mode=0o600)
+    password.write_text(f"{DASHBOARD_PASSWORD}\n")
+    os.chown(password, 1000, 1000)
     with containers(tmp_path, "postgres") as started:
         yield Services(started, tmp_path)
 
 
 def test_without_a_password_nothing_is_started() -> None:
     with pytest.raises(ValueError, match="required variable POSTGRES_PASSWORD is missing a value: set it in"):
-        _services(_settings((DOCKER / ".env.example").read_text()))
+        _compose(_settings((DOCKER / ".env.example").read_text()))
 
 
 def test_the_services_run_a_search_to_its_exact_end(services: Services) -> None:
@@ -167,6 +191,8 @@ def test_the_services_run_a_search_to_its_exact_end(services: Services) -> None:
     study = find_study(open_storage(url, create=False), "tiny")
     wait_until(lambda: {each.host for each in status_of(study).workers} == {"worker-1", "worker-2"}, worker, other)
     wait_until(lambda: services.health("dashboard", dashboard) == 0, dashboard)
+    for password, status in ((DASHBOARD_PASSWORD, "200\n"), (PASSWORD, "401\n")):
+        assert dashboard.inside("python", "-c", ASK, password).stdout == status
     assert worker.inside("id", "--user").stdout == "1000\n"
     assert (
         worker.inside("touch", "/srv/somewhere").returncode == worker.inside("touch", "/etc/somewhere").returncode == 1
@@ -181,6 +207,7 @@ def test_the_services_run_a_search_to_its_exact_end(services: Services) -> None:
     assert_exact(Look(url), [worker, other], trials=12, epochs=4)
     for container in (worker, other, search, dashboard):
         assert PASSWORD not in container.output
+        assert DASHBOARD_PASSWORD not in container.output
     assert (services.folder / "checkpoints").is_dir()
 
 

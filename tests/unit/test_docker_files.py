@@ -83,6 +83,10 @@ def test_every_service_runs_without_root_on_a_file_system_that_is_read_only() ->
 def test_only_this_box_reaches_database_and_dashboard() -> None:
     services = _compose("compose.yaml")["services"]
     assert services["dashboard"]["ports"] == ["127.0.0.1:${DASHBOARD_PORT:-8080}:8080"]
+    command = services["dashboard"]["command"]
+    (secret,) = services["dashboard"]["secrets"]
+    assert f"--password-file={secret['target']}" in command
+    assert "--i-know-it-is-open" not in command
     assert services["postgres"]["ports"] == ["${POSTGRES_ADDRESS:-127.0.0.1}:${POSTGRES_PORT:-5432}:5432"]
 
 
@@ -116,7 +120,8 @@ def test_the_image_is_built_from_all_files_that_the_package_is_built_from() -> N
     for path in needed:
         assert (CHECKOUT / path).exists()
         assert any(fnmatch.fnmatch(path, rule) for rule in kept), f"{path} is left out by .dockerignore"
-    assert not any(fnmatch.fnmatch("docker/.env", rule) for rule in kept)
+    for secret in ("docker/.env", "docker/dashboard_password"):
+        assert not any(fnmatch.fnmatch(secret, rule) for rule in kept)
 
 
 def test_the_image_has_the_version_of_the_package() -> None:
@@ -125,4 +130,5 @@ def test_the_image_has_the_version_of_the_package() -> None:
 
 
 def test_a_file_with_a_password_is_not_for_git() -> None:
-    assert "/docker/.env" in (CHECKOUT / ".gitignore").read_text().splitlines()
+    ignored = (CHECKOUT / ".gitignore").read_text().splitlines()
+    assert {"/docker/.env", "/docker/dashboard_password"} <= set(ignored)

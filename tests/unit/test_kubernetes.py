@@ -54,6 +54,7 @@ JOBS = {
         secret="kmnist-search",
         data_claim="images",
         checkpoints_claim="checkpoints",
+        artifacts="s3://pictures/of/kmnist",
         postgres=True,
         dashboard=True,
     ),
@@ -186,6 +187,16 @@ def test_images_from_a_claim_are_only_read() -> None:
     ]
     for container in _containers(pod):
         assert {"name": "data", "mountPath": "/srv/data", "readOnly": True} in container["volumeMounts"]
+
+
+def test_the_dashboard_asks_for_the_password_of_its_own_secret() -> None:
+    pod = next(pod for pod in _pods(JOBS["everything"].manifests()) if "secret" in pod["spec"]["volumes"][-1])
+    assert pod["spec"]["volumes"][-1] == {"name": "password", "secret": {"secretName": "kmnist-search-dashboard"}}
+    (container,) = _containers(pod)
+    assert {"name": "password", "mountPath": "/srv/dashboard", "readOnly": True} in container["volumeMounts"]
+    assert "--password-file=/srv/dashboard/password" in container["args"]
+    assert "--i-know-it-is-open" not in container["args"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health"
 
 
 def test_services_stay_as_they_are_when_another_study_comes() -> None:

@@ -1,0 +1,116 @@
+"""The database behind the dashboard: opened when it is there, again when it is back. Knows nothing of what is in it.
+
+Every error comes out as one of this package's, with a sentence for whoever looks at the page.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.engine import URL, Connection
+
+from kmnist_search.database_errors import DATABASE_ERRORS, is_forbidden, is_passing, reason_of
+from kmnist_search.errors import ReadOnlyError, StorageAwayError, StorageEmptyError, StorageError
+from kmnist_search.storage import Storage, open_storage
+from kmnist_search.storage_url import check_url, shown
+
+#: So long a database that failed is not asked again: all browsers that wait shall not wait one after the other.
+PAUSE_SECONDS = 1.0
+#: A server that has not answered after so long is as good as away.
+SILENCE_SECONDS = 20.0
+
+logger = logging.getLogger(__name__)
+
+
+class Database:
+    """A database that may be away, or not made yet. Any thread may ask.
+
+    Raises:
+        StorageError: the URL cannot be that of a database.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._parsed: URL = check_url(url)
+        self._lock = threading.Lock()
+        self._storage: Storage | None = None
+        self._file: tuple[int, int] | None = None
+        self._trouble: StorageError | None = None
+        self._silent_until = 0.0
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without a password."""
+        return shown(self._parsed)
+
+    @contextmanager
+    def opened(self) -> Iterator[Storage]:
+        """The open database, to be asked at once.
+
+        Raises:
+            StorageAwayError: it cannot be reached now.
+            StorageEmptyError: it is not there, or holds no studies.
+            StorageError: it is something else.
+            ReadOnlyError: the user may not make a change that was asked for.
+        """
+        with self._lock:
+            storage = self._opened()
+        try:
+            with storage.answering_within(SILENCE_SECONDS):
+                yield storage
+        except DATABASE_ERRORS as error:
+            if is_forbidden(error):
+                raise ReadOnlyError(f"{self.shown_url} does not let this dashboard change it.") from error
+            if not is_passing(error):
+                raise
+            storage.let_go()
+            away = StorageAwayError(f"{self.shown_url} cannot be reached now: {reason_of(error)}.")
+            with self._lock:
+                self._remember(away)
+            raise away from error
+        with self._lock:
+            self._remember(None)
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[Storage, Connection]]:
+        """The open database and a transaction that changes nothing; it raises what `opened` raises."""
+        with self.opened() as storage, storage.reading() as connection:
+            yield storage, connection
+
+    def _opened(self) -> Storage:
+        if self._trouble is not None and time.monotonic() < self._silent_until:
+            raise type(self._trouble)(str(self._trouble))
+        if self._storage is not None and self._file != self._file_now():
+            self._storage.let_go()
+            self._storage = None
+        if self._storage is None:
+            try:
+                self._storage = open_storage(self._url, create=False)
+            except StorageError as error:
+                self._remember(error)
+                raise
+            self._file = self._file_now()
+        return self._storage
+
+    def _file_now(self) -> tuple[int, int] | None:
+        """Return what tells a SQLite file from another one of its name; None if there is none."""
+        if self._parsed.get_backend_name() != "sqlite":
+            return None
+        try:
+            status = Path(self._parsed.database or "").stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _remember(self, trouble: StorageError | None) -> None:
+        """Note how the database was found, and say so where that is news."""
+        if trouble is not None:
+            self._silent_until = time.monotonic() + PAUSE_SECONDS
+            if self._trouble is None and not isinstance(trouble, StorageEmptyError):
+                logger.warning("%s Until it answers, so does the dashboard.", trouble)
+        elif self._trouble is not None:
+            logger.warning("%s answers.", self.shown_url)
+        self._trouble = trouble

@@ -1,0 +1,162 @@
+"""One study as it was last read, and brought up to date by reading what may have changed. Knows nothing of requests.
+
+A finished trial changes no more, and one that waits changes only by being claimed, so the trials that run and the new
+ones are all that is read again.
+"""
+
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Table, func, or_, select
+from sqlalchemy.engine import Connection
+
+from kmnist_search.tables import studies, study_directions, study_system_attributes, study_user_attributes, trials
+from kmnist_search.trial_reader import read_attributes, read_reports, read_trials
+
+#: Trials asked for in one statement, which takes their ids as parameters.
+BATCH = 1000
+#: The largest id that the tables can hold.
+EVER = 2**31 - 1
+
+
+class Picture:
+    """A study and its trials.
+
+    Attributes:
+        study: what is known of the study itself.
+        trials: by number.
+        name: another one when it turned out to be another study of the same id.
+    """
+
+    def __init__(self, connection: Connection, study: FrozenStudy) -> None:
+        self.study = study
+        self.trials: list[FrozenTrial] = []
+        self.name, self._editions = secrets.token_hex(8), 0
+        self._known: dict[int, FrozenTrial] = {}
+        self._open: set[int] = set()
+        self._witness: tuple[int, datetime] | None = None
+        self.update(connection, study)
+
+    @property
+    def edition(self) -> str:
+        """Another one whenever something changed."""
+        return f"{self.name}-{self._editions}"
+
+    def trial(self, trial_id: int) -> FrozenTrial | None:
+        """Return one of the trials; None if it is not among them."""
+        return self._known.get(trial_id)
+
+    def update(self, connection: Connection, study: FrozenStudy) -> None:
+        """Read what may have changed."""
+        if not self._is_the_same(connection, study):
+            self._known, self._open, self._witness, self.name = {}, set(), None, secrets.token_hex(8)
+        news = self._news(connection, self._unsure(connection))
+        if news or study != self.study or not self._editions:
+            self._take_in(news)
+            self.study = study
+            self._editions += 1
+        if self._witness is None:
+            self._witness = self._new_witness(connection)
+
+    def _take_in(self, news: dict[int, FrozenTrial]) -> None:
+        is_longer = not news.keys() <= self._known.keys()
+        self._known.update(news)
+        if is_longer:
+            self._known = dict(sorted(self._known.items(), key=lambda item: item[1].number))
+        self._open -= news.keys()
+        self._open |= {key for key, trial in news.items() if not trial.state.is_finished()}
+        self.trials = list(self._known.values())
+
+    def _is_the_same(self, connection: Connection, study: FrozenStudy) -> bool:
+        """Return whether this is still the study that was read: a new one can have a deleted one's id and name."""
+        if self._witness is None:
+            return study == self.study
+        return self._ending(connection, self._witness[0]) == self._witness
+
+    def _new_witness(self, connection: Connection) -> tuple[int, datetime] | None:
+        for key, trial in self._known.items():
+            if trial.state.is_finished():
+                return self._ending(connection, key)
+        return None
+
+    def _ending(self, connection: Connection, trial_id: int) -> tuple[int, datetime] | None:
+        of_trial = (trials.c.trial_id == trial_id) & (trials.c.study_id == self.study._study_id)
+        ended = connection.execute(select(trials.c.datetime_complete).where(of_trial)).scalar()
+        return None if ended is None else (trial_id, ended)
+
+    def _unsure(self, connection: Connection) -> list[int]:
+        """Return the ids of the trials that may not be as they were."""
+        of_study = trials.c.study_id == self.study._study_id
+        last = max(self._known, default=-1)
+        since = min(self._open, default=last + 1)
+        older = connection.execute(select(func.count()).where(of_study, trials.c.trial_id < since)).scalar_one()
+        if older != sum(key < since for key in self._known):  # one that was begun before others became known after them
+            since = last = -1
+        query = select(trials.c.trial_id, trials.c.state).where(
+            of_study,
+            trials.c.trial_id >= since,
+            or_(trials.c.state != TrialState.WAITING, trials.c.trial_id > last),
+        )
+        states = {row[0]: row[1] for row in connection.execute(query)}
+        ran = {key for key in self._open if self._known[key].state == TrialState.RUNNING}
+        finished = {key for key in states.keys() & self._known.keys() if key not in self._open}
+        return sorted(states.keys() - finished | ran)
+
+    def _news(self, connection: Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
+        """Return those of some trials that are not as they were."""
+        return {
+            trial._trial_id: trial
+            for first in range(0, len(trial_ids), BATCH)
+            for trial in _read(connection, self.study._study_id, trial_ids[first : first + BATCH])
+            if trial != self._known.get(trial._trial_id)
+        }
+
+
+def _read(connection: Connection, study_id: int, trial_ids: Collection[int]) -> Iterator[FrozenTrial]:
+    """Yield some trials, whole."""
+    read = read_trials(connection, study_id, only=trial_ids, waiting_before=EVER)
+    attributes = read_attributes(connection, trial_ids)
+    running = [trial._trial_id for trial in read if not trial.state.is_finished()]
+    reports = read_reports(connection, running) if running else {}
+    for trial in read:
+        trial.user_attrs = attributes[trial._trial_id]
+        trial.intermediate_values = reports.get(trial._trial_id, trial.intermediate_values)
+        yield trial
+
+
+def read_studies(connection: Connection) -> list[FrozenStudy]:
+    """Return all studies by id, without their trials."""
+    directions: dict[int, list[Any]] = defaultdict(list)
+    columns = (study_directions.c.study_id, study_directions.c.direction)
+    for study_id, direction in connection.execute(select(*columns).order_by(study_directions.c.objective)):
+        directions[study_id].append(direction)
+    user_attrs = _attributes(connection, study_user_attributes)
+    system_attrs = _attributes(connection, study_system_attributes)
+    return [
+        FrozenStudy(
+            study_name=name,
+            direction=None,
+            directions=directions[study_id],
+            user_attrs=user_attrs[study_id],
+            system_attrs=system_attrs[study_id],
+            study_id=study_id,
+        )
+        for study_id, name in connection.execute(
+            select(studies.c.study_id, studies.c.study_name).order_by(studies.c.study_id)
+        )
+        if directions[study_id]
+    ]
+
+
+def _attributes(connection: Connection, table: Table) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    rows = select(table.c.study_id, table.c.key, table.c.value_json).order_by(*table.primary_key)
+    for study_id, key, text in connection.execute(rows):
+        found[study_id][key] = json.loads(text)
+    return found

@@ -11,7 +11,7 @@ from kmnist_search.cli_options import json_option, print_json, storage_option
 @click.command(epilog="Example: kmnist-search status quickstart --json")
 @click.argument("study", required=False)
 @storage_option
-@click.option("--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Fill the screen with it until Ctrl-C.")
 @json_option
 def status(study: str | None, storage_url: str, watch: bool, as_json: bool) -> None:
     """Show how far a study has come, and who works on it.

@@ -1,6 +1,5 @@
 """Studies and trials as text and tables for a terminal. Knows nothing of training."""
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.progress import Progress, Running, Status, WorkerSeen
+from kmnist_search.sparkline import bounds, fitted, sparkline
 from kmnist_search.summary import shown_params
 
 #: Characters of a curve in a table.
@@ -90,7 +90,7 @@ def _worker_text(worker: WorkerSeen) -> Text:
 def _running_text(running: Running, progress: Progress) -> Text:
     value = "" if running.value is None else f"  {progress.metric} {running.value:.4f}"
     again = f", attempt {len(running.attempts)}" if len(running.attempts) > 1 else ""
-    return Text(f"trial {running.number}  epoch {running.epoch}/{progress.epochs}{value}{again}")
+    return Text(f"trial {running.number}  epoch {running.epoch}/{running.epochs}{value}{again}")
 
 
 def _owner_text(running: Running) -> str:
@@ -107,8 +107,8 @@ def best_view(summary: Mapping[str, Any]) -> RenderableType:
 def _ranking(summary: Mapping[str, Any]) -> RenderableType:
     """Return two lines for each trial, so that the hyperparameters have room in a narrow terminal, too."""
     metric, top = summary["metric"], summary["top"]
-    curves = [_thinned(list(trial["reports"].values())) for trial in top]
-    finite = [value for curve in curves for value in curve if math.isfinite(value)]
+    curves = [fitted(list(trial["reports"].values()), MAX_CURVE) for trial in top]
+    scale = bounds(curves)
     lines: list[RenderableType] = [
         Text(f"{'rank':>4}  {'trial':>5}  {metric:>12}  {'weights':>11}  {'seconds':>8}  curve", style="dim")
     ]
@@ -117,15 +117,9 @@ def _ranking(summary: Mapping[str, Any]) -> RenderableType:
         figures = f"{trial['rank']:>4}  {trial['number']:>5}  {trial[metric]:>12.4f}  {weights:>11,}  {seconds:>8.1f}  "
         same = "" if trial["duplicate_of"] is None else f"the same as trial {trial['duplicate_of']}: "
         details = Text.assemble((same, "yellow"), (shown_params(trial["params"]), "dim"))
-        lines.append(Text(figures + (sparkline(curve, low=min(finite), high=max(finite)) if finite else "")))
+        lines.append(Text(figures + (sparkline(curve, low=scale[0], high=scale[1]) if scale else "")))
         lines.append(Padding(details, (0, 0, 0, 13)))
     return Group(*lines)
-
-
-def _thinned(curve: Sequence[float]) -> Sequence[float]:
-    """Return a curve with every n-th value, its last among them, so that it has not too many for a line."""
-    step = -(-len(curve) // MAX_CURVE) or 1
-    return curve[::-1][::step][::-1]
 
 
 def _in_full(metric: str, trial: Mapping[str, Any]) -> Table:
@@ -144,13 +138,6 @@ def _in_full(metric: str, trial: Mapping[str, Any]) -> Table:
             Text(name, style="dim"), Text(f"{value:,}{unit}" if isinstance(value, int | float) else str(value))
         )
     return rows
-
-
-def sparkline(values: Sequence[float], *, low: float, high: float) -> str:
-    """Return a curve as one character a value, from `low` to `high`; a value that is not finite is a dot."""
-    steps = "▁▂▃▄▅▆▇█"
-    scale = (len(steps) - 1) / (high - low) if high > low else 0.0
-    return "".join(steps[round((value - low) * scale)] if math.isfinite(value) else "·" for value in values)
 
 
 def studies_view(studies: Sequence[Progress]) -> RenderableType:

@@ -1,28 +1,30 @@
-"""Show how a study goes on, again and again, while others work on it. Changes nothing but to recover what they lost."""
+"""Show how a study goes on while others work on it: as a full screen in a terminal, and as lines elsewhere."""
 
-import time
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
-from kmnist_search.database_errors import DATABASE_ERRORS, is_passing, reason_of
-from kmnist_search.errors import ReadOnlyError
-from kmnist_search.progress import Status, status_of
+from kmnist_search.full_screen import FullScreen, can_fill, settle_encoding
+from kmnist_search.lookout import Away, Lookout
+from kmnist_search.progress import Status
 from kmnist_search.study import SearchStudy
 from kmnist_search.views import best_text, counts_text, status_view
+from kmnist_search.watch_view import Trouble, WatchView
 
-#: How often to look; a large study, which takes longer to read, is looked at less often.
-LOOK_SECONDS = 2.0
-#: The share of the time that may be spent with looking.
-LOOKING_SHARE = 0.1
+#: How often to draw anew while there is nothing new, for the clock and for what echoes on the screen.
+DRAW_SECONDS = 5.0
+#: How long, at the end, to wait for a look that goes on.
+LAST_LOOK_SECONDS = 1.0
 
 
 def watch(console: Console, study: SearchStudy, *, is_over: Callable[[Status], bool]) -> Status:
-    """Show a study until it is over, as a view that is redrawn on a terminal, and as lines elsewhere.
+    """Show a study until it is over. A database that is away meanwhile is waited for.
 
-    A database that is away meanwhile is waited for.
+    In a terminal it fills the screen, and leaves it as it was, with the last state below.
 
     Args:
         console: to show it on.
@@ -31,25 +33,86 @@ def watch(console: Console, study: SearchStudy, *, is_over: Callable[[Status], b
 
     Returns:
         how the study stands in the end.
+
+    Raises:
+        KeyboardInterrupt: at Ctrl-C.
+        SystemExit: at SIGTERM, where it fills the screen.
+        StudyNotFoundError: the study was deleted.
+        SQLAlchemyError: the database failed for good.
     """
-    if console.is_terminal:
-        return _watch_live(console, study, is_over)
+    if can_fill(console):
+        return _watch_full_screen(console, study, is_over)
     return _watch_plainly(console, study, is_over)
 
 
-def _watch_live(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
-    with Live(console=console, auto_refresh=False) as live:
-        for seen in _looks(study):
-            live.update(Text(seen, style="red") if isinstance(seen, str) else status_view(seen), refresh=True)
-            if isinstance(seen, Status) and is_over(seen):
-                return seen
+def _watch_full_screen(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
+    settle_encoding(console)
+    view = WatchView(
+        name=study.name, storage=study.storage.shown_url, now=datetime.now(), status=None, seen_at=None, trouble=None
+    )
+    try:
+        with FullScreen[Status | Away | Exception](console) as screen, _looking(study, screen.tell):
+            screen.draw(view)
+            for news in screen.news(DRAW_SECONDS):
+                if isinstance(news, Exception):
+                    raise news
+                view = _with(view, news)
+                screen.draw(view)
+                if isinstance(news, Status) and is_over(news):
+                    return news
+    finally:
+        _leave_behind(console, view)
     raise AssertionError("looking does not end by itself")
+
+
+def _leave_behind(console: Console, view: WatchView) -> None:
+    """Print the last state, which would be lost with the screen."""
+    if view.status is not None:
+        console.print(status_view(view.status))
+    if view.trouble is not None:
+        seen = "" if view.seen_at is None else f"That was at {view.seen_at:%H:%M:%S}. "
+        console.print(f"{seen}The database is away: {view.trouble.reason}", highlight=False, markup=False)
+
+
+def _with(view: WatchView, news: Status | Away | None) -> WatchView:
+    """Return the picture with what is new in it."""
+    now = datetime.now()
+    match news:
+        case Status():
+            return replace(view, now=now, status=news, seen_at=now, trouble=None)
+        case Away():
+            since = view.trouble.since if view.trouble else now
+            return replace(view, now=now, trouble=Trouble(reason=news.reason, since=since))
+    return replace(view, now=now)
+
+
+@contextmanager
+def _looking(study: SearchStudy, tell: Callable[[Status | Away | Exception], None]) -> Iterator[None]:
+    """While entered, look at the study in a thread: a database that does not answer shall not hold up the terminal."""
+    stop = threading.Event()
+
+    def look() -> None:
+        try:
+            for seen in Lookout(study).looks(pause=stop.wait):
+                if stop.is_set():
+                    return
+                tell(seen)
+        except Exception as error:
+            tell(error)
+
+    thread = threading.Thread(target=look, name="lookout", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(LAST_LOOK_SECONDS)
 
 
 def _watch_plainly(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
     told = ""
-    for seen in _looks(study):
-        line = seen if isinstance(seen, str) else _line(seen)
+    for seen in Lookout(study).looks():
+        line = _line(seen)
         if line != told:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
             told = line
@@ -58,37 +121,10 @@ def _watch_plainly(console: Console, study: SearchStudy, is_over: Callable[[Stat
     raise AssertionError("looking does not end by itself")
 
 
-def _looks(study: SearchStudy) -> Iterator[Status | str]:
-    """Yield for ever how the study stands, or why that cannot be seen."""
-    while True:
-        started = time.monotonic()
-        yield _look(study)
-        took = time.monotonic() - started
-        time.sleep(max(LOOK_SECONDS, took / LOOKING_SHARE))
-
-
-def _look(study: SearchStudy) -> Status | str:
-    try:
-        _recover(study)
-        return status_of(study)
-    except DATABASE_ERRORS as error:
-        if not is_passing(error):
-            raise
-        return f"the database is away, trying again: {reason_of(error)}"
-    finally:
-        study.storage.let_go()
-
-
-def _recover(study: SearchStudy) -> None:
-    """Put back what lost its worker, if this user may: whoever only reads sees the study all the same."""
-    try:
-        study.recover()
-    except ReadOnlyError:
-        return
-
-
-def _line(status: Status) -> str:
-    counts, alive = status.progress.counts, sum(not worker.is_gone for worker in status.workers)
-    best = f"  best {best_text(status.progress).plain}" if status.progress.best else ""
+def _line(seen: Status | Away) -> str:
+    if isinstance(seen, Away):
+        return f"the database is away, trying again: {seen.reason}"
+    counts, alive = seen.progress.counts, sum(not worker.is_gone for worker in seen.workers)
+    best = f"  best {best_text(seen.progress).plain}" if seen.progress.best else ""
     workers = "1 worker" if alive == 1 else f"{alive} workers"
-    return f"[{counts.finished}/{counts.total}] {counts_text(status.progress).plain}  {workers}{best}"
+    return f"[{counts.finished}/{counts.total}] {counts_text(seen.progress).plain}  {workers}{best}"

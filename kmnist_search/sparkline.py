@@ -1,0 +1,27 @@
+"""A curve as one line of characters. Knows nothing of trials and terminals."""
+
+import math
+from collections.abc import Sequence
+
+STEPS = "▁▂▃▄▅▆▇█"
+#: Each with more ink, or higher, than the one before.
+ASCII_STEPS = "_.-~=+*#"
+
+
+def sparkline(values: Sequence[float], *, low: float, high: float, ascii_only: bool = False) -> str:
+    """Return a curve as one character a value, from `low` to `high`; what is not finite is a dot, or in ASCII a !."""
+    steps, no_number = (ASCII_STEPS, "!") if ascii_only else (STEPS, "·")
+    scale = (len(steps) - 1) / (high - low) if high > low else 0.0
+    return "".join(steps[round((value - low) * scale)] if math.isfinite(value) else no_number for value in values)
+
+
+def fitted(values: Sequence[float], width: int) -> Sequence[float]:
+    """Return at most `width` of the values, evenly picked, the last one among them."""
+    count = len(values)
+    return values if count <= width else [values[(turn + 1) * count // width - 1] for turn in range(width)]
+
+
+def bounds(curves: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """Return the lowest and the highest finite value of all curves; None if there is none."""
+    finite = [value for curve in curves for value in curve if math.isfinite(value)]
+    return (min(finite), max(finite)) if finite else None

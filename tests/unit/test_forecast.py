@@ -1,0 +1,108 @@
+"""What is said of how long a study still takes: right on the mean, though most trials are pruned and workers change."""
+
+import heapq
+import random
+from collections.abc import Callable
+from statistics import median
+
+import pytest
+
+from kmnist_search.forecast import BASIS, AtWork, Ended, forecast
+
+
+def _after(*lengths: float) -> list[Ended]:
+    """Trials one after the other, the last of which ends at 0."""
+    ended, at = [], 0.0
+    for length in reversed(lengths):
+        ended.append(Ended(began=at - length, ended=at))
+        at -= length
+    return ended
+
+
+def test_without_a_basis_nothing_is_promised() -> None:
+    assert forecast([], [AtWork(began=0.0, share=None)], now=50.0) is None
+    assert forecast(_after(*[1.0] * (BASIS - 1)), [], now=0.0) is None
+    assert forecast(_after(0.0, 0.0, 0.0), [], now=0.0) is None
+
+
+def test_a_study_that_is_over_takes_no_more_time() -> None:
+    seen = forecast(_after(5.0, 5.0, 5.0), [], now=0.0)
+    assert seen is not None
+    assert seen.seconds_left(unfinished=0, running=0) == 0.0
+
+
+def test_pruned_trials_count_as_they_come() -> None:
+    seen = forecast(_after(10.0, 100.0, 10.0, 100.0), [], now=0.0)
+    assert seen is not None
+    assert seen.trial_seconds == pytest.approx(55.0)
+    assert seen.seconds_left(unfinished=40, running=0) == pytest.approx(40 * 55.0)
+    assert seen.trials_per_hour(running=2) == pytest.approx(2 * 3600 / 55)
+
+
+def test_what_trials_at_work_have_done_is_taken_off() -> None:
+    at_work = [AtWork(began=-90.0, share=0.9), AtWork(began=-40.0, share=0.4)]
+    seen = forecast(_after(*[100.0] * 6), at_work, now=0.0)
+    assert seen is not None
+    assert seen.remaining == pytest.approx((10.0, 60.0))
+    assert seen.seconds_left(unfinished=2, running=2) == pytest.approx(60.0)
+
+
+def test_a_trial_that_outlived_all_others_is_expected_to_go_to_its_end() -> None:
+    seen = forecast(_after(10.0, 10.0, 10.0), [AtWork(began=-50.0, share=0.5)], now=0.0)
+    assert seen is not None
+    assert seen.remaining == (50.0,)
+    unknown = forecast(_after(10.0, 10.0, 10.0), [AtWork(began=-50.0, share=None)], now=0.0)
+    assert unknown is not None
+    assert unknown.remaining == (unknown.trial_seconds,)
+
+
+def test_a_pause_of_all_workers_is_not_counted() -> None:
+    yesterday = [Ended(began=each.began - 80_000, ended=each.ended - 80_000) for each in _after(60.0, 60.0)]
+    with_pause = forecast([*yesterday, *_after(60.0, 60.0)], [], now=0.0)
+    assert with_pause is not None
+    assert with_pause.trial_seconds == 60.0
+
+
+def test_more_trials_at_work_than_were_known_are_taken_for_fresh_ones() -> None:
+    seen = forecast(_after(60.0, 60.0, 60.0), [], now=0.0)
+    assert seen is not None
+    assert seen.seconds_left(unfinished=4, running=4) == 60.0
+
+
+def test_only_the_last_trials_tell_the_pace() -> None:
+    seen = forecast([*_after(*[10.0] * 60), Ended(began=-9000.0, ended=-8000.0)], [], now=0.0)
+    assert seen is not None
+    assert seen.trial_seconds == pytest.approx(10.0)
+
+
+def _simulated(chance: random.Random, slots_at: Callable[[float], int], *, trials: int) -> list[tuple[float, float]]:
+    """Trials of which three in five are pruned early, by so many workers at each time: begin and end of each."""
+    free, spans = [0.0] * slots_at(0.0), list[tuple[float, float]]()
+    while len(spans) < trials:
+        at = heapq.heappop(free)
+        for _ in range(slots_at(at) - 1 - len(free)):
+            heapq.heappush(free, at)
+        length = 100 * chance.lognormvariate(0, 0.35) * chance.choice([1.0, 1.0, 0.27, 0.1, 0.1])
+        spans.append((at, at + length))
+        heapq.heappush(free, at + length)
+    return spans
+
+
+@pytest.mark.parametrize("over", [15, 50, 75])
+@pytest.mark.parametrize(
+    "slots_at", [lambda t: 1, lambda t: 4, lambda t: 16, lambda t: 3 if t < 60 else 8], ids=["1", "4", "16", "3 to 8"]
+)
+def test_in_studies_of_pruned_trials_it_is_neither_too_early_nor_too_late(
+    slots_at: Callable[[float], int], over: int
+) -> None:
+    ratios = []
+    for seed in range(60):
+        spans = _simulated(random.Random(seed), slots_at, trials=100)
+        now = sorted(end for _, end in spans)[over] + 0.001
+        ended = [Ended(began=begin, ended=end) for begin, end in spans if end <= now]
+        at_work = [AtWork(began=begin, share=None) for begin, end in spans if begin <= now < end]
+        seen = forecast(ended, at_work, now=now)
+        assert seen is not None
+        told = seen.seconds_left(unfinished=100 - len(ended), running=len(at_work))
+        ratios.append(told / (max(end for _, end in spans) - now))
+    assert median(ratios) == pytest.approx(1.0, abs=0.25)

@@ -8,6 +8,7 @@ from kmnist_search.cli_dashboard import dashboard
 from kmnist_search.cli_kubernetes import kubernetes
 from kmnist_search.cli_model import export, predict
 from kmnist_search.cli_options import Commands
+from kmnist_search.cli_references import references
 from kmnist_search.cli_report import report
 from kmnist_search.cli_run import run
 from kmnist_search.cli_slurm import slurm
@@ -27,7 +28,7 @@ def main() -> None:
     """Search the best patch-MLP for KMNIST, and keep every trial."""
 
 
-for command in (run, worker, submit, status, best, report, studies, predict, export, bench, dashboard):
+for command in (run, worker, submit, status, best, report, references, studies, predict, export, bench, dashboard):
     main.add_command(command)
 submit.add_command(kubernetes)
 submit.add_command(slurm)

@@ -142,6 +142,7 @@ def _retrain(
     from kmnist_search import retraining_terminal
     from kmnist_search.retrain import result_folder
     from kmnist_search.retrain.preparation import prepare
+    from kmnist_search.sealed.alone import alone
     from kmnist_search.signals import StopSignals
 
     console = Console(stderr=quiet)
@@ -153,7 +154,7 @@ def _retrain(
         return before
     result_folder.check_place(folder, force=force)
     retraining_terminal.announce(console, preparation)
-    with preparation.alone(), StopSignals() as signals:
+    with alone(study), StopSignals() as signals:
         retraining = preparation.retraining(signals)
         retraining_terminal.follow(console, retraining.work())
         if retraining.finding is None:

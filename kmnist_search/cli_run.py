@@ -64,11 +64,12 @@ def run(
         storage_url=storage_url,
         data_dir=where.data_dir or default_data_dir(),
         checkpoint_dir=where.checkpoint_dir,
+        artifacts=where.artifacts,
         database_timeout=where.database_timeout,
         per_gpu=where.per_gpu,
     )
     search = prepare_on(device=devices[0])
-    images, trials_left = len(search.data.train_images), search.trials_left()
+    images, trials_left = search.data.train_images, search.trials_left()
     working = places(devices, search.file.middle(), images=images, workers=where.workers, trials_left=trials_left)
     console = Console(stderr=as_json)
     terminal.announce(console, search, working)

@@ -78,6 +78,7 @@ def worker(
         storage_url=storage_url,
         data_dir=where.data_dir,
         checkpoint_dir=where.checkpoint_dir,
+        artifacts=where.artifacts,
         database_timeout=where.database_timeout,
         per_gpu=where.per_gpu,
         max_trials=max_trials,
@@ -92,7 +93,7 @@ def worker(
         working = places(
             devices,
             search.file.middle(),
-            images=len(search.data.train_images),
+            images=search.data.train_images,
             workers=where.workers,
             trials_left=sys.maxsize if waits else search.trials_left(),
         )

@@ -21,6 +21,7 @@ KmnistSearchError
 │   ├── ReportError             a report that cannot be made or written
 │   └── SchedulerError          there is no scheduler, or it does not take such a job
 └── WorkError                   the work itself failed: exit code 1
+    ├── ArtifactsLeftError      artifacts could not be removed
     ├── DatabaseAwayError       the database could not be used for too long
     ├── ExportFailedError       an exported model does not do what the model does
     ├── MeasurementError        what was to be measured did not run
@@ -117,6 +118,10 @@ class SchedulerError(InputError):
 
 class WorkError(KmnistSearchError):
     """The work itself failed."""
+
+
+class ArtifactsLeftError(WorkError):
+    """Artifacts of a study that is deleted could not be removed from their store."""
 
 
 class DatabaseAwayError(WorkError):

@@ -1,7 +1,11 @@
 """What happens to the trials of a run, as values. Knows nothing of who makes or shows them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kmnist_search.engine.member import Epoch
 
@@ -38,6 +42,31 @@ class TrialEnded:
     reason: str
     epochs: int
     seconds: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrialValidated:
+    """A trial is complete, and this is what its model made of the validation images.
+
+    It is for who draws that, in the same process, and told to nobody else.
+
+    Attributes:
+        history: all epochs.
+        val_probabilities: (V, 10), or None if that is not known.
+    """
+
+    trial_id: int
+    number: int
+    params: dict[str, Any]
+    history: Sequence[Epoch]
+    val_probabilities: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotShown:
+    """Something of what the dashboard shows could not be written, for this reason; the search goes on without."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +115,9 @@ Event = (
     KernelsMissing
     | TrialStarted
     | EpochDone
+    | TrialValidated
     | TrialEnded
+    | NotShown
     | DatabaseAway
     | DatabaseBack
     | Stopping

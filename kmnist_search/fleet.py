@@ -24,6 +24,7 @@ from kmnist_search.events import (
     EpochDone,
     Event,
     KernelsMissing,
+    NotShown,
     StoppedBy,
     Stopping,
     TrialEnded,
@@ -45,6 +46,10 @@ STOP_SECONDS = 60.0
 
 #: A process that has imported torch cannot be forked: its threads and its CUDA do not come along.
 SPAWN = multiprocessing.get_context("spawn")
+
+
+#: What all workers may tell at the same time, and is told once.
+SharedNews = DatabaseAway | DatabaseBack | Stopping | KernelsMissing | NotShown | Waiting
 
 
 @dataclass(eq=False, kw_only=True)
@@ -105,7 +110,7 @@ class Fleet:
         self._error: KmnistSearchError | None = None
         self._stop_at: float | None = None
         self._without_database: set[int] = set()
-        self._is_stopping = self._lacks_kernels = self._is_idle = False
+        self._is_stopping = self._lacks_kernels = self._lacks_show = self._is_idle = False
 
     def __enter__(self) -> "Fleet":
         return self
@@ -173,9 +178,7 @@ class Fleet:
                     child.deaths = 0
         if message.progress is not None:
             self._learn(message.progress)
-        if not isinstance(event, DatabaseAway | DatabaseBack | Stopping | KernelsMissing | Waiting) or self._is_new(
-            child, event
-        ):
+        if not isinstance(event, SharedNews) or self._is_new(child, event):
             yield event
 
     def _learn(self, progress: Progress) -> None:
@@ -185,7 +188,7 @@ class Fleet:
         best = self.study.ranked([trial for trial in (self._progress.best, progress.best) if trial is not None])
         self._progress = replace(progress, best=best[0] if best else None)
 
-    def _is_new(self, child: _Child, event: DatabaseAway | DatabaseBack | Stopping | KernelsMissing | Waiting) -> bool:
+    def _is_new(self, child: _Child, event: SharedNews) -> bool:
         """Return whether the first worker tells this, or, of the database's return, the last."""
         match event:
             case DatabaseAway():
@@ -199,6 +202,9 @@ class Fleet:
                 return not before
             case KernelsMissing():
                 before, self._lacks_kernels = self._lacks_kernels, True
+                return not before
+            case NotShown():
+                before, self._lacks_show = self._lacks_show, True
                 return not before
             case Waiting():  # told when all of them do
                 before, self._is_idle = self._is_idle, not any(each.running for each in self._children)

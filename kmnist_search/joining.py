@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kmnist_search.artifact_store import open_artifact_store
 from kmnist_search.checkpoints import check_writable
-from kmnist_search.data import search_data
 from kmnist_search.data.files import default_data_dir
+from kmnist_search.data.search_data import StudyData
 from kmnist_search.database_errors import when_it_answers
 from kmnist_search.engine.device import device_named
 from kmnist_search.environment import package_version
 from kmnist_search.errors import DatabaseAwayError, StorageAwayError, StorageEmptyError, StudyNotFoundError
-from kmnist_search.search import Search, check_per_gpu
+from kmnist_search.search import Search, check_artifacts, check_per_gpu
 from kmnist_search.stop import Limits
 from kmnist_search.storage import open_storage
 from kmnist_search.study import SearchStudy, find_study
@@ -83,6 +84,7 @@ def join(
     data_dir: Path | None,
     device: str,
     checkpoint_dir: Path | None,
+    artifacts: str | None,
     database_timeout: float,
     per_gpu: int | None,
     max_trials: int | None,
@@ -96,6 +98,7 @@ def join(
         data_dir: folder of the images; None is the one the study was last searched with, or else the user's cache.
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint_dir: folder of the checkpoints; None is the storage's own.
+        artifacts: folder or bucket of the artifacts; None is the folder beside the database.
         database_timeout: seconds that the database may be away while trials run.
         per_gpu: trials to train at a time on a GPU; None is as many as pay.
         max_trials: as many as a worker finishes; None is no such limit.
@@ -110,17 +113,21 @@ def join(
     check_per_gpu(per_gpu, chosen)
     if checkpoint_dir is not None:
         check_writable(checkpoint_dir)
+    check_artifacts(artifacts)
     storage = open_storage(storage_url, create=False, checkpoint_dir=checkpoint_dir)
     study = find_study(storage, name)
     study.check_version(package_version())
     file, folder = study.file, data_dir or study.data_dir() or default_data_dir()
     storage.let_go()  # images may take a while to come
-    data = search_data.load(file.data, folder)
-    recovered = when_it_answers()(_joined, study, data.digest, folder)
+    data = StudyData(folder)
+    for config in study.datas_left(file):
+        data.of(config)
+    recovered = when_it_answers()(_joined, study, data)
     return Search(
         study=study,
         file=file,
         data=data,
+        artifact_store=open_artifact_store(artifacts, storage.url),
         device=chosen,
         limits=Limits(max_trials=max_trials, waits=waits),
         recovered=recovered,
@@ -129,8 +136,8 @@ def join(
     )
 
 
-def _joined(study: SearchStudy, data_digest: str, data_dir: Path) -> list[int]:
-    study.remember_data(data_digest, data_dir)
+def _joined(study: SearchStudy, data: StudyData) -> list[int]:
+    study.remember_data(data.digests, data.data_dir)
     study.touch()
     recovered = study.recover()
     study.storage.let_go()

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from optuna.trial import Trial, TrialState
 
-from kmnist_search import cost
+from kmnist_search import cost, trial_models
 from kmnist_search.checkpoints import Checkpoints
 from kmnist_search.courier import Courier
-from kmnist_search.data.search_data import SearchData
+from kmnist_search.data.search_data import StudyData
 from kmnist_search.engine.member import Epoch
 from kmnist_search.engine.memory import GIB
 from kmnist_search.engine.packing import epoch_cost
@@ -19,7 +19,7 @@ from kmnist_search.engine.room import Room
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrainingDivergedError
-from kmnist_search.events import EpochDone, Outcome, TrialEnded, TrialStarted
+from kmnist_search.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated
 from kmnist_search.queue import Claim
 from kmnist_search.stop import Stop
 from kmnist_search.study import TRACEBACK_KEY, SearchStudy
@@ -43,7 +43,7 @@ class Workplace:
 
     study: SearchStudy
     file: StudyFile
-    data: SearchData
+    data: StudyData
     courier: Courier
     device: torch.device
     cores: int | None
@@ -72,6 +72,7 @@ class Lane:
         self.left = ""
         self._training: Training | None = None
         self._traceback = ""
+        self._models: dict[str, Any] = {}
 
     def turns(self) -> Turns[None]:
         """Train the trial and see it to its end.
@@ -103,6 +104,8 @@ class Lane:
             self.checkpoints.discard_own()
         elif outcome != "handed back":
             self.checkpoints.discard()
+        if outcome == "complete":
+            yield self._validated(trial)
         if self.is_at_work:
             self._give_back_memory()
         yield replace(ended, outcome=outcome, reason=LOST if outcome == "lost" else ended.reason)
@@ -111,12 +114,13 @@ class Lane:
         """Train to the end, the pruner's no, a stop, or the loss of the trial; return which of them it was, and why."""
         place = self.place
         config = place.file.suggest(trial)
+        data = place.data.of(place.file.data_of(trial.params))
         if place.device.type == "cpu":
             torch.set_num_threads(threads_for(config, place.cores))
         seed = self.study.training_seed(self.claim.number)
-        for key, value in description(config, seed, place.device).items():
+        for key, value in description(config, data.digest, seed, place.device).items():
             trial.set_user_attr(key, value)
-        needed, most = place.room.needed(config, place.data), place.room.most()
+        needed, most = place.room.needed(config, data), place.room.most()
         if needed > most:
             trial.set_constraint(MEMORY_CONSTRAINT, (needed - most) / GIB)
             return "pruned", f"infeasible: {place.room.excess(needed)}"
@@ -128,8 +132,10 @@ class Lane:
             yield Pause.SOON
         place.room.hold(self.claim.trial_id, needed)
         self.is_at_work = True
-        self.epoch_cost = epoch_cost(config, len(place.data.train_images))
-        self._training = training = Training(config, place.data, seed=seed, device=place.device)
+        self.epoch_cost = epoch_cost(config, len(data.train_images))
+        self._training = training = Training(
+            config, data, seed=seed, device=place.device, keeps_best=place.file.keeps_models
+        )
         self._resume(trial, training)
         yield TrialStarted(
             number=trial.number,
@@ -167,6 +173,9 @@ class Lane:
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
                 _save(self.checkpoints, training)
                 saved_at = time.monotonic()
+        if self.place.file.keeps_models:
+            data = self.place.file.data_of(trial.params)
+            self._models = trial_models.keep(training, data, self.study.checkpoint_dir, trial.number)
         return "complete", ""
 
     def _broken_by(self, error: Exception) -> tuple[Outcome, str]:
@@ -189,8 +198,21 @@ class Lane:
             seconds=training.seconds_so_far if training else 0.0,
         )
 
+    def _validated(self, trial: Trial) -> TrialValidated:
+        training = self._training
+        assert training is not None
+        return TrialValidated(
+            trial_id=self.claim.trial_id,
+            number=self.claim.number,
+            params=trial.params,
+            history=training.history,
+            val_probabilities=training.val_probabilities(),
+        )
+
     def _attributes(self, reason: str) -> dict[str, Any]:
         attributes = results(self._training) if self._training else {}
+        if self._models:
+            attributes[trial_models.MODELS_KEY] = self._models
         if reason:
             attributes[REASON_KEY] = reason
         if self._traceback:

@@ -182,14 +182,50 @@ class Opening(Figures):
     loss: float | None
 
 
+class Reproduced(Figures):
+    """What a published system comes to here: means over seeds."""
+
+    seeds: int
+    epochs: int = Field(description="that it was trained for; may be fewer than published")
+    num_parameters: int
+    seconds: float = Field(description="of one training")
+    train_loss: float = Field(description="of the last epoch, as the next two")
+    train_accuracy: UnitShare
+    val_accuracy: UnitShare
+    best_val_accuracy: UnitShare = Field(description="of each training's best epoch on the validation images")
+    test_accuracy: UnitShare = Field(description="after the last epoch")
+    test_accuracy_sd: float | None = Field(description="standard deviation over the seeds; null for one")
+    best_test_accuracy: UnitShare = Field(description="after the best epoch on the validation images")
+
+
 class Reference(Figures):
     """A published result to compare with."""
 
     name: str
     system: str
     dataset: str
+    study: str = Field(description="the built-in study that trains it")
     accuracy: UnitShare
+    measured_on: Literal["test", "augmented validation"] = Field(description="which images the accuracy is of")
     chosen_on: str = Field(description="which images its settings were chosen by")
+    epochs: int
+    train_loss: float | None = None
+    train_accuracy: UnitShare | None = None
+    remark: str = Field(default="", description="what is to be known when figures are compared")
+    reproduced: Reproduced | None = Field(default=None, description="null if it was not trained here")
+
+    @property
+    def is_headline(self) -> bool:
+        """True for what a report is known by, False for its other settings."""
+        return "-" not in self.name
+
+    @property
+    def difference(self) -> float | None:
+        """What it comes to here minus what is published, on the test set after as many epochs; None if not known."""
+        ours = self.reproduced
+        if ours is None or ours.epochs != self.epochs or self.measured_on != "test":
+            return None
+        return ours.test_accuracy - self.accuracy
 
 
 class Reproduction(Figures):

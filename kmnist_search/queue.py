@@ -39,6 +39,9 @@ from kmnist_search.trial_writer import (
     write_values,
 )
 
+#: Where optuna keeps the hyperparameters that a trial was added with.
+FIXED_KEY = "fixed_params"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
@@ -53,6 +56,10 @@ class Counts:
     @property
     def finished(self) -> int:
         return self.complete + self.pruned + self.fail
+
+    @property
+    def unfinished(self) -> int:
+        return self.running + self.waiting
 
     @property
     def total(self) -> int:
@@ -121,21 +128,45 @@ class Queue:
             return 0
         self.lock(connection)
         present = self.counts(connection).total
-        numbers = range(present, budget)
-        if not numbers:
-            return 0
-        added = {"study_id": self.study_id, "state": TrialState.WAITING}
-        connection.execute(insert(trials), [{**added, "number": number} for number in numbers])
-        known = range(present, min(budget, len(first)))
+        added = [first[number] if number < len(first) else {} for number in range(present, budget)]
+        self._insert(connection, present, added)
+        return len(added)
+
+    def add(self, connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> int:
+        """Add a waiting trial for each of the wanted hyperparameters that no trial has but failed ones.
+
+        Returns:
+            how many were added.
+        """
+        self.lock(connection)
+        present = [params for state, params in self.asked(connection) if state != TrialState.FAIL]
+        missing = [params for params in wanted if dict(params) not in present]
+        self._insert(connection, self.counts(connection).total, missing)
+        return len(missing)
+
+    def asked(self, connection: Connection) -> list[tuple[TrialState, dict[str, Any]]]:
+        """Return the trials that were added with hyperparameters: their states, and these."""
+        key = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == FIXED_KEY)
+        found = select(trials.c.state, system_attributes.c.value_json).join(system_attributes, key)
+        rows = connection.execute(found.where(trials.c.study_id == self.study_id).order_by(trials.c.number))
+        return [(row.state, json.loads(row.value_json)) for row in rows]
+
+    def _insert(self, connection: Connection, begin: int, added: Sequence[Mapping[str, Any]]) -> None:
+        """Insert waiting trials, numbered from `begin`, which take the hyperparameters that are not empty."""
+        if not added:
+            return
+        numbered = dict(enumerate(added, start=begin))
+        waiting = {"study_id": self.study_id, "state": TrialState.WAITING}
+        connection.execute(insert(trials), [{**waiting, "number": number} for number in numbered])
+        with_params = [number for number, params in numbered.items() if params]
         new_ids = select(trials.c.number, trials.c.trial_id).where(
-            trials.c.study_id == self.study_id, trials.c.number.in_(known)
+            trials.c.study_id == self.study_id, trials.c.number.in_(with_params)
         )
         fixed = [
-            {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(dict(first[number]))}
+            {"trial_id": trial_id, "key": FIXED_KEY, "value_json": json.dumps(dict(numbered[number]))}
             for number, trial_id in connection.execute(new_ids)
         ]
         put(connection, system_attributes, fixed, unique=("trial_id", "key"))
-        return len(numbers)
 
     def claim(
         self, connection: Connection, owner: Owner, *, token: str, lease_seconds: float, budget: int | None

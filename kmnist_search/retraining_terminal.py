@@ -122,7 +122,7 @@ def _chosen(event: WinnerChosen) -> Iterator[str]:
     )
     first = max(event.candidates, key=lambda candidate: candidate.study_val_accuracy)
     if first.luck is not None:
-        may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "it was not luck"
+        may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "its reruns bear it out"
         yield f"the study's best score (trial {first.trial}, {first.study_val_accuracy:.4f}): {may}"
     if test is not None:
         told = "distinguishable" if test.distinguishable else "not distinguishable"

@@ -1,24 +1,30 @@
 """One run of a search in this process, put together from its parts. Knows nothing of terminals."""
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 
+from kmnist_search.artifact_store import ArtifactStore, folder_of, open_artifact_store, open_bucket
+from kmnist_search.checkpoints import check_writable
 from kmnist_search.courier import Courier
-from kmnist_search.data.search_data import SearchData
+from kmnist_search.data.search_data import StudyData
 from kmnist_search.database_errors import when_it_answers
 from kmnist_search.engine.device import device_named, device_place
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.engine.packing import Packing
 from kmnist_search.environment import scheduler_job, versions
 from kmnist_search.errors import ConfigError
-from kmnist_search.events import Event
+from kmnist_search.events import Event, NotShown, TrialValidated
 from kmnist_search.progress import Progress, progress_seen_by
 from kmnist_search.queue import Counts
 from kmnist_search.roster import Facts
+from kmnist_search.showcase.gallery import Gallery
+from kmnist_search.showcase.showcase import Showcase
+from kmnist_search.showcase.standing import Images
 from kmnist_search.signals import StopSignals
 from kmnist_search.stop import Limits
 from kmnist_search.study import SearchStudy
@@ -42,7 +48,8 @@ class Search:
 
     study: SearchStudy
     file: StudyFile
-    data: SearchData
+    data: StudyData
+    artifact_store: ArtifactStore
     device: torch.device
     limits: Limits
     recovered: Sequence[int]
@@ -71,8 +78,9 @@ class Search:
     def estimate(self) -> timedelta:
         """Return about how long the trials left would take here if none were pruned; measures for two seconds."""
         counts = self.counts()
-        epochs = self.file.train.epochs * (self.goal(counts) - counts.finished)
-        return timedelta(seconds=epochs * seconds_per_epoch(self.file.middle(), self.data))
+        config, data = self.file.middle(), self.data.of(self.file.datas[0])
+        epochs = config.train.epochs * (self.goal(counts) - counts.finished)
+        return timedelta(seconds=epochs * seconds_per_epoch(config, data))
 
     def facts(self) -> Facts:
         """Return what a worker in this process works on and with."""
@@ -94,6 +102,7 @@ class Search:
             counts=self.counts(),
             facts=self.facts(),
         )
+        showcase = self._showcase(courier)
         worker = Worker(
             self.study,
             self.file,
@@ -105,16 +114,46 @@ class Search:
             packing=self._packing(),
             cores=cores,
         )
-        return worker, worker.work()
+        return worker, _shown(worker.work(), showcase)
 
     def seen_by(self, worker: Worker) -> Progress:
         """Return how far the study has come as a worker knows it; asks no database."""
         return progress_seen_by(self.study, worker.courier.mirror, worker.courier.counts)
 
+    def _showcase(self, courier: Courier) -> Showcase:
+        """Return what keeps the dashboard's view of the study up to date; on a GPU, too, it works on the CPU."""
+        images = None
+        if not self.file.systems:
+            data = self.data.of(self.file.data)
+            images = Images(train=len(data.train_images), val=len(data.val_images), digest=data.digest)
+        return Showcase(
+            self.study,
+            self.file,
+            courier.mirror,
+            Gallery(self.study, self.file, self.artifact_store, self.data),
+            worker=courier.registration.worker_id,
+            budget=self.limits.budget,
+            images=images,
+        )
+
     def _packing(self) -> Packing:
         if self.per_gpu is not None:
             return Packing.fixed(self.per_gpu)
         return Packing.measured() if self.device.type == "cuda" else Packing.fixed(1)
+
+
+def _shown(events: Generator[Event, None, None], showcase: Showcase) -> Generator[Event, None, None]:
+    """Hand the showcase what is for it, and tell all else, and if it is in trouble that as well."""
+    with closing(events), showcase:
+        for event in events:
+            if isinstance(event, TrialValidated):
+                showcase.take(event)
+            else:
+                yield event
+            if reason := showcase.new_trouble():
+                yield NotShown(reason=reason)
+    if reason := showcase.new_trouble():
+        yield NotShown(reason=reason)
 
 
 def prepare(
@@ -127,6 +166,7 @@ def prepare(
     data_dir: Path,
     device: str,
     checkpoint_dir: Path | None = None,
+    artifacts: str | None = None,
     database_timeout: float = 600.0,
     per_gpu: int | None = None,
 ) -> Search:
@@ -141,21 +181,51 @@ def prepare(
         data_dir: folder of the images.
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint_dir: folder of the checkpoints; None is the storage's own.
+        artifacts: folder or bucket of the artifacts; None is the folder beside the database.
         database_timeout: seconds that the database may be away while trials run.
         per_gpu: trials to train at a time on a GPU; None is as many as pay.
 
     Raises:
         InputError: something of that cannot be; no trial was added.
     """
-    file = load(path, overrides=overrides)
+    return prepare_file(
+        load(path, overrides=overrides),
+        trials=trials,
+        target=target,
+        storage_url=storage_url,
+        data_dir=data_dir,
+        device=device,
+        checkpoint_dir=checkpoint_dir,
+        artifacts=artifacts,
+        database_timeout=database_timeout,
+        per_gpu=per_gpu,
+    )
+
+
+def prepare_file(
+    file: StudyFile,
+    *,
+    trials: int | None,
+    target: float | None,
+    storage_url: str,
+    data_dir: Path,
+    device: str,
+    checkpoint_dir: Path | None,
+    artifacts: str | None,
+    database_timeout: float,
+    per_gpu: int | None,
+) -> Search:
+    """Do what `prepare` does for a study file that was read."""
     _check_target(target, file)
     chosen = device_named(device)
     check_per_gpu(per_gpu, chosen)
+    check_artifacts(artifacts)
     submitted = submit(file, trials=trials, storage_url=storage_url, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
     return Search(
         study=submitted.study,
         file=file,
         data=submitted.data,
+        artifact_store=open_artifact_store(artifacts, submitted.study.storage.url),
         device=chosen,
         limits=Limits(budget=submitted.budget, target=target),
         recovered=submitted.recovered,
@@ -170,6 +240,17 @@ def _check_target(target: float | None, file: StudyFile) -> None:
         return
     if target <= 0 or (file.study.metric == "val_accuracy" and target > 1):
         raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
+
+
+def check_artifacts(artifacts: str | None) -> None:
+    """Raise ConfigError if artifacts cannot be put where they shall be."""
+    if artifacts is None:
+        return
+    folder = folder_of(artifacts)
+    if folder is None:
+        open_bucket(artifacts)
+    else:
+        check_writable(folder, option="--artifacts")
 
 
 def check_per_gpu(per_gpu: int | None, device: torch.device) -> None:

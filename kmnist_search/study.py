@@ -12,8 +12,10 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import select
+from sqlalchemy.engine import Connection
 
 from kmnist_search import roster
+from kmnist_search.config import DataConfig
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.mirror import Mirror
 from kmnist_search.proposals import Remembered, experimental, pruner_of, sampler_of
@@ -23,7 +25,7 @@ from kmnist_search.storage import Storage
 from kmnist_search.study_file import StudyFile
 from kmnist_search.study_parser import loads
 from kmnist_search.study_writer import as_toml
-from kmnist_search.tables import put, study_user_attributes
+from kmnist_search.tables import put, studies, study_user_attributes
 from kmnist_search.trial_reader import read_attributes, read_reports, read_trials
 
 FILE_KEY = "study_file"
@@ -74,20 +76,26 @@ class SearchStudy:
     def epochs(self) -> int:
         return int(self.settings["train"]["epochs"])
 
-    def remember_data(self, digest: str, folder: Path) -> None:
-        """Note which images and split the study is searched on, and in which folder they were.
+    def epochs_of(self, params: Mapping[str, Any]) -> int:
+        """Return for how many epochs the trial with these hyperparameters is trained."""
+        return int(params.get("epochs", self.epochs))
+
+    def remember_data(self, digests: Mapping[DataConfig, str], folder: Path) -> None:
+        """Note which images and splits the study is searched on, and in which folder they were.
 
         Raises:
             StudyChangedError: it was begun with others.
         """
-        before = self.optuna.user_attrs.get(DATA_KEY)
-        if before is None:
-            self.optuna.set_user_attr(DATA_KEY, digest)
-        elif before != digest:
-            raise StudyChangedError(
-                f"study {self.name!r} was begun on other images or another split (data digest {before}, now {digest}). "
-                "Use the data it was begun with, or begin another study with --name."
-            )
+        for config, digest in digests.items():
+            key = f"{DATA_KEY}:{config.digest}" if self.settings.get("systems") else DATA_KEY
+            before = self.optuna.user_attrs.get(key)
+            if before is None:
+                self.optuna.set_user_attr(key, digest)
+            elif before != digest:
+                raise StudyChangedError(
+                    f"study {self.name!r} was begun on other images or another split (data digest {before}, now "
+                    f"{digest}). Use the data it was begun with, or begin another study with --name."
+                )
         self.optuna.set_user_attr(DATA_DIR_KEY, str(folder.absolute()))
 
     def remember_version(self, version: str) -> str | None:
@@ -135,6 +143,14 @@ class SearchStudy:
         """Return the seed of the training of trial `number`, whoever runs it and however often."""
         return derived_seed(int(self.settings["study"]["seed"]), number, 0)
 
+    def check_is_there(self, connection: Connection) -> None:
+        """Raise StudyNotFoundError if the study was deleted, even if another one has its id by now."""
+        table = study_user_attributes
+        its_folder = (table.c.study_id == self.queue.study_id) & (table.c.key == CHECKPOINTS_KEY)
+        folder = connection.scalar(select(table.c.value_json).where(its_folder))
+        if folder is None or json.loads(folder) != self.checkpoint_dir.name:
+            raise StudyNotFoundError(f"study {self.name!r} in {self.storage.shown_url} was deleted meanwhile.")
+
     def counts(self) -> Counts:
         """Return how many trials are in which state."""
         with self.storage.reading() as connection:
@@ -144,6 +160,20 @@ class SearchStudy:
         """Add waiting trials, see `Queue.fill`."""
         with self.storage.writing() as connection:
             return self.queue.fill(connection, budget, first)
+
+    def add(self, wanted: Sequence[Mapping[str, Any]]) -> int:
+        """Add waiting trials with given hyperparameters, see `Queue.add`."""
+        with self.storage.writing() as connection:
+            return self.queue.add(connection, wanted)
+
+    def datas_left(self, file: StudyFile) -> Sequence[DataConfig]:
+        """Return which images the trials need that are waiting or running."""
+        if not file.systems:
+            return file.datas
+        with self.storage.reading() as connection:
+            asked = self.queue.asked(connection)
+        left = (params for state, params in asked if state in (TrialState.WAITING, TrialState.RUNNING))
+        return list(dict.fromkeys(file.data_of(params) for params in left))
 
     def recover(self, max_retries: int | None = None) -> list[int]:
         """Put trials whose owner is gone back among the waiting, see `Queue.recover`; strike such workers off."""
@@ -233,6 +263,8 @@ def check_study(storage: Storage, file: StudyFile) -> None:
 
 
 def _refuse_changes(storage: Storage, name: str, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    # Read again, it has what has come to study files since it was begun, at its default.
+    before = loads(as_toml(before), source=f"study {name!r}", name=name).model_dump(mode="json")
     if changes := list(_changes(before, settings)):
         raise StudyChangedError(
             f"study {name!r} in {storage.shown_url} was begun with other settings:\n"
@@ -262,9 +294,18 @@ def find_study(storage: Storage, name: str | None) -> SearchStudy:
 
 def study_names(storage: Storage) -> list[str]:
     """Return the names of this package's studies, the one last worked on first."""
-    ours = [study for study in storage.rdb.get_all_studies() if FILE_KEY in study.user_attrs]
-    ours.sort(key=lambda study: str(study.user_attrs.get(LAST_WORKED_KEY, "")), reverse=True)
-    return [study.study_name for study in ours]
+    table = study_user_attributes
+    worked_at = table.alias("worked_at")
+    # Not optuna's list of studies, which reads their notes and plots as well.
+    query = (
+        select(studies.c.study_name, worked_at.c.value_json)
+        .join(table, (table.c.study_id == studies.c.study_id) & (table.c.key == FILE_KEY))
+        .outerjoin(worked_at, (worked_at.c.study_id == studies.c.study_id) & (worked_at.c.key == LAST_WORKED_KEY))
+        .order_by(studies.c.study_id)
+    )
+    with storage.reading() as connection:
+        ours = connection.execute(query).all()
+    return [row.study_name for row in sorted(ours, key=lambda row: row.value_json or "", reverse=True)]
 
 
 def new_checkpoint_folder(name: str) -> str:

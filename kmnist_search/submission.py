@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmnist_search.checkpoints import check_writable
-from kmnist_search.data import search_data
-from kmnist_search.data.search_data import SearchData
+from kmnist_search.data.search_data import StudyData
 from kmnist_search.database_errors import when_it_answers
 from kmnist_search.environment import package_version
 from kmnist_search.errors import ConfigError, StorageEmptyError
@@ -29,7 +28,7 @@ class Submission:
 
     study: SearchStudy
     file: StudyFile
-    data: SearchData
+    data: StudyData
     budget: int
     recovered: Sequence[int]
     version_before: str | None
@@ -44,7 +43,7 @@ def submit(
 
     Args:
         file: the study.
-        trials: the budget; None is the study file's own.
+        trials: the budget; None is the study file's own. One of systems has its enqueued trials instead.
         storage_url: the database.
         data_dir: folder of the images.
         checkpoint_dir: folder of the checkpoints; None is the storage's own.
@@ -55,22 +54,28 @@ def submit(
     if checkpoint_dir is not None:
         check_writable(checkpoint_dir)
     _check_reachable(storage_url)  # before images are fetched
-    data = search_data.load(file.data, data_dir)
+    data = StudyData(data_dir)
+    for config in dict.fromkeys(file.data_of(entry) for entry in file.enqueue) if file.systems else file.datas:
+        data.of(config)
     _check_batch_sizes(file, data)
     storage = open_storage(storage_url, create=True, checkpoint_dir=checkpoint_dir)
     budget = trials if trials is not None else file.study.trials
     # Where many begin at the same moment, a server may have no connection left for a while.
-    return when_it_answers()(_made_ready, storage, file, data, data_dir, budget)
+    return when_it_answers()(_made_ready, storage, file, data, budget)
 
 
-def _made_ready(storage: Storage, file: StudyFile, data: SearchData, data_dir: Path, budget: int) -> Submission:
+def _made_ready(storage: Storage, file: StudyFile, data: StudyData, budget: int) -> Submission:
     """Open the study, recover what was lost and fill its queue; done again it changes nothing."""
     study = open_study(storage, file)
-    study.remember_data(data.digest, data_dir)
+    study.remember_data(data.digests, data.data_dir)
     version_before = study.remember_version(package_version())
     study.touch()
     recovered = study.recover(file.study.max_retries)
-    study.fill(budget, file.enqueue)
+    if file.systems:
+        study.add(file.enqueue)
+        budget = study.counts().total
+    else:
+        study.fill(budget, file.enqueue)
     storage.let_go()
     return Submission(
         study=study, file=file, data=data, budget=budget, recovered=recovered, version_before=version_before
@@ -84,8 +89,8 @@ def _check_reachable(storage_url: str) -> None:
         open_storage(storage_url, create=False).let_go()
 
 
-def _check_batch_sizes(file: StudyFile, data: SearchData) -> None:
-    images = len(data.train_images)
+def _check_batch_sizes(file: StudyFile, data: StudyData) -> None:
+    images = data.train_images
     sizes = file.space["batch_size"].values() if "batch_size" in file.space else [file.middle().batch.batch_size]
     if max(sizes) > images:
-        raise ConfigError(f"batch_size {max(sizes)} is more than the {images:,} training images of {file.data.dataset}")
+        raise ConfigError(f"batch_size {max(sizes)} is more than the {images:,} training images of {data.datasets}")

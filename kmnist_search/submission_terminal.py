@@ -16,7 +16,7 @@ def announce(console: Console, made: Submission) -> None:
     study, counts = made.study, made.study.counts()
     _line(
         console,
-        f"study {study.name} in {study.storage.shown_url}: {made.file.data.dataset}, data digest {made.data.digest}, "
+        f"study {study.name} in {study.storage.shown_url}: {made.data.digest_text}, "
         f"{counts.finished} of {made.budget} trials are finished, {counts.waiting} wait",
     )
     if made.version_before is not None:

@@ -17,6 +17,7 @@ from kmnist_search.events import (
     EpochDone,
     Event,
     KernelsMissing,
+    NotShown,
     StoppedBy,
     Stopping,
     TrialEnded,
@@ -40,8 +41,8 @@ OUTCOME_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "han
 def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
     """Say what is about to be worked on, and what the user should know before it is."""
     counts, name = search.counts(), search.study.name
-    dataset, images = search.file.data.dataset, len(search.data.train_images)
-    _line(console, f"study {name} in {search.study.storage.shown_url}: {dataset}, {images:,} training images")
+    datasets, images = search.data.datasets, search.data.train_images
+    _line(console, f"study {name} in {search.study.storage.shown_url}: {datasets}, {images:,} training images")
     _tell_recovered(console, search)
     if search.version_before is not None:
         _line(
@@ -65,8 +66,8 @@ def introduce(console: Console, search: Search, places: Sequence[Place]) -> None
     _line(console, "  ".join(f"{name} {version}" for name, version in facts.versions.items()))
     _line(
         console,
-        f"joins study {study.name} in {study.storage.shown_url}: {search.file.data.dataset}, data digest "
-        f"{search.data.digest}, {counts.finished} of {counts.total} trials are finished",
+        f"joins study {study.name} in {study.storage.shown_url}: {search.data.digest_text}, "
+        f"{counts.finished} of {counts.total} trials are finished",
     )
     _tell_recovered(console, search)
     _tell_places_or_warn(console, search, places)
@@ -110,7 +111,9 @@ def conclude(console: Console, search: Search, progress: Progress, stopped_by: S
     _line(console, f"best: {best_text(progress).plain}")
     if stopped_by == "budget" and progress.best is None:
         _line(console, f"Why each trial ended as it did: kmnist-search status {progress.name}")
-    if stopped_by in ("budget", "target") and progress.best is not None:
+    if search.file.systems:
+        _line(console, "To test and compare what is trained: the kmnist-search references command that began it")
+    elif stopped_by in ("budget", "target") and progress.best is not None:
         _line(console, f"To choose among the best, retrain and test it: kmnist-search best {progress.name} --retrain")
 
 
@@ -134,6 +137,8 @@ def follow(console: Console, search: Search, progress: Callable[[], Progress], e
                     _line(console, _death_text(event))
                 case KernelsMissing():
                     _line(console, _kernels_text(event))
+                case NotShown():
+                    _line(console, _not_shown_text(event))
             view.take(event)
 
 
@@ -157,6 +162,8 @@ def _follow_plainly(
                 _line(console, _death_text(event))
             case KernelsMissing():
                 _line(console, _kernels_text(event))
+            case NotShown():
+                _line(console, _not_shown_text(event))
 
 
 def _line(console: Console, text: str) -> None:
@@ -175,6 +182,10 @@ def _database_text(event: DatabaseAway | DatabaseBack) -> str:
     if isinstance(event, DatabaseAway):
         return f"the database is away, trying again: {event.reason}"
     return f"the database is back after {event.seconds:.0f} s"
+
+
+def _not_shown_text(event: NotShown) -> str:
+    return f"the dashboard will lack some of what it shows, the search goes on: {event.reason}"
 
 
 def _stopping_text(event: Stopping) -> str:
@@ -270,7 +281,7 @@ class RunView:
             return f"trial {number}"
         metric = self.search.study.metric
         return (
-            f"trial {number}  epoch {epoch.number}/{self.search.file.train.epochs}  "
+            f"trial {number}  epoch {epoch.number}/{self.search.study.epochs_of(self.started[number].params)}  "
             f"{metric} {getattr(epoch, metric):.4f}  train_loss {epoch.train_loss:.4f}"
         )
 

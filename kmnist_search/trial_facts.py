@@ -14,11 +14,12 @@ from kmnist_search.environment import versions
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-def description(config: TrialConfig, seed: int, device: torch.device) -> dict[str, Any]:
+def description(config: TrialConfig, data_digest: str, seed: int, device: torch.device) -> dict[str, Any]:
     """Return what a training is, and where: all that fixes its result."""
     return {
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest,
+        "data_digest": data_digest,
         "num_parameters": cost.num_parameters(config.model),
         "flops_per_image": cost.flops_per_image(config.model),
         "seed": seed,

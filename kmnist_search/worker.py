@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 import torch
 
 from kmnist_search.courier import Courier
-from kmnist_search.data.search_data import SearchData
+from kmnist_search.data.search_data import StudyData
 from kmnist_search.engine.packing import Packing
 from kmnist_search.engine.room import Room
 from kmnist_search.engine.ways import missing_kernels
@@ -59,7 +59,7 @@ class Worker:
         self,
         study: SearchStudy,
         file: StudyFile,
-        data: SearchData,
+        data: StudyData,
         courier: Courier,
         *,
         device: torch.device,

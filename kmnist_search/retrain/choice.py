@@ -1,7 +1,5 @@
 """The choice of a winner among candidates that were trained again, and its recipe. Trains nothing."""
 
-import hashlib
-import json
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,6 +8,7 @@ from kmnist_search import cost
 from kmnist_search.metrics import Candidate, PairedTest, Recipe, Rerun
 from kmnist_search.retrain.candidates import Planned
 from kmnist_search.retrain.significance import PAIRED_TEST, paired_p_value
+from kmnist_search.saved_model.info import recipe_digest
 
 #: Two candidates are told apart if chance alone makes such differences less often than this.
 SIGNIFICANT = 0.05
@@ -68,9 +67,8 @@ def recipe_of(winner: Planned, data_digest: str, seeds: Sequence[int]) -> Recipe
         seeds: of the final models.
     """
     config = winner.config.model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps([config, data_digest], sort_keys=True).encode()).hexdigest()[:12]
     return Recipe(
-        digest=digest,
+        digest=recipe_digest(winner.config, data_digest),
         trial=winner.trial,
         config=config,
         config_digest=winner.config.digest,

@@ -1,14 +1,8 @@
-"""The final models of a study: kept as folders beside its checkpoints, each tested once. Trains nothing.
-
-Here alone a model meets the test set, and each time the ledger is told before.
-"""
+"""The final models of a study: kept as folders beside its checkpoints, each tested once. Trains nothing."""
 
 import shutil
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-
-from sklearn.metrics import log_loss
 
 from kmnist_search.config import Dataset
 from kmnist_search.data.search_data import SearchData
@@ -16,9 +10,10 @@ from kmnist_search.data.test_set import SealedSet
 from kmnist_search.engine.member import Member
 from kmnist_search.errors import ModelError
 from kmnist_search.metrics import EpochFigures, FinalModel, FinalTraining, Opening, Recipe
-from kmnist_search.model import PatchMLP
-from kmnist_search.retrain.ledger import Ledger
+from kmnist_search.model import Model
 from kmnist_search.saved_model.folder import load_model, save_model
+from kmnist_search.sealed.ledger import Ledger
+from kmnist_search.sealed.testing import tested
 
 
 class FinalModels:
@@ -42,7 +37,7 @@ class FinalModels:
             return None  # deleted or damaged: it can be trained again
         return final if info.weights_sha256 == final.weights_sha256 else None
 
-    def keep(self, recipe: Recipe, training: Member, model: PatchMLP, whole: SearchData) -> FinalTraining:
+    def keep(self, recipe: Recipe, training: Member, model: Model, whole: SearchData) -> FinalTraining:
         """Save the model that a training on the whole training set made, and write that down."""
         folder = self.folder(recipe, training.seed)
         shutil.rmtree(folder, ignore_errors=True)  # what `find` did not accept
@@ -67,27 +62,9 @@ class FinalModels:
 
     def tested(self, recipe: Recipe, final: FinalTraining, test_set: SealedSet) -> tuple[FinalModel, bool]:
         """Return a model with its result on the test set, and whether the ledger had it already."""
-        before = self.ledger.opening(recipe.digest, final)
-        if before is not None and before.accuracy is not None:
-            return _with_result(final, before), True
-        opening = before or Opening(
-            opened_at=datetime.now(UTC),
-            recipe_digest=recipe.digest,
-            seed=final.seed,
-            weights_sha256=final.weights_sha256,
-            correct=None,
-            accuracy=None,
-            loss=None,
-        )
-        self.ledger.note_opening(opening)
-        probabilities = load_model(self.folder(recipe, final.seed)).probabilities(test_set.images)
-        labels = test_set.labels.numpy()
-        correct = int((probabilities.argmax(axis=1) == labels).sum())
-        loss = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
-        result = {"correct": correct, "accuracy": correct / len(labels), "loss": loss}
-        opening = opening.model_copy(update=result)
-        self.ledger.note_opening(opening)
-        return _with_result(final, opening), False
+        before = self.ledger.opening(recipe.digest, final.seed, final.weights_sha256)
+        opening = tested(self.ledger, load_model(self.folder(recipe, final.seed)), test_set)
+        return _with_result(final, opening), before is not None and before.accuracy is not None
 
 
 def _with_result(final: FinalTraining, opening: Opening) -> FinalModel:

@@ -1,12 +1,9 @@
 """One retraining of a study's best trials, put together from its parts. Knows nothing of terminals."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from kmnist_search.checkpoints import check_writable
 from kmnist_search.config import DataConfig
@@ -59,28 +56,12 @@ class Preparation:
             self.study,
             self.plan,
             self.images,
-            dataset=self.data.dataset,
+            data=self.data,
             data_dir=self.data_dir,
             device=self.device,
             way=self.way,
             signals=signals,
         )
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other processes from retraining the same study with the same checkpoints.
-
-        Raises:
-            StudyInUseError: one does so now.
-        """
-        try:
-            with FileLock(self.study.checkpoint_dir / "retraining.lock", timeout=0):
-                yield
-        except Timeout:
-            raise StudyInUseError(
-                f"study {self.study.name!r} is being retrained by another process. Wait for it, or stop it: "
-                "the same command then goes on where it was."
-            ) from None
 
 
 def _check_at_rest(study: SearchStudy) -> None:
@@ -108,6 +89,10 @@ def prepare(
     Raises:
         InputError: something of that cannot be.
     """
+    if study.file.systems:
+        raise StudyInUseError(
+            f"study {study.name!r} compares systems that are not searched. Test them with: kmnist-search references"
+        )
     _check_at_rest(study)
     plan = plan_of(
         study,
@@ -122,7 +107,7 @@ def prepare(
     data = DataConfig(**study.settings["data"])
     folder = data_dir or study.data_dir() or files.default_data_dir()
     images = load_training_set(data.dataset, folder)
-    study.remember_data(images.split(data).digest, folder)
+    study.remember_data({data: images.split(data).digest}, folder)
     if data.dataset in IDX_DATASETS:
         files.test_files(IDX_DATASETS[data.dataset], folder)  # they must be there, but stay closed
     check_writable(study.checkpoint_dir)

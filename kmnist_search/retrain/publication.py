@@ -3,11 +3,10 @@
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import TrialState
 
+from kmnist_search.charts.judged import Judged
 from kmnist_search.data.catalog import CLASS_NAMES
-from kmnist_search.data.search_data import TrainingSet
 from kmnist_search.engine.device import device_title
 from kmnist_search.environment import git_commit, machine, versions
 from kmnist_search.metrics import (
@@ -18,8 +17,8 @@ from kmnist_search.metrics import (
     Reproduction,
     StudyFigures,
 )
+from kmnist_search.references.results import known_in
 from kmnist_search.report.evidence import Evidence
-from kmnist_search.report.references import REFERENCES
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.retrain.retraining import Finding
 from kmnist_search.retrain.scoring import score
@@ -40,16 +39,15 @@ def evidence_of(preparation: Preparation, finding: Finding, kept: SavedModel) ->
     scored = score(probabilities, labels, class_names=names, seed=finding.recipe.seeds[0])
     return Evidence(
         metrics=_metrics(preparation, finding, scored),
-        probabilities=probabilities,
-        test_images=finding.test_set.images.numpy(),
-        test_labels=labels,
-        samples=_samples(preparation.images),
+        test=Judged(images=finding.test_set.images.numpy(), labels=labels, probabilities=probabilities),
+        samples=preparation.images.samples(SAMPLES_A_CLASS),
         class_counts=np.bincount(preparation.images.labels, minlength=len(names)),
     )
 
 
 def _metrics(preparation: Preparation, finding: Finding, kept: KeptModel) -> Metrics:
-    study, data, whole = preparation.study, preparation.data, preparation.images.whole()
+    study, data = preparation.study, preparation.data
+    whole = preparation.images.whole(data)
     return Metrics(
         made_at=datetime.now(UTC),
         study=_study_figures(study),
@@ -67,7 +65,7 @@ def _metrics(preparation: Preparation, finding: Finding, kept: KeptModel) -> Met
         recipe=finding.recipe,
         test=_final_figures(finding, kept),
         ledger=finding.ledger,
-        references=REFERENCES,
+        references=known_in(study.storage),
         reproduction=Reproduction(
             command=_commands(preparation),
             versions=versions(),
@@ -118,8 +116,3 @@ def _study_figures(study: SearchStudy) -> StudyFigures:
         best_value=best.values[0],
         seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in finished),
     )
-
-
-def _samples(images: TrainingSet) -> NDArray[np.uint8]:
-    classes = np.unique(images.labels)
-    return np.stack([images.images[np.flatnonzero(images.labels == label)[:SAMPLES_A_CLASS]] for label in classes])

@@ -6,13 +6,12 @@ other-seeds/<seed>/     the models of the other final seeds: config.json, weight
 """
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from kmnist_search.errors import ResultFolderError
 from kmnist_search.metrics import Metrics
+from kmnist_search.report import place
 from kmnist_search.report.markdown import markdown_report
 from kmnist_search.report.page import full_report
 from kmnist_search.retrain.preparation import Preparation
@@ -41,25 +40,8 @@ def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
 
 
 def check_place(folder: Path, *, force: bool) -> None:
-    """Raise ResultFolderError if `folder` cannot be made, or is there and shall not be replaced.
-
-    Only what a former retraining has left is ever replaced.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ResultFolderError(f"{folder} is a file. Choose another --out.")
-    if folder.exists() and any(folder.iterdir()):
-        if _metrics_in(folder) is None:
-            raise ResultFolderError(f"{folder} is there already and holds something else. Choose another --out.")
-        if not force:
-            raise ResultFolderError(
-                f"{folder} holds the result of another retraining. Choose another --out, or replace it with --force."
-            )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-"):
-            pass
-    except OSError as error:
-        raise ResultFolderError(f"{folder} cannot be made: {error.strerror}. Choose another --out.") from None
+    """Raise ResultFolderError if `folder` cannot be made, or is there and shall not be replaced."""
+    place.check_place(folder, is_ours=_metrics_in(folder) is not None, force=force)
 
 
 def _metrics_in(folder: Path) -> Metrics | None:
@@ -76,16 +58,8 @@ def write(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:
         ResultFolderError: it cannot be written; what was there still is.
         ExportFailedError: the ONNX file does not predict what the model predicts.
     """
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
-            metrics = _write_all(new, preparation, finding)
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-    except OSError as error:
-        raise ResultFolderError(f"{folder} cannot be written: {error.strerror}. Choose another --out.") from None
-    return metrics
+    with place.written_whole(folder) as new:
+        return _write_all(new, preparation, finding)
 
 
 def _write_all(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:

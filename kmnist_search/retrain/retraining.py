@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from kmnist_search.config import Dataset, TrialConfig
+from kmnist_search.config import DataConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData, TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.engine import checkpoint
@@ -47,7 +47,7 @@ from kmnist_search.retrain.events import (
     WinnerChosen,
 )
 from kmnist_search.retrain.final_models import FinalModels
-from kmnist_search.retrain.ledger import Ledger
+from kmnist_search.sealed.ledger import Ledger
 from kmnist_search.signals import StopSignals
 from kmnist_search.study import SearchStudy
 
@@ -91,20 +91,20 @@ class Retraining:
         plan: Plan,
         images: TrainingSet,
         *,
-        dataset: Dataset,
+        data: DataConfig,
         data_dir: Path,
         device: torch.device,
         way: Way,
         signals: StopSignals,
     ) -> None:
         self.study, self.plan, self.images = study, plan, images
-        self.dataset, self.data_dir, self.device, self.way, self.signals = dataset, data_dir, device, way, signals
+        self.data, self.data_dir, self.device, self.way, self.signals = data, data_dir, device, way, signals
         self.ledger = Ledger(study)
-        self.final_models = FinalModels(self.ledger, study.checkpoint_dir, dataset)
+        self.final_models = FinalModels(self.ledger, study.checkpoint_dir, data.dataset)
         self.finding: Finding | None = None
         self.unsaved = ""
         self._number = 0
-        self._whole = images.whole()
+        self._whole = images.whole(data)
 
     def work(self) -> Iterator[RetrainingEvent]:
         """Choose, freeze, train, test; what was done before is not done again.
@@ -126,7 +126,7 @@ class Retraining:
         finals = yield from self._finals(winner, recipe)
         if finals is None:
             return
-        test_set = open_test_set(self.dataset, self.data_dir)
+        test_set = open_test_set(self.data.dataset, self.data_dir)
         models = []
         for final in finals:
             model, from_ledger = self.final_models.tested(recipe, final, test_set)

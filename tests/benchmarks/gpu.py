@@ -2,8 +2,10 @@
 
     python tests/benchmarks/gpu.py DATA_DIR OUT_DIR
     python tests/benchmarks/gpu.py DATA_DIR OUT_DIR --only search    # with all the time for one part
+    python tests/benchmarks/gpu.py DATA_DIR OUT_DIR --only references    # the published systems, a part of its own
 
-Runs from a bare checkout with the dependencies at hand; DATA_DIR has KMNIST/raw. Each part has a time limit, and one
+Runs from a bare checkout with the dependencies at hand; DATA_DIR has KMNIST/raw, for the
+references FashionMNIST/raw and MNIST/raw, too. Each part has a time limit, and one
 that fails stops no other. OUT_DIR gets what each part said and wrote, and summary.json: every figure beside its target.
 Ends with 0 if all targets are met, else with 1.
 """
@@ -35,6 +37,7 @@ SEARCH_STOPS_BEFORE = 20.0
 TRIALS = 100
 SAMPLE_MILLISECONDS = 200
 PARTS = ("tests", "bench", "search")
+REFERENCES = "references"
 CLI = (sys.executable, "-m", "kmnist_search.cli")
 
 
@@ -120,6 +123,13 @@ def search_command(data_dir: Path, folder: Path, seconds: float) -> list[str]:
         *(*CLI, "run", str(CHECKOUT / "studies" / "kmnist.toml"), "--trials", str(TRIALS), "--device", "cuda"),
         *("--storage", f"sqlite:///{folder / 'gpu.db'}", "--data-dir", str(data_dir)),
         *("--timeout", f"{max(seconds, 1):.0f}s", "--json"),
+    ]
+
+
+def references_command(data_dir: Path, out: Path, folder: Path) -> list[str]:
+    return [
+        *(*CLI, REFERENCES, "--device", "cuda", "--data-dir", str(data_dir), "--out", str(out / REFERENCES)),
+        *("--storage", f"sqlite:///{folder / 'references.db'}", "--json"),
     ]
 
 
@@ -236,9 +246,30 @@ def search_figures(search: Mapping[str, Any], seconds: float | None, busy: float
     ]
 
 
+def references_figures(comparison: Mapping[str, Any]) -> list[Figure]:
+    """Return how far each system is from its published accuracy on the test set, in points."""
+    return [
+        at_most(
+            f"{each['name']}, points from its published accuracy",
+            100 * abs(each["reproduced"]["test_accuracy"] - each["accuracy"]) if each["reproduced"] else None,
+            1.0,
+            "points",
+        )
+        for each in comparison["references"]
+        if each["measured_on"] == "test"
+    ]
+
+
 def summary(out: Path, parts: Sequence[Part]) -> list[Figure]:
     """Return every figure that the files in `out` tell of."""
     seconds = {part.name: part.seconds for part in parts}
+    if REFERENCES in seconds:
+        comparison = read_json(out / f"{REFERENCES}.out")
+        took = seconds[REFERENCES] if comparison else None
+        return [
+            at_most("seconds for all references", took, 600),
+            *(references_figures(comparison) if comparison else ()),
+        ]
     return [
         *tests_figures(out),
         *bench_figures(read_json(out / "bench.out")),
@@ -260,7 +291,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("out_dir", type=Path)
-    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--only", choices=(*PARTS, REFERENCES))
     chosen = parser.parse_args(given)
     if not (chosen.data_dir / "KMNIST" / "raw").is_dir():
         parser.error(f"{chosen.data_dir} has no KMNIST/raw: name the folder that the images are in")
@@ -292,6 +323,9 @@ def main() -> None:
                     command = search_command(data_dir, folder, seconds - SEARCH_STOPS_BEFORE)
                     with sampled_utilisation(out / "utilisation.csv"):
                         parts.append(run_part(name, command, out, seconds=seconds, environment=environment, cwd=folder))
+                case "references":
+                    command = references_command(data_dir, out, folder)
+                    parts.append(run_part(name, command, out, seconds=seconds, environment=environment, cwd=folder))
     figures = summary(out, parts)
     written = {"parts": [asdict(part) for part in parts], "figures": [asdict(figure) for figure in figures]}
     (out / "summary.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 from kmnist_search import archive
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.metrics import FinalTraining, Opening, Recipe, Rerun
-from kmnist_search.retrain.ledger import Ledger
+from kmnist_search.sealed.ledger import Ledger
 from kmnist_search.storage import open_storage
 from kmnist_search.study import SearchStudy, find_study, open_study
 from kmnist_search.study_parser import load
@@ -65,11 +65,10 @@ def test_looks_are_listed_by_time_and_get_their_result_in_place(study: SearchStu
     ledger.note_opening(_opening(1, at=NOON))
     ledger.note_opening(_opening(2, at=NOON + timedelta(minutes=1), accuracy=0.25))
     assert [(opening.seed, opening.accuracy) for opening in ledger.openings()] == [(1, None), (2, 0.25)]
-    final = FinalTraining(seed=2, weights_sha256=f"{2:0<64}", seconds=1.0, epochs=())
-    found = ledger.opening("a" * 12, final)
+    found = ledger.opening("a" * 12, 2, f"{2:0<64}")
     assert found is not None
     assert found.accuracy == 0.25
-    assert ledger.opening("a" * 12, final.model_copy(update={"weights_sha256": f"{22:0<64}"})) is None
+    assert ledger.opening("a" * 12, 2, f"{22:0<64}") is None
 
 
 def test_a_study_takes_its_ledger_along(study: SearchStudy, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from kmnist_search.engine.member import Member
 from kmnist_search.engine.stack import Stack
 from kmnist_search.errors import NoCompleteTrialError, StudyInUseError, TrainingDivergedError
 from kmnist_search.ranking import distinct, duplicates
-from kmnist_search.retrain import final_models as final_models_module
 from kmnist_search.retrain import retraining as retraining_module
 from kmnist_search.retrain.events import (
     ModelTested,
@@ -28,10 +27,12 @@ from kmnist_search.retrain.events import (
     TrainingStarted,
     WinnerChosen,
 )
-from kmnist_search.retrain.ledger import Ledger
 from kmnist_search.retrain.preparation import Choices, Preparation, prepare
 from kmnist_search.retrain.retraining import Finding, Retraining
 from kmnist_search.saved_model.model import SavedModel
+from kmnist_search.sealed import testing as testing_module
+from kmnist_search.sealed.alone import alone
+from kmnist_search.sealed.ledger import Ledger
 from kmnist_search.signals import StopSignals
 from kmnist_search.storage import open_storage
 from kmnist_search.study import SearchStudy, find_study
@@ -269,7 +270,7 @@ def test_a_look_that_was_cut_off_is_had_again_and_counted_once(
     study: SearchStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(final_models_module, "log_loss", _killed)
+        patch.setattr(testing_module, "log_loss", _killed)
         with pytest.raises(KeyboardInterrupt):
             retrained(study)
     cut_off = Ledger(study).openings()
@@ -367,7 +368,7 @@ def test_trainings_computed_together_come_to_what_they_do_alone(
 
 
 def test_two_processes_do_not_retrain_the_same_study(study: SearchStudy) -> None:
-    with prepared(study).alone(), pytest.raises(StudyInUseError, match="another process"), prepared(study).alone():
+    with alone(study), pytest.raises(StudyInUseError, match="another process"), alone(study):
         pass
 
 

@@ -1,5 +1,6 @@
 """Studies in a real database: remembered, found, refused, and how they propose and prune."""
 
+import json
 import multiprocessing
 import multiprocessing.synchronize
 import os
@@ -112,10 +113,10 @@ def test_a_study_that_somebody_else_made_is_refused(storage: Storage, file: Stud
 
 
 def test_other_images_are_refused(storage: Storage, file: StudyFile, tmp_path: Path) -> None:
-    open_study(storage, file).remember_data("aaa", tmp_path)
-    open_study(storage, file).remember_data("aaa", tmp_path)
+    open_study(storage, file).remember_data({file.data: "aaa"}, tmp_path)
+    open_study(storage, file).remember_data({file.data: "aaa"}, tmp_path)
     with pytest.raises(StudyChangedError, match=r"data digest aaa, now bbb"):
-        open_study(storage, file).remember_data("bbb", tmp_path)
+        open_study(storage, file).remember_data({file.data: "bbb"}, tmp_path)
 
 
 def test_without_a_name_the_study_last_worked_on_is_found(storage: Storage, tiny_study: Path) -> None:
@@ -159,9 +160,9 @@ def test_the_folder_of_the_images_is_remembered_where_it_is_there(
 ) -> None:
     study = open_study(storage, file)
     assert study.data_dir() is None
-    study.remember_data("aaa", tmp_path)
+    study.remember_data({file.data: "aaa"}, tmp_path)
     assert open_study(storage, file).data_dir() == tmp_path
-    study.remember_data("aaa", tmp_path / "on another machine")
+    study.remember_data({file.data: "aaa"}, tmp_path / "on another machine")
     assert open_study(storage, file).data_dir() is None
 
 
@@ -234,7 +235,10 @@ def test_status_tells_states_best_running_and_failures(storage: Storage, file: S
     assert status.progress.best is not None
     assert status.progress.best.value == 0.7
     (at_work,) = status.running
-    assert (at_work.number, at_work.epoch, at_work.value) == (3, 2, 0.4)
+    assert (at_work.number, at_work.epoch, at_work.value, at_work.reports) == (3, 2, 0.4, {2: 0.4})
+    assert at_work.params.keys() == {"learning_rate", "dim"}
+    assert not at_work.is_ahead  # the best one has reported nothing then
+    assert status.bests == [0.5, 0.7, 0.7]
     assert at_work.attempts[-1]["pid"] == os.getpid()
     assert [(each.number, each.reason, each.traceback) for each in status.failures] == [
         (2, "it broke", "Traceback ...")
@@ -270,3 +274,14 @@ def test_processes_that_begin_a_study_at_once_agree_on_it(any_storage_url: str, 
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 8
     assert len({path.read_text() for path in tiny_study.parent.glob("agreed-*.txt")}) == 1
+
+
+def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(storage: Storage, file: StudyFile) -> None:
+    study = open_study(storage, file)
+    before = json.loads(json.dumps(study.settings))
+    del before["data"]["normalisation"]
+    study.optuna.set_user_attr("study_file", before)
+    assert open_study(storage, file).file == file
+    changed = file.model_copy(update={"data": file.data.model_copy(update={"normalisation": "none"})})
+    with pytest.raises(StudyChangedError, match=r"data\.normalisation: standard then, none now"):
+        open_study(storage, changed)

@@ -62,6 +62,21 @@ def test_the_summary_sets_recorded_figures_beside_their_targets(gpu: ModuleType,
     assert "MISS  set-up, of the slowest net" in gpu.lines(figures)[6]
 
 
+def test_references_alone_are_set_beside_their_published_accuracies(gpu: ModuleType, tmp_path: Path) -> None:
+    rows = [
+        {"name": "S0", "accuracy": 0.88, "measured_on": "test", "reproduced": {"test_accuracy": 0.875}},
+        {"name": "S2", "accuracy": 0.94, "measured_on": "test", "reproduced": None},
+        {"name": "S4", "accuracy": 0.92, "measured_on": "augmented validation", "reproduced": {"test_accuracy": 0.96}},
+    ]
+    (tmp_path / "references.out").write_text(json.dumps({"references": rows}))
+    figures = gpu.summary(tmp_path, [gpu.Part(name="references", exit_code=0, seconds=500.0)])
+    assert [(figure.name, figure.value, figure.is_met) for figure in figures] == [
+        ("seconds for all references", 500.0, True),
+        ("S0, points from its published accuracy", pytest.approx(0.5), True),
+        ("S2, points from its published accuracy", None, False),
+    ]
+
+
 def test_what_no_part_left_is_not_measured_and_not_met(gpu: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "bench.out").write_text('{"nets": [')
     figures = gpu.summary(tmp_path, [])

@@ -1,4 +1,4 @@
-"""What a study remembers of its retraining, above all each opening of the test set. Trains nothing, opens nothing.
+"""What a study remembers of its tests, above all each opening of the test set. Trains nothing, opens nothing.
 
 Every entry is a user attribute of the study, so it is in each of its copies and exports and shown by optuna-dashboard.
 An entry is written before the next step begins, so a retraining that was cut off goes on from the last.
@@ -52,9 +52,9 @@ class Ledger:
     def note_final(self, recipe_digest: str, training: FinalTraining) -> None:
         self._write(f"final:{recipe_digest}:{training.seed}", training)
 
-    def opening(self, recipe_digest: str, final: FinalTraining) -> Opening | None:
+    def opening(self, recipe_digest: str, seed: int, weights_sha256: str) -> Opening | None:
         """Return the look that this very model had at the test set, if it had one; it may have been cut off."""
-        return self._entry(_opening_key(recipe_digest, final.seed, final.weights_sha256), Opening)
+        return self._entry(_opening_key(recipe_digest, seed, weights_sha256), Opening)
 
     def note_opening(self, opening: Opening) -> None:
         """Write down a look: once before the test set is opened, and again with its result."""

@@ -1,0 +1,136 @@
+"""The folder of the comparison: a table as JSON and Markdown, and a page with pictures. Trains nothing, tests nothing.
+
+references.json  references.md  references.html
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AwareDatetime, ValidationError
+
+from kmnist_search.charts.chart import Chart
+from kmnist_search.charts.judged import Judged, Prediction, most_confidently_right, most_confidently_wrong
+from kmnist_search.data.catalog import CLASS_NAMES
+from kmnist_search.data.search_data import load_training_set
+from kmnist_search.environment import git_commit, machine, versions
+from kmnist_search.metrics import Figures, Opening, Reference, Reproduction
+from kmnist_search.references.results import Tested, Trained, with_reproductions
+from kmnist_search.references.testing import Test
+from kmnist_search.report import place
+from kmnist_search.report.model_charts import ACCURACY, LOSS, Curve, Lines, curves
+from kmnist_search.report.templating import environment, page
+
+TABLE_FILE = "references.json"
+SAMPLES_A_CLASS, NUM_WRONG = 10, 20
+
+
+class Comparison(Figures):
+    """All of `references.json`."""
+
+    schema_version: Literal[1] = 1
+    made_at: AwareDatetime
+    study: str
+    references: tuple[Reference, ...]
+    ledger: tuple[Opening, ...]
+    reproduction: Reproduction
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shown:
+    """What the page shows of one system: its curves, and what the model of its first seed made of test images."""
+
+    reference: Reference
+    loss: Chart
+    accuracy: Chart
+    right: Sequence[Prediction]
+    wrong: Sequence[Prediction]
+
+
+def compare(references: Sequence[Reference], test: Test, those: Sequence[Tested], *, command: str) -> Comparison:
+    """Return the figures of the references that were tested."""
+    return Comparison(
+        made_at=datetime.now(UTC),
+        study=test.ledger.study.name,
+        references=with_reproductions(references, those),
+        ledger=tuple(test.ledger.openings()),
+        reproduction=Reproduction(
+            command=command,
+            versions=versions(),
+            machine=machine(),
+            device=those[0].trained.device,
+            git_commit=git_commit(),
+        ),
+    )
+
+
+def check_place(folder: Path) -> None:
+    """Raise ResultFolderError if `folder` cannot be made or holds something else than a former comparison."""
+    place.check_place(folder, is_ours=_is_comparison(folder), force=True)
+
+
+def write(folder: Path, comparison: Comparison, test: Test, data_dir: Path) -> None:
+    """Write table and page to `folder`, in place of a former comparison.
+
+    Raises:
+        ResultFolderError: it cannot be written; what was there still is.
+    """
+    shown = [_shown(reference, test) for reference in comparison.references if reference.reproduced]
+    samples = _samples([each.reference.dataset for each in shown], data_dir)
+    names = {dataset: [str(name) for name in CLASS_NAMES[dataset]] for dataset in samples}
+    html = page("references.html", result=comparison, shown=shown, samples=samples, names=names)
+    markdown = environment("md").get_template("references.md").render(result=comparison)
+    with place.written_whole(folder) as new:
+        new.mkdir()
+        (new / TABLE_FILE).write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (new / "references.md").write_text(markdown, encoding="utf-8")
+        (new / "references.html").write_text(html, encoding="utf-8")
+
+
+def _is_comparison(folder: Path) -> bool:
+    try:
+        Comparison.model_validate_json((folder / TABLE_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return False
+    return True
+
+
+def _samples(datasets: Sequence[str], data_dir: Path) -> Mapping[str, NDArray[np.uint8]]:
+    sets = {dataset: load_training_set(dataset, data_dir) for dataset in dict.fromkeys(datasets)}
+    return {dataset: images.samples(SAMPLES_A_CLASS) for dataset, images in sets.items()}
+
+
+def _shown(reference: Reference, test: Test) -> Shown:
+    those = [each for each in test.those if each.system == reference.name]
+    predictions = _predictions(test, those[0])
+    return Shown(
+        reference=reference,
+        loss=_curves(LOSS, those),
+        accuracy=_curves(ACCURACY, those),
+        right=most_confidently_right(predictions),
+        wrong=most_confidently_wrong(predictions, NUM_WRONG),
+    )
+
+
+def _predictions(test: Test, each: Trained) -> Judged:
+    model = test.kept[each.number]
+    test_set = test.test_sets[model.info.dataset]
+    return Judged(
+        probabilities=model.probabilities(test_set.images),
+        images=test_set.images.numpy(),
+        labels=test_set.labels.numpy(),
+    )
+
+
+def _curves(curve: Curve, those: Sequence[Trained]) -> Chart:
+    trainings = [(each.seed, each.epochs) for each in those]
+    return curves(
+        curve,
+        Lines(label="training images", trainings=trainings),
+        Lines(label="validation images", trainings=trainings),
+        name=f"{those[0].system}-{curve.title.lower()}",
+    )

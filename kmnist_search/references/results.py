@@ -1,0 +1,148 @@
+"""What the published systems come to here, read from the study of their trials and its ledger. Opens no test set."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from kmnist_search.config import TrialConfig
+from kmnist_search.metrics import EpochFigures, Opening, Reference, Reproduced
+from kmnist_search.references.published import HEADLINES
+from kmnist_search.references.systems import NAME
+from kmnist_search.saved_model.info import recipe_digest
+from kmnist_search.sealed.ledger import Ledger
+from kmnist_search.storage import Storage
+from kmnist_search.study import SearchStudy, find_study, study_names
+from kmnist_search.trial_models import MODELS_KEY, Which
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A complete trial of a system.
+
+    Attributes:
+        models: see `trial_models.keep`.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    config: TrialConfig
+    recipe_digest: str
+    seed: int
+    num_parameters: int
+    device: str
+    seconds: float
+    epochs: tuple[EpochFigures, ...]
+    models: Mapping[str, Any]
+
+    @property
+    def system(self) -> str:
+        return str(self.params["system"])
+
+    @property
+    def best(self) -> EpochFigures:
+        """The best epoch on the validation images."""
+        number: int = self.models["best_epoch"]
+        return self.epochs[number - 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """A trained system with its two looks at the test set: after the last epoch, and after the best."""
+
+    trained: Trained
+    last: Opening
+    best: Opening
+
+
+def trained(study: SearchStudy) -> list[Trained]:
+    """Return the complete trials of the study, by number."""
+    complete = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
+    study.with_details(complete)
+    return [_trained(trial) for trial in complete]
+
+
+def wanted(those: Sequence[Trained], params: Sequence[Mapping[str, Any]]) -> list[Trained]:
+    """Return those that have one of the hyperparameters, in the order of these."""
+    by_params = {tuple(sorted(each.params.items())): each for each in those}
+    keys = [tuple(sorted(entry.items())) for entry in params]
+    return [by_params[key] for key in keys if key in by_params]
+
+
+def _trained(trial: FrozenTrial) -> Trained:
+    known = trial.user_attrs
+    config = TrialConfig.model_validate(known["config"], strict=False)
+    curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    columns = zip(*(known[f"{curve}_curve"] for curve in curves), strict=True)
+    return Trained(
+        number=trial.number,
+        params=trial.params,
+        config=config,
+        recipe_digest=recipe_digest(config, known["data_digest"]),
+        seed=known["seed"],
+        num_parameters=known["num_parameters"],
+        device=known["device"],
+        seconds=known["seconds"],
+        epochs=tuple(
+            EpochFigures(number=number, **dict(zip(curves, values, strict=True)))
+            for number, values in enumerate(columns, start=1)
+        ),
+        models=known[MODELS_KEY],
+    )
+
+
+def tested(ledger: Ledger, those: Sequence[Trained]) -> list[Tested]:
+    """Return those that have had both looks at the test set."""
+    found = []
+    for each in those:
+        last, best = (_result(ledger, each, which) for which in ("last", "best"))
+        if last is not None and best is not None:
+            found.append(Tested(trained=each, last=last, best=best))
+    return found
+
+
+def _result(ledger: Ledger, each: Trained, which: Which) -> Opening | None:
+    opening = ledger.opening(each.recipe_digest, each.seed, each.models[which])
+    return None if opening is None or opening.accuracy is None else opening
+
+
+def with_reproductions(references: Sequence[Reference], those: Sequence[Tested]) -> tuple[Reference, ...]:
+    """Return the references, those that were tested here with what they came to."""
+    return tuple(
+        reference.model_copy(update={"reproduced": _reproduced(of_it) if of_it else None})
+        for reference in references
+        for of_it in [[each for each in those if each.trained.system == reference.name]]
+    )
+
+
+def known_in(storage: Storage) -> tuple[Reference, ...]:
+    """Return what reports are known by, with what they came to in the storage's study `references`, if it is there."""
+    if NAME not in study_names(storage):
+        return HEADLINES
+    study = find_study(storage, NAME)
+    full = {reference.name: reference.epochs for reference in HEADLINES}
+    those = [each for each in trained(study) if len(each.epochs) == full.get(each.system)]
+    return with_reproductions(HEADLINES, tested(Ledger(study), those))
+
+
+def _reproduced(those: Sequence[Tested]) -> Reproduced:
+    def mean(values: Sequence[float | None]) -> float:
+        return statistics.fmean(value for value in values if value is not None)
+
+    lasts = [each.trained.epochs[-1] for each in those]
+    accuracies = [each.last.accuracy for each in those if each.last.accuracy is not None]
+    return Reproduced(
+        seeds=len(those),
+        epochs=len(those[0].trained.epochs),
+        num_parameters=those[0].trained.num_parameters,
+        seconds=mean([each.trained.seconds for each in those]),
+        train_loss=mean([epoch.train_loss for epoch in lasts]),
+        train_accuracy=mean([epoch.train_accuracy for epoch in lasts]),
+        val_accuracy=mean([epoch.val_accuracy for epoch in lasts]),
+        best_val_accuracy=mean([each.trained.best.val_accuracy for each in those]),
+        test_accuracy=mean(accuracies),
+        test_accuracy_sd=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        best_test_accuracy=mean([each.best.accuracy for each in those]),
+    )

@@ -1,0 +1,76 @@
+"""The study `references`, whose trials train the published systems. Trains nothing."""
+
+from collections.abc import Sequence
+
+from kmnist_search.builtin import find_study_file
+from kmnist_search.config import TrainConfig, trial_config
+from kmnist_search.cost import flops_per_image
+from kmnist_search.errors import ConfigError
+from kmnist_search.metrics import Reference
+from kmnist_search.references.published import REFERENCES
+from kmnist_search.study_file import PrunerConfig, SamplerConfig, StudyFile, StudyTable, System, system_space
+from kmnist_search.study_parser import load
+
+NAME = "references"
+
+
+def chosen(only: Sequence[str]) -> tuple[Reference, ...]:
+    """Return the references that are meant by names such as S2, which means its experiments, too; by none all.
+
+    Raises:
+        ConfigError: a name means none.
+    """
+    names = [reference.name for reference in REFERENCES]
+    wanted = {name.removeprefix("references/").upper(): name for name in only}
+    for name, typed in wanted.items():
+        if name not in names:
+            raise ConfigError(f"--only {typed}: there is no such reference. There are: {', '.join(names)}")
+    if not wanted:
+        return REFERENCES
+    return tuple(each for each in REFERENCES if each.name in wanted or each.name.partition("-")[0] in wanted)
+
+
+def systems() -> dict[str, System]:
+    """Return all systems by name, as the built-in studies have them."""
+    files = {reference.name: load(find_study_file(reference.study)) for reference in REFERENCES}
+    return {name: System(data=file.data, train=file.train, fixed=file.fixed) for name, file in files.items()}
+
+
+def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs: int | None) -> StudyFile:
+    """Return the study, in whose queue there shall be a trial of each reference for each seed.
+
+    Args:
+        references: those wanted now; the study knows all of them.
+        name: of the study.
+        seeds: trials of each.
+        epochs: that each is trained for at most; None is as many as published.
+    """
+    known = systems()
+    wanted = [
+        {"system": each.name, "repeat": repeat, "epochs": epochs_of(known[each.name], epochs)}
+        for repeat in range(seeds)
+        for each in references
+    ]
+    return StudyFile(
+        study=StudyTable(
+            name=name, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none"), trials=len(wanted)
+        ),
+        train=TrainConfig(epochs=max(system.train.epochs for system in known.values())),
+        space=system_space(known),
+        enqueue=tuple(wanted),
+        systems=known,
+    )
+
+
+def flops(file: StudyFile, images: int) -> float:
+    """Return the floating-point operations of all trainings that are asked for, each on so many images."""
+    return sum(
+        3.0 * images * int(entry["epochs"]) * flops_per_image(config.model)
+        for entry in file.enqueue
+        for config in [trial_config(file.systems[entry["system"]].fixed, file.train)]
+    )
+
+
+def epochs_of(system: System, epochs: int | None) -> int:
+    """Return for how many epochs a system is trained when `epochs` are asked for."""
+    return system.train.epochs if epochs is None else min(epochs, system.train.epochs)

@@ -1,0 +1,82 @@
+"""The test of the trained systems: recipes frozen, then each model tested once. Trains nothing."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kmnist_search import trial_models
+from kmnist_search.data.test_set import SealedSet, open_test_set
+from kmnist_search.errors import ModelError
+from kmnist_search.metrics import Recipe
+from kmnist_search.references.results import Tested, Trained
+from kmnist_search.saved_model.model import SavedModel
+from kmnist_search.sealed.ledger import Ledger
+from kmnist_search.sealed.testing import tested
+from kmnist_search.study import SearchStudy
+
+
+class Test:
+    """The test of trained systems, which goes on where it was when it is begun again.
+
+    Attributes:
+        test_sets: those opened so far, by data set.
+        kept: the model that each system had after its last epoch, by the number of the trial.
+    """
+
+    def __init__(self, study: SearchStudy, those: Sequence[Trained], data_dir: Path) -> None:
+        """Find the models; open nothing yet.
+
+        Raises:
+            ModelError: some of them are not here.
+        """
+        self.ledger, self.those, self.data_dir = Ledger(study), those, data_dir
+        self.test_sets: dict[str, SealedSet] = {}
+        self.kept = {each.number: _model(study, each, "last") for each in those}
+        self._best = {each.number: _model(study, each, "best") for each in those}
+
+    def work(self) -> Iterator[Tested]:
+        """Freeze all recipes, then test the models one after the other."""
+        for recipe in _recipes(self.those):
+            self.ledger.freeze(recipe)
+        for each in self.those:
+            last, best = self.kept[each.number], self._best[each.number]
+            test_set = self._test_set(last.info.dataset)
+            yield Tested(
+                trained=each,
+                last=tested(self.ledger, last, test_set),
+                best=tested(self.ledger, best, test_set),
+            )
+
+    def _test_set(self, dataset: str) -> SealedSet:
+        if dataset not in self.test_sets:
+            self.test_sets[dataset] = open_test_set(dataset, self.data_dir)
+        return self.test_sets[dataset]
+
+
+def _model(study: SearchStudy, each: Trained, which: trial_models.Which) -> SavedModel:
+    model = trial_models.find(each.models, study.checkpoint_dir, each.number, which)
+    if model is None:
+        raise ModelError(
+            f"the models that trial {each.number} ({each.system}) has trained are not in {study.checkpoint_dir}. "
+            "Test where they were trained, share the folder with --checkpoints, or begin anew with another --name."
+        )
+    return model
+
+
+def _recipes(those: Sequence[Trained]) -> list[Recipe]:
+    """Return what each system was trained by, with the seeds of its trials."""
+    by_digest: dict[str, list[Trained]] = {}
+    for each in those:
+        by_digest.setdefault(each.recipe_digest, []).append(each)
+    return [
+        Recipe(
+            digest=digest,
+            trial=group[0].number,
+            config=group[0].config.model_dump(mode="json"),
+            config_digest=group[0].config.digest,
+            epochs=group[0].config.train.epochs,
+            seeds=tuple(each.seed for each in group),
+            frozen_at=datetime.now(UTC),
+        )
+        for digest, group in by_digest.items()
+    ]

@@ -35,8 +35,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 CHECKOUT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("kmnist-search")
 
-#: Minutes each, most of which they wait.
-LONG_FILES = ("test_database_away", "test_slurm", "test_faults", "test_fleet", "test_hosts", "test_processes")
+#: A minute or so each, the longest first; they wait for much of it.
+LONG_FILES = ("test_database_away", "test_faults", "test_slurm", "test_hosts", "test_kubernetes_pods", "test_fleet")
 
 TINY_STUDY = """
 [study]
@@ -71,10 +71,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _turn(item.path.parent.name, item.path.stem))
 
 
-def _turn(folder: str, file: str) -> int:
+def _turn(folder: str, file: str) -> tuple[int, int]:
     if folder == "unit":
-        return 0
-    return 1 if file in LONG_FILES else 2
+        return 0, 0
+    return (1, LONG_FILES.index(file)) if file in LONG_FILES else (2, 0)
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ class Command:
         while not ready():
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
             assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{self.output}"
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def ended(self, *, seconds: float = 120) -> int:
         return self.process.wait(seconds)
@@ -288,14 +288,14 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a saved model that was trained on the digits for a second; it is only read."""
     import torch
 
-    from kmnist_search.config import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+    from kmnist_search.config import BatchConfig, DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig
     from kmnist_search.data import search_data
     from kmnist_search.engine.training import Training
     from kmnist_search.saved_model.folder import save_model
 
     data = search_data.load(DataConfig(dataset="digits"), Path())
     config = TrialConfig(
-        model=ModelConfig(patch_size=7, dim=32, token_width=16, channel_width=64, num_blocks=1),
+        model=PatchMLPConfig(patch_size=7, dim=32, token_width=16, channel_width=64, num_blocks=1),
         optimizer=OptimizerConfig(learning_rate=1e-2),
         batch=BatchConfig(batch_size=64),
         train=TrainConfig(epochs=8),

@@ -212,9 +212,9 @@ def _free_ports(number: int) -> Sequence[int]:
     return ports
 
 
-def wait_for(ready: Callable[[], bool], explain: Callable[[], str], *, seconds: float = 30) -> None:
-    """Wait until `ready()`; fail with what `explain()` says if it takes too long."""
+def wait_for(ready: Callable[[], bool], explain: Callable[[], str], *, seconds: float = 30, every: float = 0.3) -> None:
+    """Wait until `ready()`, which costs a process of Slurm's; fail with what `explain()` says if it takes too long."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain:\n{explain()}"
-        time.sleep(0.1)
+        time.sleep(every)

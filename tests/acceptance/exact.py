@@ -123,7 +123,7 @@ def _assert_whole(trial: FrozenTrial, epochs: int) -> None:
     assert attributes["val_accuracy_curve"] == [reports[step] for step in sorted(reports)]
     config = TrialConfig.model_validate_json(json.dumps(attributes["config"]))
     assert attributes["config_digest"] == config.digest
-    assert trial.params == {"learning_rate": config.optimizer.learning_rate, "dim": config.model.dim}
+    assert trial.params == {"learning_rate": config.optimizer.learning_rate, "dim": config.patch_mlp.dim}
     assert config.train.epochs == epochs
     assert attributes["seconds"] > 0
 

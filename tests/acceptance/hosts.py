@@ -4,23 +4,60 @@ A network is a namespace of Linux with one end of a veth pair. A host is a name 
 tells machines from each other sees another machine.
 """
 
+import ctypes
+import importlib
 import itertools
 import os
+import platform
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["near", "far"]
 
 #: Of a range that is for documents: no real host is shadowed.
 ADDRESSES: dict[Side, str] = {"near": "192.0.2.1", "far": "192.0.2.2"}
-#: Gives the host its name, then becomes the command.
-BECOME = 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"'
+#: Of <sched.h>, <sys/mount.h> and <sys/prctl.h>: Python has names for them from 3.12 on.
+NEW_NETWORK, NEW_NAME, NEW_PROCESSES, NEW_MOUNTS = 0x40000000, 0x04000000, 0x20000000, 0x00020000
+PRIVATE_BELOW = (1 << 18) | (1 << 14)
+SIGNAL_AT_PARENTS_DEATH = 1
 
 
 class NoNetworkError(Exception):
     """This machine does not let the tests have networks; says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A machine of its own to the process that calls it: by its name, its network and its processes."""
+
+    name: str
+    network: str
+
+    def __call__(self) -> None:
+        """Go on as a process that is there; the one that came waits for its end and ends as it does."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        network = os.open(self.network, os.O_RDONLY)
+        _must(libc.setns(network, NEW_NETWORK))
+        os.close(network)
+        _must(libc.unshare(NEW_NAME | NEW_PROCESSES | NEW_MOUNTS))
+        if inside := os.fork():  # only a child is among the new processes
+            _, status = os.waitpid(inside, 0)
+            os._exit(abs(os.waitstatus_to_exitcode(status)))
+        _must(libc.prctl(SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL))
+        _must(libc.mount(None, b"/", None, PRIVATE_BELOW, None))
+        _must(libc.mount(b"proc", b"/proc", b"proc", 0, None))
+        socket.sethostname(self.name)
+        importlib.reload(platform)  # it remembers the name that it was asked for first
+
+
+def _must(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 _numbers = itertools.count(1)
@@ -48,10 +85,9 @@ class Cable:
         """Return what a command begins with that shall be on one side."""
         return ("ip", "netns", "exec", self.spaces[side])
 
-    def on(self, host: str, side: Side) -> Sequence[str]:
-        """Return what a command begins with that shall be on a host of its own."""
-        apart = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
-        return (*self.at(side), *apart, "sh", "-c", BECOME, host)
+    def host(self, name: str, side: Side) -> "Host":
+        """Return what a process enters that shall be on a host of its own."""
+        return Host(name=name, network=f"/run/netns/{self.spaces[side]}")
 
     @contextmanager
     def unplugged(self) -> Iterator[None]:
@@ -81,7 +117,7 @@ class Cable:
             self._ip(side, "address", "add", f"{address}/24", "dev", "cable")
             self._ip(side, "link", "set", "cable", "up")
             self._ip(side, "link", "set", "lo", "up")
-        _run(*self.on("probe", "far"), "true")
+        _run(*self.at("far"), "unshare", "--uts", "--pid", "--fork", "--mount-proc", "true")
 
     def _take_up(self) -> None:
         for space in self.spaces.values():

@@ -70,7 +70,7 @@ def test_training_goes_on_while_the_server_is_dead_and_is_told_when_it_is_back(
     seconds = 10  # longer than the lease
     url = server.new_database()
     look = Look(url)
-    runs = [start(*_run(url, trials=3, epochs=250, lease_seconds=7), checkpoint_seconds=0.2) for _ in range(2)]
+    runs = [start.slowly(*_run(url, trials=3, epochs=30, lease_seconds=7), checkpoint_seconds=0.2) for _ in range(2)]
     wait_until(lambda: look.step(0) > 0 and look.step(1) > 0, *runs)
     server.kill()
     killed_at = time.time()
@@ -81,7 +81,7 @@ def test_training_goes_on_while_the_server_is_dead_and_is_told_when_it_is_back(
     assert [run.ended() for run in runs] == [0, 0]
     for run in runs:
         assert int(BACK.findall(run.output)[0]) >= seconds - 3  # away is told when something was to be written
-    assert_exact(look, runs, trials=3, epochs=250)
+    assert_exact(look, runs, trials=3, epochs=30)
     _assert_nobody_was_robbed(look, 3)
 
 
@@ -90,8 +90,8 @@ def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_go_on_from
 ) -> None:
     url = server.new_database()
     look = Look(url)
-    work = (*_run(_with_password(url), trials=1, epochs=400, lease_seconds=2), "--database-timeout", "2s")
-    run = start(*work)
+    work = (*_run(_with_password(url), trials=1, epochs=40, lease_seconds=2), "--database-timeout", "2s")
+    run = start.slowly(*work)
     wait_until(lambda: look.step() > 0, run)
     before = look.step()
     server.kill()
@@ -105,7 +105,7 @@ def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_go_on_from
     server.start()
     last = start.finished(*work)
     assert int(GOES_ON.findall(last.output)[0]) > before
-    assert_exact(look, [run, last], trials=1, epochs=400)
+    assert_exact(look, [run, last], trials=1, epochs=40)
     lost, ended = look.hows()
     assert str(lost).startswith((PROCESS_DIED, LEASE_RAN_OUT))  # whichever the next run saw first
     assert ended == "complete"
@@ -116,15 +116,15 @@ def test_a_trial_trained_to_its_end_while_the_server_is_away_for_too_long_leaves
 ) -> None:
     url = server.new_database()
     look = Look(url)
-    work = (*_run(url, trials=1, epochs=100, lease_seconds=2), "--database-timeout", "4s")
-    run = start(*work)
+    work = (*_run(url, trials=1, epochs=12, lease_seconds=2), "--database-timeout", "4s")
+    run = start.slowly(*work)
     wait_until(lambda: look.step() > 0, run)
     server.kill()
     assert run.ended(seconds=20) == 1
     assert "could not be used for" in run.output
     server.start()
     last = start.finished(*work)
-    assert_exact(look, [run, last], trials=1, epochs=100)
+    assert_exact(look, [run, last], trials=1, epochs=12)
     assert GOES_ON.search(last.output)
 
 
@@ -133,8 +133,8 @@ def test_a_signal_while_the_server_is_away_ends_the_run_within_ten_seconds(
 ) -> None:
     url = server.new_database()
     look = Look(url)
-    work = _run(url, trials=1, epochs=250, lease_seconds=2)
-    run = start(*work)
+    work = _run(url, trials=1, epochs=25, lease_seconds=2)
+    run = start.slowly(*work)
     wait_until(lambda: look.step() > 0, run)
     server.kill()
     wait_until(lambda: AWAY in run.output, run)
@@ -145,7 +145,7 @@ def test_a_signal_while_the_server_is_away_ends_the_run_within_ten_seconds(
     server.start()
     last = start.finished(*work)
     assert GOES_ON.search(last.output)
-    assert_exact(look, [run, last], trials=1, epochs=250)
+    assert_exact(look, [run, last], trials=1, epochs=25)
 
 
 @pytest.mark.parametrize("fault", ["lost_commits", "late_commits"])
@@ -156,8 +156,8 @@ def test_broken_connections_and_commits_without_an_answer_change_nothing(
     look = Look(server.url(database))
     moments = random.Random(0)
     with Proxy(server.port) as proxy:
-        work = _run(server.url(database, port=proxy.port), trials=16, epochs=40)
-        runs = [start(*work) for _ in range(2)]
+        work = _run(server.url(database, port=proxy.port), trials=16, epochs=6)
+        runs = [start.slowly(*work) for _ in range(2)]
         wait_until(lambda: all("study tiny" in run.output for run in runs), *runs)
         setattr(proxy, fault, 0.25)
         while look.states()["COMPLETE"] < 13:
@@ -167,7 +167,7 @@ def test_broken_connections_and_commits_without_an_answer_change_nothing(
         setattr(proxy, fault, 0.0)
         assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
     assert proxy.losses >= 3
-    assert_exact(look, runs, trials=16, epochs=40)
+    assert_exact(look, runs, trials=16, epochs=6)
     _assert_nobody_was_robbed(look, 16)
 
 
@@ -175,8 +175,8 @@ def test_a_trial_handed_back_without_an_answer_keeps_its_checkpoint(start: Forks
     database = server.new_database().rpartition("/")[2]
     look = Look(server.url(database))
     with Proxy(server.port) as proxy:
-        work = _run(server.url(database, port=proxy.port), trials=1, epochs=150)
-        run = start(*work)
+        work = _run(server.url(database, port=proxy.port), trials=1, epochs=20)
+        run = start.slowly(*work)
         wait_until(lambda: look.step() > 0, run)
         proxy.lost_commits = 1.0
         run.signal(signal.SIGTERM)
@@ -184,7 +184,7 @@ def test_a_trial_handed_back_without_an_answer_keeps_its_checkpoint(start: Forks
         proxy.lost_commits = 0.0
         ended = run.ended(seconds=10)
         last = start.finished(*work)
-    assert_exact(look, [run, last], trials=1, epochs=150)
+    assert_exact(look, [run, last], trials=1, epochs=20)
     assert ended == 130
     assert "trial 0 handed back" in run.output
     assert GOES_ON.search(last.output)
@@ -194,7 +194,7 @@ def test_a_server_that_is_silent_for_a_while_stops_no_training(start: Forks, ser
     database = server.new_database().rpartition("/")[2]
     look = Look(server.url(database))
     with Proxy(server.port) as proxy:
-        run = start(*_run(server.url(database, port=proxy.port), trials=2, epochs=150), checkpoint_seconds=0.2)
+        run = start.slowly(*_run(server.url(database, port=proxy.port), trials=2, epochs=20), checkpoint_seconds=0.2)
         wait_until(lambda: look.step() > 0, run)
         proxy.answers = False
         silent_at = time.time()
@@ -203,7 +203,7 @@ def test_a_server_that_is_silent_for_a_while_stops_no_training(start: Forks, ser
         proxy.answers = True
         proxy.reset()
         assert run.ended() == 0, run.output
-    assert_exact(look, [run], trials=2, epochs=150)
+    assert_exact(look, [run], trials=2, epochs=20)
     _assert_nobody_was_robbed(look, 2)
 
 
@@ -213,7 +213,7 @@ def test_a_signal_while_the_server_is_silent_ends_the_run_within_ten_seconds(
     database = server.new_database().rpartition("/")[2]
     look = Look(server.url(database))
     with Proxy(server.port) as proxy:
-        work = _run(server.url(database, port=proxy.port), trials=1, epochs=150, lease_seconds=4)
+        work = _run(server.url(database, port=proxy.port), trials=1, epochs=200, lease_seconds=4)
         run = Command(work, start.folder)  # with the interpreter's own end, which has a thread to leave behind
         run.wait_for(lambda: look.step() > 0)
         proxy.answers = False
@@ -223,7 +223,7 @@ def test_a_signal_while_the_server_is_silent_ends_the_run_within_ten_seconds(
         proxy.answers = True
         last = start.finished(*work)
     assert GOES_ON.search(last.output)
-    assert_exact(look, [run, last], trials=1, epochs=150)
+    assert_exact(look, [run, last], trials=1, epochs=200)
 
 
 def test_the_victim_of_a_deadlock_tries_again(start: Forks, server: PostgresServer) -> None:
@@ -231,7 +231,7 @@ def test_the_victim_of_a_deadlock_tries_again(start: Forks, server: PostgresServ
     name = url.rpartition("/")[2]
     server.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '2s'")
     look = Look(url)
-    run = start(*_run(url, trials=2, epochs=150, lease_seconds=2))
+    run = start.slowly(*_run(url, trials=2, epochs=20, lease_seconds=2))
     waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
     wait_until(lambda: look.step() > 0, run)
     with psycopg.connect(url) as other:
@@ -244,7 +244,7 @@ def test_the_victim_of_a_deadlock_tries_again(start: Forks, server: PostgresServ
     assert run.ended() == 0
     assert "deadlock detected" in server.log  # the worker tries again at once, often before it could tell
     assert "deadlock detected" in server.log
-    assert_exact(look, [run], trials=2, epochs=150)
+    assert_exact(look, [run], trials=2, epochs=20)
     _assert_nobody_was_robbed(look, 2)
 
 
@@ -266,14 +266,14 @@ def test_a_sqlite_file_that_another_process_locks_stops_no_training(
     start: Forks, tmp_path: Path, sqlite_url: str
 ) -> None:
     look = Look(sqlite_url)
-    runs = [start(*_run(sqlite_url, trials=4, epochs=150), checkpoint_seconds=0.2) for _ in range(2)]
+    runs = [start.slowly(*_run(sqlite_url, trials=4, epochs=20), checkpoint_seconds=0.2) for _ in range(2)]
     wait_until(lambda: look.step(0) > 0 and look.step(1) > 0, *runs)
     with _locked(tmp_path / "search.db"):
         locked_at = time.time()
         wait_until(lambda: _saved_at(tmp_path) > locked_at + 0.5, *runs)
         wait_until(lambda: time.time() > locked_at + 5, *runs)
     assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
-    assert_exact(look, runs, trials=4, epochs=150)
+    assert_exact(look, runs, trials=4, epochs=20)
     _assert_nobody_was_robbed(look, 4)
 
 
@@ -281,8 +281,8 @@ def test_a_signal_while_the_sqlite_file_is_locked_ends_the_run_within_ten_second
     start: Forks, tmp_path: Path, sqlite_url: str
 ) -> None:
     look = Look(sqlite_url)
-    work = _run(sqlite_url, trials=1, epochs=150)
-    run = start(*work)
+    work = _run(sqlite_url, trials=1, epochs=20)
+    run = start.slowly(*work)
     wait_until(lambda: look.step() > 0, run)
     with _locked(tmp_path / "search.db"):
         run.signal(signal.SIGTERM)
@@ -290,7 +290,7 @@ def test_a_signal_while_the_sqlite_file_is_locked_ends_the_run_within_ten_second
     assert "Trial 0 was left with a checkpoint" in run.output
     last = start.finished(*work)
     assert GOES_ON.search(last.output)
-    assert_exact(look, [run, last], trials=1, epochs=150)
+    assert_exact(look, [run, last], trials=1, epochs=20)
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def _fill(path: Path) -> None:
 def test_a_full_disk_stops_no_training_and_is_told_when_there_is_room_again(start: Forks, small_disk: Path) -> None:
     url = f"sqlite:///{small_disk / 'search.db'}"
     look = Look(url)
-    runs = [start(*_run(url, trials=6, epochs=150), checkpoint_seconds=0.2) for _ in range(2)]
+    runs = [start.slowly(*_run(url, trials=4, epochs=20), checkpoint_seconds=0.2) for _ in range(2)]
     wait_until(lambda: look.step(0) > 0 and look.step(1) > 0, *runs)
     filler = small_disk / "filler"
 
@@ -333,8 +333,8 @@ def test_a_full_disk_stops_no_training_and_is_told_when_there_is_room_again(star
     filler.unlink()
     assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
     assert all(BACK.search(run.output) for run in runs)
-    assert_exact(look, runs, trials=6, epochs=150)
-    _assert_nobody_was_robbed(look, 6)
+    assert_exact(look, runs, trials=4, epochs=20)
+    _assert_nobody_was_robbed(look, 4)
 
 
 def test_no_password_is_ever_shown(start: Forks, server: PostgresServer) -> None:
@@ -342,8 +342,8 @@ def test_no_password_is_ever_shown(start: Forks, server: PostgresServer) -> None
     url = _with_password(plain)
     in_query = f"{plain}?password={PASSWORD}"
     look = Look(plain)
-    work = _run(url, trials=2, epochs=150)
-    stopped = start(*work)
+    work = _run(url, trials=2, epochs=20)
+    stopped = start.slowly(*work)
     wait_until(lambda: look.step() > 0, stopped)
     stopped.signal(signal.SIGTERM)
     assert stopped.ended() == 130
@@ -364,4 +364,4 @@ def test_no_password_is_ever_shown(start: Forks, server: PostgresServer) -> None
     for run in start.started:
         assert PASSWORD not in run.output
         assert "Traceback" not in run.output
-    assert_exact(look, [stopped, *good], trials=2, epochs=150)
+    assert_exact(look, [stopped, *good], trials=2, epochs=20)

@@ -7,21 +7,19 @@ import gzip
 import json
 import math
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from forked import forks
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy import special, stats
 
 pytestmark = pytest.mark.slow
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Array = NDArray[Any]
 
 STUDY = """
@@ -47,13 +45,12 @@ batch_size = 250
 
 
 @pytest.fixture
-def result(tmp_path: Path, real_data_dir: Path, command: Run) -> Path:
+def result(tmp_path: Path, real_data_dir: Path) -> Path:
     """The folder of a small search of real KMNIST, retrained."""
     (tmp_path / "small.toml").write_text(STUDY)
-    searched = command("run", "small.toml", "--data-dir", str(real_data_dir))
-    assert searched.returncode == 0, searched.stderr
-    retrained = command("best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "2")
-    assert retrained.returncode == 0, retrained.stdout + retrained.stderr
+    with forks(tmp_path) as start:
+        start.finished("run", "small.toml", "--data-dir", str(real_data_dir))
+        start.finished("best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "2")
     return tmp_path / "small-best"
 
 

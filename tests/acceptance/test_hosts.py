@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import TINY_STUDY, Command
+from conftest import TINY_STUDY
 from exact import Look, assert_exact
+from forked import Forked, Forks, Ways, forks, wait_until
 from hosts import ADDRESSES, Cable, NoNetworkError, Side
 from postgres import PostgresServer
 
@@ -26,11 +27,11 @@ CUT_SECONDS = 20
 class Hosts:
     """Hosts that work on the study `tiny`, each with one worker."""
 
-    def __init__(self, cable: Cable, server: PostgresServer, folder: Path) -> None:
-        self.cable, self.server, self.folder = cable, server, folder
+    def __init__(self, cable: Cable, server: PostgresServer, forks: Forks) -> None:
+        self.cable, self.server, self.forks = cable, server, forks
         self.url = server.new_database()
         self.look = Look(server.url_from_here(self.url.rpartition("/")[2]))
-        self.workers: dict[str, Command] = {}
+        self.workers: dict[str, Forked] = {}
 
     def submit(self, *, trials: int, epochs: int, lease_seconds: float) -> None:
         settings = ("--set", "study.pruner=none", "--set", f"study.lease_seconds={lease_seconds}")
@@ -50,8 +51,7 @@ class Hosts:
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Wait; fail if a worker on the far side ends before."""
-        for worker in self.far():
-            worker.wait_for(ready)
+        wait_until(ready, *self.far(), seconds=90, every=0.1)
 
     def wait_for_seconds(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -61,20 +61,16 @@ class Hosts:
         assert_exact(self.look, list(self.workers.values()), trials=trials, epochs=epochs)
         assert self.look.rows("SELECT * FROM kmnist_search_workers") == []
 
-    def far(self) -> Sequence[Command]:
+    def far(self) -> Sequence[Forked]:
         return [worker for host, worker in self.workers.items() if host.startswith("far")]
 
     def is_nobody_there_from_far(self) -> bool:
         query = f"SELECT 1 FROM pg_stat_activity WHERE client_addr = '{ADDRESSES['far']}'"
         return not self.server.execute(query)
 
-    def stop(self) -> None:
-        for worker in self.workers.values():
-            worker.process.kill()
-            worker.process.wait()
-
-    def _start(self, host: str, side: Side, *arguments: str) -> Command:
-        return Command((*arguments, "--storage", self.url), self.folder, within=self.cable.on(host, side))
+    def _start(self, host: str, side: Side, *arguments: str) -> Forked:
+        ways = Ways(step_seconds=0.02, enter=self.cable.host(host, side))
+        return self.forks.start(*arguments, "--storage", self.url, ways=ways)
 
 
 @contextmanager
@@ -82,19 +78,17 @@ def _hosts(folder: Path) -> Iterator[Hosts]:
     """One host beside the server and two on the far side of a cable; the study is not made yet."""
     folder.mkdir()
     (folder / "tiny.toml").write_text(TINY_STUDY)
-    with Cable() as cable:
+    with Cable() as cable, forks(folder) as start:
         server = PostgresServer(address=ADDRESSES["near"], within=cable.at("near"))
-        hosts = Hosts(cable, server, folder)
         try:
-            yield hosts
+            yield Hosts(cable, server, start)
         finally:
-            hosts.stop()
             server.stop()
 
 
 def _lose_the_network_for_less_than_a_lease(folder: Path) -> None:
     with _hosts(folder) as hosts:
-        hosts.submit(trials=4, epochs=100, lease_seconds=120)
+        hosts.submit(trials=4, epochs=40, lease_seconds=120)
         hosts.work_until_all_report()
         hosts.wait_until(hosts.is_nobody_there_from_far)  # who is in the middle of something only finds the server slow
         with hosts.cable.unplugged():
@@ -103,20 +97,20 @@ def _lose_the_network_for_less_than_a_lease(folder: Path) -> None:
         assert [worker.ended() for worker in hosts.workers.values()] == [0, 0, 0]
         for worker in hosts.far():
             assert 5 <= int(BACK.findall(worker.output)[0]) <= CUT_SECONDS + 15
-        hosts.assert_exact(trials=4, epochs=100)
+        hosts.assert_exact(trials=4, epochs=40)
         assert [hosts.look.hows(number) for number in range(4)] == [["complete"]] * 4
 
 
 def _hear_no_answers_for_longer_than_a_lease(folder: Path) -> None:
     with _hosts(folder) as hosts:
-        hosts.submit(trials=10, epochs=100, lease_seconds=6)
+        hosts.submit(trials=6, epochs=30, lease_seconds=6)
         hosts.work_until_all_report()
         theirs = [number for number in range(3) if hosts.look.attempts(number)[0]["host"].startswith("far")]
         with hosts.cable.deaf():
             hosts.wait_for_seconds(CUT_SECONDS)
             hosts.wait_until(lambda: any(hosts.look.attempts(number)[-1]["host"] == "near-1" for number in theirs))
         assert [worker.ended() for worker in hosts.workers.values()] == [0, 0, 0]
-        hosts.assert_exact(trials=10, epochs=100)
+        hosts.assert_exact(trials=6, epochs=30)
         for number in theirs:
             first, *later = hosts.look.attempts(number)
             if later:

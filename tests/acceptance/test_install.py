@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, environment
 
+from kmnist_search.builtin import builtin_studies
+
 pytestmark = pytest.mark.slow
 
 
@@ -22,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_studies_and_templates_and_nothing_of_the_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     studies = {name for name in names if name.startswith("kmnist_search/studies/")}
-    assert studies == {f"kmnist_search/studies/{name}.toml" for name in ("kmnist", "kmnist-cpu", "quickstart")}
+    assert studies == {f"kmnist_search/studies/{name}.toml" for name in builtin_studies()}
     assert "kmnist_search/saved_model/templates/model_card.md.jinja" in names
     assert "kmnist_search/benchmarks/loops.py" in names  # which `bench` compares ours with
     assert not [name for name in names if name.startswith("tests")]
@@ -36,9 +38,10 @@ def test_the_wheel_carries_the_templates_of_the_report(wheel: Path) -> None:
 
 
 def test_installed_from_the_wheel_it_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    subprocess.run([*pip, "install", "-q", "--no-deps", wheel], check=True)
     # The dependencies, gigabytes of them, are those of the environment the tests run in.
     site = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],

@@ -144,9 +144,9 @@ def _unescaped(text: str) -> str:
 
 def _rendered(invoke: Callable[..., Result], *more: str) -> list[Manifest]:
     done = invoke(
-        *("submit", "kubernetes", "tiny.toml", "--trials", "12", "--workers", "2", "--gpus", "0", "--postgres"),
+        *("submit", "kubernetes", "tiny.toml", "--trials", "10", "--workers", "2", "--gpus", "0", "--postgres"),
         *("--cpu", "1", "--image", "kmnist-search", "--checkpoints-claim", "checkpoints"),
-        *("--set", "train.epochs=60", "--set", "study.pruner=none", *more),
+        *("--set", "train.epochs=40", "--set", "study.pruner=none", *more),
     )
     assert done.exit_code == 0, done.output
     return list(yaml.safe_load_all(done.stdout))
@@ -176,7 +176,7 @@ def test_the_pods_of_a_job_run_a_search_to_its_exact_end_though_one_is_drained(
         assert replacement.run() == 0, started.started[-1].output
         assert running[1].result() == 0
     workers = [pod.worker for pod in (*pods, replacement) if pod.worker is not None]
-    assert_exact(Look(url), workers, trials=12, epochs=60)
+    assert_exact(Look(url), workers, trials=10, epochs=40)
     for container in started.started:
         assert PASSWORD not in container.output
     other = Cluster(started, tmp_path, _rendered(invoke, "--set", "space.dim={choices=[8,32]}")).pod("other-0")

@@ -56,11 +56,11 @@ def test_workers_behind_it_share_the_budget_exactly_and_the_study_can_be_read(
 ) -> None:
     name = postgres.new_database().rpartition("/")[2]
     url = bouncer.url(name)
-    submits = [start(*_submit(url, trials=20, epochs=20)) for _ in range(3)]  # with a database that is empty
+    submits = [start(*_submit(url, trials=20, epochs=4)) for _ in range(3)]  # with a database that is empty
     assert [submit.ended() for submit in submits] == [0, 0, 0], [submit.output for submit in submits]
     runs = [start(*_worker(url)) for _ in range(2)]
     assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
-    assert_exact(Look(postgres.url(name)), runs, trials=20, epochs=20)
+    assert_exact(Look(postgres.url(name)), runs, trials=20, epochs=4)
     for run in runs:
         assert "the database is away" not in run.output
     assert "20 of 20" in start.finished("status", "--storage", url).output
@@ -76,8 +76,8 @@ def test_a_pooler_that_is_gone_for_a_while_stops_no_training(
     name = postgres.new_database().rpartition("/")[2]
     look = Look(postgres.url(name))
     settings = ("--set", "study.pruner=none", "--set", "study.lease_seconds=60")
-    start.finished(*_submit(postgres.url(name), trials=4, epochs=80), *settings)
-    runs = [start(*_worker(bouncer.url(name))) for _ in range(2)]
+    start.finished(*_submit(postgres.url(name), trials=4, epochs=15), *settings)
+    runs = [start.slowly(*_worker(bouncer.url(name))) for _ in range(2)]
     wait_until(lambda: look.step(0) > 0 and look.step(1) > 0, *runs)
     bouncer.kill()
     wait_until(lambda: all("the database is away, trying again: " in run.output for run in runs), *runs)
@@ -85,7 +85,7 @@ def test_a_pooler_that_is_gone_for_a_while_stops_no_training(
     assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
     for run in runs:
         assert "the database is back after " in run.output
-    assert_exact(look, runs, trials=4, epochs=80)
+    assert_exact(look, runs, trials=4, epochs=15)
     assert [look.hows(number) for number in range(4)] == [["complete"]] * 4
 
 

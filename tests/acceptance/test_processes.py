@@ -5,16 +5,11 @@ import re
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command
 from exact import Look, assert_exact
 from forked import forks, wait_until
-
-Start = Callable[..., Command]
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +23,11 @@ def _finished(*outputs: str) -> Counter[str]:
 def test_interrupted_then_killed_then_started_again_a_run_ends_with_exactly_its_trials(
     tiny_study: Path, tmp_path: Path
 ) -> None:
-    arguments = ("run", "tiny.toml", "--trials", "12", "--set", "train.epochs=60", "--set", "study.pruner=none")
+    arguments = ("run", "tiny.toml", "--trials", "12", "--set", "train.epochs=6", "--set", "study.pruner=none")
     look = Look(f"sqlite:///{tmp_path / 'kmnist-search.db'}")
     with forks(tmp_path) as start:
         for stop, exit_code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 130)):
-            running = start(*arguments)
+            running = start.slowly(*arguments, step_seconds=0.01)
             wait_until(lambda running=running: len(_finished(running.output)) >= 2, running)  # type: ignore[misc]
             running.signal(stop)
             assert running.ended(seconds=15) == exit_code
@@ -43,13 +38,14 @@ def test_interrupted_then_killed_then_started_again_a_run_ends_with_exactly_its_
         last = start.finished(*arguments)
     assert "12 of 12 trials are finished" in last.output
     assert look.states() == {"COMPLETE": 12}
-    assert_exact(look, start.started, trials=12, epochs=60)
+    assert_exact(look, start.started, trials=12, epochs=6)
 
 
-def test_runs_side_by_side_share_the_budget_exactly(tiny_study: Path, tmp_path: Path, start: Start) -> None:
-    arguments = ("run", "tiny.toml", "--trials", "20", "--set", "train.epochs=40")
-    runs = [start(*arguments) for _ in range(2)]
-    assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
+def test_runs_side_by_side_share_the_budget_exactly(tiny_study: Path, tmp_path: Path) -> None:
+    arguments = ("run", "tiny.toml", "--trials", "20", "--set", "train.epochs=4")
+    with forks(tmp_path) as start:
+        runs = [start.slowly(*arguments) for _ in range(2)]
+        assert [run.ended() for run in runs] == [0, 0], [run.output for run in runs]
     finished = _finished(*(run.output for run in runs))
     assert finished == Counter({str(number): 1 for number in range(20)})
     for run in runs:
@@ -82,15 +78,13 @@ def test_a_terminal_shows_a_live_table(tiny_study: Path, tmp_path: Path) -> None
     assert "Done: 4 of 4 trials are finished." in text
 
 
-def test_real_kmnist_is_searched_from_packed_files_without_any_test_set(
-    real_data_dir: Path, tmp_path: Path, command: Run
-) -> None:
+def test_real_kmnist_is_searched_from_packed_files_without_any_test_set(real_data_dir: Path, tmp_path: Path) -> None:
     raw = tmp_path / "images" / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         (raw / name).symlink_to(real_data_dir / "KMNIST" / "raw" / name)
-    ran = command("run", "kmnist-cpu", "--trials", "1", "--epochs", "1", "--data-dir", "images", "--json")
-    assert ran.returncode == 0, ran.stderr
-    best = json.loads(ran.stdout)["best"]
-    assert best["val_accuracy"] > 0.75
-    assert "kmnist, 50,000 training images" in ran.stderr
+    with forks(tmp_path) as start:
+        ran = start.finished("run", "kmnist-cpu", "--trials", "1", "--epochs", "1", "--data-dir", "images", "--json")
+    told, _, printed = ran.output.partition("\n{")
+    assert json.loads("{" + printed)["best"]["val_accuracy"] > 0.75
+    assert "kmnist, 50,000 training images" in told

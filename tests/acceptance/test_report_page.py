@@ -32,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.toml").write_text(TINY_STUDY)
     for arguments in (
         ["run", str(folder / "tiny.toml"), "--trials", "14"],
-        ["best", "--retrain", "--top-k", "3", "--seeds", "3", "--final-seeds", "3", "--out", str(folder / "result")],
+        ["best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "2", "--out", str(folder / "result")],
         ["report", "--out", str(folder / "result" / "search.html")],
     ):
         result = CliRunner().invoke(main, [*arguments, "--storage", f"sqlite:///{folder / 'search.db'}"])
@@ -53,31 +53,51 @@ def browser() -> Iterator["Browser"]:
         launched.close()
 
 
-@pytest.fixture
-def opened(browser: "Browser") -> Iterator[Callable[..., "Page"]]:
-    """Open a page; when the test is over, nothing may have gone wrong in it or left it."""
-    pages, wrong = [], []
+class Pages:
+    """Pages in the browser, each loaded once, and what has gone wrong in them or was asked for from elsewhere."""
 
-    def only_from_here(route: "Route") -> None:
-        if route.request.url.startswith(("file:", "data:")):
-            route.continue_()
-        else:
-            wrong.append(f"asked for {route.request.url}")
-            route.abort()
+    def __init__(self, browser: "Browser") -> None:
+        self.browser = browser
+        self.opened: dict[tuple[Path, int, str], Page] = {}
+        self.wrong: list[str] = []
 
-    def open_page(file: Path, *, width: int = 1100, colours: Literal["light", "dark"] = "light") -> "Page":
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colours)
-        pages.append(page)
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.route("**/*", only_from_here)
+    def open(self, file: Path, *, width: int = 1100, colours: Literal["light", "dark"] = "light") -> "Page":
+        """Return the page as it is when it is opened so, whatever another test has done to it."""
+        key = (file, width, colours)
+        if key not in self.opened:
+            self.opened[key] = self._load(file, width, colours)
+        page = self.opened[key]
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=colours)
+        return page
+
+    def _load(self, file: Path, width: int, colours: Literal["light", "dark"]) -> "Page":
+        page = self.browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colours)
+        page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.route("**/*", self._only_from_here)
         page.goto(file.as_uri())
         _wait_for(page, "[...document.querySelectorAll('.chart')].every(each => each.querySelector('.main-svg'))")
         return page
 
-    yield open_page
-    for page in pages:
-        page.close()
+    def _only_from_here(self, route: "Route") -> None:
+        if route.request.url.startswith(("file:", "data:")):
+            route.continue_()
+        else:
+            self.wrong.append(f"asked for {route.request.url}")
+            route.abort()
+
+
+@pytest.fixture(scope="module")
+def pages(browser: "Browser") -> Pages:
+    return Pages(browser)
+
+
+@pytest.fixture
+def opened(pages: Pages) -> Iterator[Callable[..., "Page"]]:
+    """Open a page; when the test is over, nothing may have gone wrong in it or left it."""
+    yield pages.open
+    wrong, pages.wrong = pages.wrong, []
     assert wrong == []
 
 

@@ -3,16 +3,15 @@
 import contextlib
 import re
 import signal
-import subprocess
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import COMMAND, TINY_STUDY, environment
+from conftest import TINY_STUDY
 from exact import Look, assert_exact
+from forked import Ways, forks
 from postgres import PostgresServer
 from slurm import SlurmCluster, wait_for
 
@@ -67,16 +66,11 @@ class Search:
 
     def command(self, *arguments: str) -> str:
         """Run `kmnist-search` to its end, which is a good one; return what it prints."""
-        done = subprocess.run(
-            [COMMAND, *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**environment(), **self.slurm.environment, "KMNIST_SEARCH_STORAGE": self.url},
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        environment = {**self.slurm.environment, "KMNIST_SEARCH_STORAGE": self.url}
+        with forks(self.folder) as start:
+            run = start.start(*arguments, ways=Ways(environment=environment))
+            assert run.ended(seconds=240) == 0, run.output
+        return run.output
 
     def logs(self, job: str, tasks: int) -> list[Log]:
         return [Log(self.folder / "kmnist-search.logs" / f"{job}_{task}.log") for task in range(tasks)]
@@ -89,7 +83,7 @@ class Search:
             found[:] = [each for each in _workers(job, task) if self._steps_of(each) >= 2]
             return bool(found)
 
-        wait_for(trains, lambda: "\n".join(log.output for log in self.logs(job, task + 1)), seconds=90)
+        wait_for(trains, lambda: "\n".join(log.output for log in self.logs(job, task + 1)), seconds=90, every=0.2)
         found[0].send_signal(signal.SIGSTOP)
         trial = self.trial_of(found[0])
         assert trial is not None
@@ -107,27 +101,28 @@ class Search:
 
 
 @pytest.fixture(scope="module")
-def new_search(
-    slurm: SlurmCluster, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Search]:
-    def new() -> Search:
-        folder = tmp_path_factory.mktemp("it's 100% ü")
-        (folder / "tiny.toml").write_text(TINY_STUDY)
-        return Search(slurm, folder, postgres.new_database().replace("tester@", "tester:s3cret@"))
-
-    return new
+def search(slurm: SlurmCluster, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    folder = tmp_path_factory.mktemp("it's 100% ü")
+    (folder / "tiny.toml").write_text(TINY_STUDY)
+    return Search(slurm, folder, postgres.new_database().replace("tester@", "tester:s3cret@"))
 
 
 @dataclass(frozen=True)
 class Troubled:
-    """A search of three tasks after the first was cancelled, the second requeued, and the third came to its limit.
+    """A search of four tasks: the first was cancelled, the second requeued, the third came to its limit.
 
     Attributes:
+        printed: by who submitted it and waited for its end.
+        shown: the command lines of all processes of this machine, while it was worked on.
+        gpus: those that each task was given.
         states: how the tasks have ended.
-        trials: those that the tasks had when that happened.
+        trials: those that the tasks had when it happened.
     """
 
     search: Search
+    printed: str
+    shown: str
+    gpus: list[str]
     states: dict[str, str]
     trials: list[int]
     logs: list[Log]
@@ -138,47 +133,49 @@ class Troubled:
 
 
 @pytest.fixture(scope="module")
-def troubled(new_search: Callable[[], Search], slurm: SlurmCluster) -> Troubled:
-    search = new_search()
+def troubled(search: Search, slurm: SlurmCluster) -> Troubled:
     limits = ("--time", "10", "--warning", "5m")
-    job = _job_of(search.command("submit", "slurm", "tiny.toml", "--trials", "5", "--workers", "3", *limits, *UNPRUNED))
-    logs = search.logs(job, 3)
+    typed = ("submit", "slurm", "tiny.toml", "--trials", "5", "--workers", "4", "--wait", *limits, *UNPRUNED)
     with ThreadPoolExecutor() as pool:
-        workers = list(pool.map(lambda task: search.paused(job, task), range(3)))
+        waiting = pool.submit(search.command, *typed)
+        wait_for(lambda: bool(_jobs(slurm)), slurm.logs)
+        (job,) = _jobs(slurm)
+        workers = list(pool.map(lambda task: search.paused(job, task), range(4)))
+        gpus = [worker.process.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers]
+        shown = str([process.info["cmdline"] for process in psutil.process_iter(["cmdline"])])
+        logs = search.logs(job, 4)
+        _trouble(slurm, job, workers, logs)
+        states = slurm.ended(job, seconds=120)
+        printed = waiting.result()
+    return Troubled(search, printed, shown, gpus, states, [worker.trial for worker in workers], logs)
+
+
+def _trouble(slurm: SlurmCluster, job: str, workers: list[Paused], logs: list[Log]) -> None:
     # As close to its limit that Slurm warns it when it next looks, which it does twice a minute.
     slurm.do("scontrol", "update", f"JobId={job}_2", "TimeLimit=5")
     slurm.do("scancel", f"{job}_0")
     slurm.do("scontrol", "requeue", f"{job}_1")
-    for worker in workers[:2]:
+    for worker in (workers[0], workers[1], workers[3]):
         worker.resume()
     wait_for(lambda: "Slurm sends USR1" in logs[2].output, slurm.logs, seconds=90)
     workers[2].resume()
     wait_for(lambda: slurm.states(job)["2"] == "PENDING", lambda: logs[2].output)
     slurm.do("scontrol", "update", f"JobId={job}_2", "TimeLimit=10")
-    return Troubled(search, slurm.ended(job, seconds=120), [worker.trial for worker in workers], logs)
 
 
-def test_four_workers_have_a_gpu_each_and_end_with_exactly_their_trials(
-    new_search: Callable[[], Search], slurm: SlurmCluster
+def test_four_workers_have_a_gpu_each_and_who_submitted_them_is_told_when_all_trials_are_finished(
+    troubled: Troubled,
 ) -> None:
-    search = new_search()
-    typed = ("submit", "slurm", "tiny.toml", "--trials", "12", "--workers", "4", "--wait")
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(search.command, *typed)
-        wait_for(lambda: bool(_jobs(slurm)), slurm.logs)
-        (job,) = _jobs(slurm)
-        wait_for(lambda: all(_workers(job, task) for task in range(4)), slurm.logs, seconds=60)
-        workers = [_workers(job, task)[0] for task in range(4)]
-        assert sorted(worker.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers) == ["0", "1", "2", "3"]
-        shown = [str(process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])]
-        printed = waiting.result()
-    assert "Done: 12 of 12 trials are finished." in printed
-    assert slurm.ended(_job_of(printed)) == dict.fromkeys("0123", "COMPLETED")
-    logs = search.logs(job, 4)
-    assert_exact(search.look, logs, trials=12, epochs=4)
-    assert [log.turns for log in logs] == [1, 1, 1, 1]
-    assert f"Slurm job {job}_3" in logs[3].output
-    assert "s3cret" not in "".join([printed, *shown, *(log.output for log in logs)])
+    assert sorted(troubled.gpus) == ["0", "1", "2", "3"]
+    assert "Done: 5 of 5 trials are finished." in troubled.printed
+    assert f"Slurm job {_job_of(troubled.printed)}_3" in troubled.logs[3].output
+    assert "s3cret" not in "".join([troubled.printed, troubled.shown, *(log.output for log in troubled.logs)])
+
+
+def test_a_task_that_nothing_happens_to_works_to_the_end_in_one_turn(troubled: Troubled) -> None:
+    assert troubled.states["3"] == "COMPLETED"
+    assert troubled.logs[3].turns == 1
+    assert troubled.hows(3) == ["complete"]
 
 
 def test_a_search_whose_tasks_are_cancelled_requeued_and_limited_ends_with_exactly_its_trials(
@@ -186,7 +183,7 @@ def test_a_search_whose_tasks_are_cancelled_requeued_and_limited_ends_with_exact
 ) -> None:
     assert troubled.search.look.states() == {"COMPLETE": 5}
     assert_exact(troubled.search.look, troubled.logs, trials=5, epochs=EPOCHS)
-    assert len(set(troubled.trials)) == 3
+    assert len(set(troubled.trials)) == 4
 
 
 def test_a_task_that_is_scancelled_hands_its_trial_back(troubled: Troubled) -> None:

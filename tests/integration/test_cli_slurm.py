@@ -11,7 +11,7 @@ from click.testing import Result
 from postgres import PostgresServer
 from slurm import OTHER_PARTITION, PARTITION, SlurmCluster, wait_for
 
-from kmnist_search import submission, watching
+from kmnist_search import lookout, submission
 from kmnist_search.launch import sbatch
 from kmnist_search.storage_url import without_password
 from kmnist_search.submission import Submission
@@ -246,7 +246,7 @@ def test_who_waits_for_a_study_is_told_when_nothing_is_left_that_works_on_it(
     invoke: Invoke, full_slurm: SlurmCluster, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sbatch, "ASK_SECONDS", 0.5)
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(lookout, "LOOK_SECONDS", 0.2)
     cancel = threading.Timer(4, full_slurm.do, ["scancel", "--name=tiny"])
     cancel.start()
     result = _submit(invoke, "--storage", url, "--wait")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from kmnist_search.engine.member import Epoch
-from kmnist_search.events import DatabaseAway, DatabaseBack, EpochDone, Stopping, TrialEnded, TrialStarted
+from kmnist_search.events import DatabaseAway, DatabaseBack, EpochDone, NotShown, Stopping, TrialEnded, TrialStarted
 from kmnist_search.search import prepare
 from kmnist_search.signals import StopSignals
 from kmnist_search.summary import shown_params
@@ -104,3 +104,13 @@ def test_kernels_that_do_not_run_are_told_by_a_line_that_stays(
     follow(Console(width=200, force_terminal=is_terminal), search, partial(search.seen_by, worker), events)
     told = "the fused kernels do not run on this GPU (nothing runs on cpu): trials train in plain torch"
     assert capsys.readouterr().out.count(told) == 1
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_the_dashboard_will_lack_is_told_by_a_line_that_stays(view: RunView, is_terminal: bool) -> None:
+    console = Console(width=200, force_terminal=is_terminal)
+    told = iter([NotShown(reason="NotADirectoryError: artifacts")])
+    with console.capture() as shown:
+        follow(console, view.search, view._seen, told)
+    line = "the dashboard will lack some of what it shows, the search goes on: NotADirectoryError: artifacts"
+    assert shown.get().count(line) == 1

@@ -75,7 +75,7 @@ def test_a_finished_trial_carries_all_that_is_known_of_it(prepared: Prepare) -> 
     assert attributes["seed"] == search.study.training_seed(0)
     assert set(attributes["versions"]) == {"kmnist-search", "python", "torch", "optuna"}
     assert attributes["seconds"] > 0
-    steps = len(search.data.train_images) // 128
+    steps = search.data.train_images // 128
     assert attributes["images_per_second"] == pytest.approx(4 * steps * 128 / attributes["seconds"])
     epochs = [event.epoch for event in events if isinstance(event, EpochDone)]
     assert attributes["train_loss_curve"] == [epoch.train_loss for epoch in epochs]
@@ -122,7 +122,7 @@ def test_a_trial_that_runs_out_of_memory_amid_its_training_frees_what_it_held_an
     advance = Training.advance
 
     def advance_or_too_much(training: Training) -> bool:
-        if training.config.model.dim == 8 and training.step == 5:
+        if training.config.patch_mlp.dim == 8 and training.step == 5:
             torch.empty(10**15)  # what a GPU that is too small says, said by the CPU's allocator
         return advance(training)
 
@@ -193,9 +193,9 @@ def test_the_timeout_hands_the_trial_back_and_the_next_run_ends_it_without_gap_o
 
 
 def test_an_interrupted_trial_ends_with_the_same_curve_as_an_uninterrupted_one(prepared: Prepare) -> None:
-    whole = prepared("study.name=whole", "study.pruner=none", "train.epochs=30", trials=1)
+    whole = prepared("study.name=whole", "study.pruner=none", "train.epochs=15", trials=1)
     _work(whole)
-    parts = prepared("study.name=parts", "study.pruner=none", "train.epochs=30", trials=1)
+    parts = prepared("study.name=parts", "study.pruner=none", "train.epochs=15", trials=1)
     interruptions = 0
     while not parts.study.counts().finished:
         _work(parts, seconds=0.1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from test_model_folder import save
 
-from kmnist_search.config import DataConfig, ModelConfig
+from kmnist_search.config import DataConfig, PatchMLPConfig
 from kmnist_search.data import search_data
 from kmnist_search.errors import ExportFailedError, ModelError
 from kmnist_search.model import build
@@ -29,13 +29,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"patch_size": 14, "dim": 8, "token_width": 4, "channel_width": 8, "num_blocks": 2}
 KINDS: list[dict[str, Any]] = [
-    {"norm": "layer"},
+    {"norm": "layer", "image_size": 32, "patch_size": 16},
     {"norm": "batch", "dropout": 0.3, "drop_path": 0.2},
-    {"norm": "none"},
-    {"activation": "relu"},
-    {"skip": False},
-    {"image_size": 32, "patch_size": 16},
-    {"token_width": [3, 5], "channel_width": [6, 7]},
+    {"norm": "none", "activation": "relu"},
+    {"skip": False, "token_width": [3, 5], "channel_width": [6, 7]},
 ]
 
 
@@ -58,7 +55,7 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory, trained: SavedModel) -> 
 
 def untrained(folder: Path, **values: Any) -> SavedModel:
     """A model with random weights whose norms have seen something."""
-    model = build(ModelConfig(**(SMALL | values)), 0)
+    model = build(PatchMLPConfig(**(SMALL | values)), 0)
     for _ in range(20):
         size = model.config.image_size
         model(torch.randn(32, size, size) * 2 + 1)

@@ -202,11 +202,17 @@ def test_a_worker_is_the_command_of_the_python_that_submits_it_with_absolute_fol
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command = worker_command(
-        "tiny", device="cpu", per_gpu=None, data_dir=Path("images"), checkpoint_dir=Path("checkpoints")
+        "tiny",
+        device="cpu",
+        per_gpu=None,
+        data_dir=Path("images"),
+        checkpoint_dir=Path("checkpoints"),
+        artifacts="s3://pictures/mine",
     )
     assert command == (
         *(sys.executable, "-P", "-m", "kmnist_search.cli", "worker", "tiny"),
-        *("--data-dir", f"{tmp_path}/images", "--checkpoints", f"{tmp_path}/checkpoints", "--device", "cpu"),
+        *("--data-dir", f"{tmp_path}/images", "--checkpoints", f"{tmp_path}/checkpoints"),
+        *("--artifacts", "s3://pictures/mine", "--device", "cpu"),
     )
 
 

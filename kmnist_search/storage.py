@@ -103,14 +103,14 @@ class Storage:
                 continue  # it was closed at this moment
 
     def let_go(self) -> None:
-        """Close the connections that are not in use; the next use opens one again."""
-        self.engine.dispose()
+        """Close the connections; the next use opens one again.
 
-    def let_go_if_unused(self) -> None:
-        """Do so unless one is in use at the moment, by another thread: whoever uses it lets go of all in the end."""
+        Not while another thread uses one, who then lets go of all in the end. What is in use when an engine is disposed
+        of stays open in its old pool until that is collected as garbage, and behind PgBouncer keeps others waiting.
+        """
         pool = self.engine.pool
         if not isinstance(pool, QueuePool) or not pool.checkedout():
-            self.let_go()
+            self.engine.dispose()
 
 
 def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) -> Storage:

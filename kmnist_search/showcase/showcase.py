@@ -129,7 +129,7 @@ class Showcase:
             self._board = None
             if not is_passing(error):  # of a database that is away the courier tells
                 self._trouble = self._trouble or f"{type(error).__name__}: {reason_of(error)}"
-        self.study.storage.let_go_if_unused()
+        self.study.storage.let_go()
         took = time.thread_time() - began
         rest = min(REST * took * self._seconds_a_cpu_second(), MOST_REST_SECONDS)
         self._rest = max(UPDATE_SECONDS, rest, self.mirror.num_running() / LOOKS_A_SECOND)

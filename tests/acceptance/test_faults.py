@@ -4,8 +4,10 @@ import math
 import random
 import re
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,10 +123,26 @@ def test_a_signal_hands_the_trial_back_and_the_next_run_ends_it_as_if_nothing_ha
     _assert_same(look.trials()[0], undisturbed)
 
 
+def _can_be_written(look: Look) -> bool:
+    """Return whether nobody holds a lock on a SQLite file; on Postgres a study is locked for a moment only."""
+    if not look.is_sqlite:
+        return True
+    try:
+        with closing(sqlite3.connect(str(look.url.database), timeout=0.2)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
 def _pause_in_trial_0(look: Look, run: Forked) -> None:
-    """Pause a worker just after it wrote, so that it holds no lock, until its lease has run out."""
+    """Pause a worker when it holds no lock, until its lease has run out."""
     wait_until(lambda: look.step() > 0, run, every=0.02)
     run.signal(signal.SIGSTOP)
+    while not _can_be_written(look):
+        run.signal(signal.SIGCONT)
+        time.sleep(0.5)
+        run.signal(signal.SIGSTOP)
     now = "(julianday('now') - 2440587.5) * 86400.0" if look.is_sqlite else "extract(epoch from clock_timestamp())"
     holds = f"SELECT * FROM kmnist_search_leases WHERE renewed_at + seconds > {now}"
     assert look.rows(holds)

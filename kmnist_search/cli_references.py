@@ -69,18 +69,21 @@ def references(
 
     from kmnist_search.data.files import default_data_dir
     from kmnist_search.references import result_folder, systems
+    from kmnist_search.references.testing import check_test_files
     from kmnist_search.search import prepare_file
 
     chosen, devices = systems.chosen(only), where.devices()
     file = systems.study_file(chosen, name=name, seeds=seeds, epochs=epochs)
     result_folder.check_place(out)
+    data_dir = where.data_dir or default_data_dir()
+    check_test_files(chosen, data_dir)
     prepare_on = partial(
         prepare_file,
         file,
         trials=None,
         target=None,
         storage_url=storage_url,
-        data_dir=where.data_dir or default_data_dir(),
+        data_dir=data_dir,
         checkpoint_dir=where.checkpoint_dir,
         artifacts=where.artifacts,
         database_timeout=where.database_timeout,

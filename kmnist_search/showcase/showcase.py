@@ -124,7 +124,7 @@ class Showcase:
         try:
             work()
         except StudyNotFoundError:
-            pass  # who claims its trials says so
+            self._board = None  # there is nothing left to show; who claims its trials says so
         except Exception as error:  # whatever breaks what is shown must not break what is searched
             self._board = None
             if not is_passing(error):  # of a database that is away the courier tells

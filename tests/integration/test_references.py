@@ -380,3 +380,19 @@ def test_the_command_trains_tests_and_shows_and_does_none_of_it_twice(
     refused = invoke(*arguments)
     assert refused.exit_code == 2
     assert "references is there already and holds something else. Choose another --out." in refused.stderr
+
+
+def test_test_images_that_are_missing_are_missed_before_anything_is_trained(
+    invoke: Callable[..., Result], real_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+
+    raw = tmp_path / "images" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (real_data_dir / "MNIST" / "raw").glob("train-*"):
+        (raw / file.name).symlink_to(file)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
+    refused = invoke("references", "--only", "S4", "--data-dir", tmp_path / "images")
+    assert refused.exit_code == 2
+    assert "MNIST is not in" in refused.stderr
+    assert not (tmp_path / "kmnist-search.db").exists()

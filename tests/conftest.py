@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from postgres import PostgresServer
     from slurm import SlurmCluster
 
-    from kmnist_search.owner import Owner
+    from kmnist_search.host.process import Owner
 
 # As the command sets it, before torch is imported: a busy machine would bring the trainings in here to a standstill.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -90,7 +90,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_study: Path) ->
     """Run a command in this process, in `tmp_path`, where there is a `tiny.toml`."""
     from click.testing import CliRunner
 
-    from kmnist_search.cli import main
+    from kmnist_search.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KMNIST_SEARCH_STORAGE", raising=False)
@@ -209,7 +209,7 @@ def dead_owner() -> "Owner":
         "import dataclasses, json; from kmnist_search.owner import Owner;"
         "print(json.dumps(dataclasses.asdict(Owner.this_process())), flush=True); import time; time.sleep(600)"
     )
-    from kmnist_search.owner import Owner
+    from kmnist_search.host.process import Owner
 
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -6,9 +6,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.forecast import Forecast
-from kmnist_search.progress import Failure, Progress, Running, Status, WorkerSeen
-from kmnist_search.queue import Counts
+from kmnist_search.queue.queue import Counts
+from kmnist_search.study.forecast import Forecast
+from kmnist_search.study.status import Failure, Progress, Running, Status, WorkerSeen
 
 NOW = datetime(2026, 11, 21, 14, 3, 22)
 EPOCHS = 30

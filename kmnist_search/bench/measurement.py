@@ -13,10 +13,10 @@ from kmnist_search.bench.stopwatch import Throughput
 from kmnist_search.bench.testbeds import Testbed
 from kmnist_search.bench.work import CompiledTraining, DataLoaderTraining, EagerTraining, OurTrainings, Work
 from kmnist_search.config import TrialConfig
-from kmnist_search.cost import flops_per_image, num_parameters
+from kmnist_search.config.cost import flops_per_image, num_parameters
 from kmnist_search.engine.device import device_title
-from kmnist_search.environment import machine, versions
 from kmnist_search.errors import MeasurementError
+from kmnist_search.host.environment import machine, versions
 
 
 @dataclass(frozen=True, kw_only=True)

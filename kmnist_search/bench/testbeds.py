@@ -23,7 +23,7 @@ from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.errors import MeasurementError
-from kmnist_search.resources import usable_cores
+from kmnist_search.host.resources import usable_cores
 
 #: More processes than this would measure the memory's patience: each holds torch and the images, half a gigabyte.
 MAX_PROCESSES = 16

@@ -11,8 +11,8 @@ from kmnist_search.bench import comparison
 from kmnist_search.bench.stopwatch import Throughput, synchronise
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.backends import Way
 from kmnist_search.engine.training import POLL_SECONDS, Training
-from kmnist_search.engine.ways import Way
 
 #: Share of the time to measure that is trained before: on a GPU, slices of an epoch find their size.
 WARM_UP_SHARE = 0.2

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import BLUE, GREEN, GREY, ORANGE, RED, Chart, clipped, figure, single, value_range
 from kmnist_search.charts.trials import Savings
-from kmnist_search.charts.wording import count, seconds
+from kmnist_search.wording import count, seconds
 
 
 def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool, most: int) -> Chart:

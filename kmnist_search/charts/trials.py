@@ -16,9 +16,9 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.attempts import ATTEMPTS_KEY
-from kmnist_search.study import SearchStudy
-from kmnist_search.trial_writer import REASON_KEY
+from kmnist_search.database.trial_writer import REASON_KEY
+from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.study.study import SearchStudy
 
 #: Of so many trials at a time the details are read: databases limit the values in one statement.
 TRIALS_AT_ONCE = 1000

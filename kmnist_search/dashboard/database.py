@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL, Connection
 
-from kmnist_search.database_errors import DATABASE_ERRORS, is_forbidden, is_passing, reason_of
+from kmnist_search.database.errors import DATABASE_ERRORS, is_forbidden, is_passing, reason_of
+from kmnist_search.database.storage import Storage, open_storage
+from kmnist_search.database.url import check_url, shown
 from kmnist_search.errors import ReadOnlyError, StorageAwayError, StorageEmptyError, StorageError
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.storage_url import check_url, shown
 
 #: So long a database that failed is not asked again: all browsers that wait shall not wait one after the other.
 PAUSE_SECONDS = 1.0

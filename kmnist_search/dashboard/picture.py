@@ -16,8 +16,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table, func, or_, select
 from sqlalchemy.engine import Connection
 
-from kmnist_search.tables import studies, study_directions, study_system_attributes, study_user_attributes, trials
-from kmnist_search.trial_reader import read_attributes, read_reports, read_trials
+from kmnist_search.database.tables import (
+    studies,
+    study_directions,
+    study_system_attributes,
+    study_user_attributes,
+    trials,
+)
+from kmnist_search.database.trial_reader import read_attributes, read_reports, read_trials
 
 #: Trials asked for in one statement, which takes their ids as parameters.
 BATCH = 1000

@@ -21,8 +21,8 @@ from sqlalchemy.engine import Connection
 
 from kmnist_search.dashboard.database import Database
 from kmnist_search.dashboard.picture import Picture, read_studies
+from kmnist_search.database.storage import Storage
 from kmnist_search.errors import ReadOnlyError, StorageEmptyError, StorageError
-from kmnist_search.storage import Storage
 
 #: What was read is shown for so long; for longer where reading takes so much that it would keep more of a core busy.
 FRESH_SECONDS = 2.0

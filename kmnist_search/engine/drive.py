@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from kmnist_search.engine.member import Member
-from kmnist_search.engine.pace import EagerPace, GraphPace, Pace
 from kmnist_search.engine.program import Program
+from kmnist_search.engine.stepping import EagerPace, GraphPace, Pace
 
 
 class Drive:

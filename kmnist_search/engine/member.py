@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from kmnist_search.config import TrialConfig
+from kmnist_search.config.seeds import derived_seed
 from kmnist_search.engine.program import EpochPlan, Program
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.errors import ConfigError, TrainingDivergedError
 from kmnist_search.model import Model
-from kmnist_search.seeds import derived_seed
 
 
 @dataclass(frozen=True, kw_only=True)

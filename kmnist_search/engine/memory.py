@@ -5,9 +5,8 @@ An estimate, made before a device is touched; it errs on the side of too much.
 Letters as in the model: B images of a batch, N tokens, D features, T token width, C channel width, P pixels a patch.
 """
 
-from kmnist_search import cost
-from kmnist_search.config import NUM_CLASSES, LayersConfig, ModelConfig, TrialConfig
-from kmnist_search.layers import Dropout, simple_steps
+from kmnist_search.config import NUM_CLASSES, LayersConfig, ModelConfig, TrialConfig, cost
+from kmnist_search.config.layers import Dropout, simple_steps
 
 GIB = 2**30
 #: Images that are validated at once, at most: the most that any program takes.

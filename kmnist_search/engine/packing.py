@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kmnist_search.config import TrialConfig
-from kmnist_search.cost import flops_per_image
+from kmnist_search.config.cost import flops_per_image
 
 #: A step takes as long as its arithmetic and so much more. By two nets on one H200, CUDA graphs, one at a time: 1.9 ms
 #: a step of 99 GFLOP, 2.97 ms a step of 189 GFLOP; the line through both has 0.73 ms, worth 61 GFLOP, at none.

@@ -1,8 +1,8 @@
 """How many CPU threads a training is worth. Knows nothing of how it trains."""
 
 from kmnist_search.config import TrialConfig
-from kmnist_search.cost import flops_per_image
-from kmnist_search.resources import usable_cores
+from kmnist_search.config.cost import flops_per_image
+from kmnist_search.host.resources import usable_cores
 
 #: Threads wait for each other after every operation, so small operations are faster on one: at 0.5 GFLOP a step one
 #: thread made 1.2 times the steps of two, at 4.6 GFLOP two made 1.2 times those of one (tests/benchmarks/LOG.md).

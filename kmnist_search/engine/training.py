@@ -16,9 +16,9 @@ from torch import Tensor
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.backends import Way, program_for
 from kmnist_search.engine.drive import Drive
 from kmnist_search.engine.member import Epoch, Member
-from kmnist_search.engine.ways import Way, program_for
 from kmnist_search.model import Model, model_of
 
 #: How long who drives one training alone sleeps when a GPU needs nothing from it.

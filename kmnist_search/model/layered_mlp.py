@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kmnist_search.config import NUM_CLASSES, LayersConfig
-from kmnist_search.layers import Activation, BatchNorm, Branch, Dropout, Linear, Step
+from kmnist_search.config.layers import Activation, BatchNorm, Branch, Dropout, Linear, Step
 from kmnist_search.model.parts import dropout, patches
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}

@@ -5,7 +5,7 @@ They are reports of hand-tuned nets for the same exercise, named S0 to S4; each 
 
 from typing import Any
 
-from kmnist_search.metrics import Reference
+from kmnist_search.evaluation.metrics import Reference
 
 CHOSEN_ON_TEST = "the test images"
 

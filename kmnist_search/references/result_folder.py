@@ -17,11 +17,11 @@ from kmnist_search.charts.chart import Chart
 from kmnist_search.charts.judged import Judged, Prediction, most_confidently_right, most_confidently_wrong
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import load_training_set
-from kmnist_search.environment import git_commit, machine, versions
-from kmnist_search.metrics import Figures, Opening, Reference, Reproduction
+from kmnist_search.evaluation.metrics import Figures, Opening, Reference, Reproduction
+from kmnist_search.host import files as place
+from kmnist_search.host.environment import git_commit, machine, versions
 from kmnist_search.references.results import Tested, Trained, with_reproductions
 from kmnist_search.references.testing import Test
-from kmnist_search.report import place
 from kmnist_search.report.model_charts import ACCURACY, LOSS, Curve, Lines, curves
 from kmnist_search.report.templating import environment, page
 

@@ -8,14 +8,14 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.config import TrialConfig
-from kmnist_search.metrics import EpochFigures, Opening, Reference, Reproduced
+from kmnist_search.database.storage import Storage
+from kmnist_search.evaluation.ledger import Ledger
+from kmnist_search.evaluation.metrics import EpochFigures, Opening, Reference, Reproduced
 from kmnist_search.references.published import HEADLINES
 from kmnist_search.references.systems import NAME
 from kmnist_search.saved_model.info import recipe_digest
-from kmnist_search.sealed.ledger import Ledger
-from kmnist_search.storage import Storage
-from kmnist_search.study import SearchStudy, find_study, study_names
-from kmnist_search.trial_models import MODELS_KEY, Which
+from kmnist_search.saved_model.trial_models import MODELS_KEY, Which
+from kmnist_search.study.study import SearchStudy, find_study, study_names
 
 
 @dataclass(frozen=True, kw_only=True)

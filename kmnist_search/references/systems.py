@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from kmnist_search.builtin import find_study_file
 from kmnist_search.config import TrainConfig, trial_config
-from kmnist_search.cost import flops_per_image
+from kmnist_search.config.cost import flops_per_image
 from kmnist_search.errors import ConfigError
-from kmnist_search.metrics import Reference
+from kmnist_search.evaluation.metrics import Reference
 from kmnist_search.references.published import REFERENCES
-from kmnist_search.study_file import PrunerConfig, SamplerConfig, StudyFile, StudyTable, System, system_space
-from kmnist_search.study_parser import load
+from kmnist_search.study_file.builtin import find_study_file
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, StudyFile, StudyTable, System, system_space
 
 NAME = "references"
 

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kmnist_search import trial_models
 from kmnist_search.data import files
 from kmnist_search.data.catalog import IDX_DATASETS
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.errors import ModelError
-from kmnist_search.metrics import Recipe, Reference
+from kmnist_search.evaluation.ledger import Ledger
+from kmnist_search.evaluation.metrics import Recipe, Reference
+from kmnist_search.evaluation.testing import tested
 from kmnist_search.references.results import Tested, Trained
+from kmnist_search.saved_model import trial_models
 from kmnist_search.saved_model.model import SavedModel
-from kmnist_search.sealed.ledger import Ledger
-from kmnist_search.sealed.testing import tested
-from kmnist_search.study import SearchStudy
+from kmnist_search.study.study import SearchStudy
 
 
 def check_test_files(references: Sequence[Reference], data_dir: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmnist_search.charts.judged import Judged
-from kmnist_search.metrics import Metrics
+from kmnist_search.evaluation.metrics import Metrics
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

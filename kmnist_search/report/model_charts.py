@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from kmnist_search.charts.chart import BLUE, GREY, INK, ORANGE, Chart, figure, joined, single
-from kmnist_search.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
+from kmnist_search.evaluation.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
 
 
 def reruns(candidates: Sequence[Candidate]) -> Chart:

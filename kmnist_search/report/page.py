@@ -14,11 +14,11 @@ from kmnist_search.charts.importance import importances
 from kmnist_search.charts.judged import Prediction, most_confidently_right, most_confidently_wrong
 from kmnist_search.charts.trials import Failure, Ranked, Savings
 from kmnist_search.errors import ReportError
-from kmnist_search.queue import Counts
+from kmnist_search.queue.queue import Counts
 from kmnist_search.report import model_charts, parallel_chart
 from kmnist_search.report.evidence import Evidence
 from kmnist_search.report.templating import page
-from kmnist_search.study import SearchStudy
+from kmnist_search.study.study import SearchStudy
 
 NUM_TOP = 10
 NUM_WRONG = 40

@@ -1,8 +1,8 @@
 """What the figures of a final model say, in sentences. Knows nothing of pages."""
 
-from kmnist_search.charts.wording import count, interval, percent, points
 from kmnist_search.data.catalog import title_of
-from kmnist_search.metrics import Metrics
+from kmnist_search.evaluation.metrics import Metrics
+from kmnist_search.wording import count, interval, percent, points
 
 
 def mean(metrics: Metrics) -> str:

@@ -10,7 +10,7 @@ import jinja2
 import plotly.offline
 from markupsafe import Markup
 
-from kmnist_search.charts import wording
+from kmnist_search import wording
 from kmnist_search.data.catalog import title_of
 from kmnist_search.report import sentences
 from kmnist_search.report.pictures import data_uri

@@ -11,9 +11,9 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from kmnist_search.config import DataConfig, TrialConfig
-from kmnist_search.ranking import distinct
-from kmnist_search.seeds import derived_seed
-from kmnist_search.study import SearchStudy
+from kmnist_search.config.seeds import derived_seed
+from kmnist_search.study.ranking import distinct
+from kmnist_search.study.study import SearchStudy
 
 #: What the derived seeds are for; 0 and 1 are the trials' own.
 RERUN, SPLIT, FINAL = 2, 3, 4

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from kmnist_search import cost
-from kmnist_search.metrics import Candidate, PairedTest, Recipe, Rerun
+from kmnist_search.config import cost
+from kmnist_search.evaluation.metrics import Candidate, PairedTest, Recipe, Rerun
+from kmnist_search.evaluation.significance import PAIRED_TEST, paired_p_value
 from kmnist_search.retrain.candidates import Planned
-from kmnist_search.retrain.significance import PAIRED_TEST, paired_p_value
 from kmnist_search.saved_model.info import recipe_digest
 
 #: Two candidates are told apart if chance alone makes such differences less often than this.

@@ -9,11 +9,11 @@ from kmnist_search.data.search_data import SearchData
 from kmnist_search.data.test_set import SealedSet
 from kmnist_search.engine.member import Member
 from kmnist_search.errors import ModelError
-from kmnist_search.metrics import EpochFigures, FinalModel, FinalTraining, Opening, Recipe
+from kmnist_search.evaluation.ledger import Ledger
+from kmnist_search.evaluation.metrics import EpochFigures, FinalModel, FinalTraining, Opening, Recipe
+from kmnist_search.evaluation.testing import tested
 from kmnist_search.model import Model
 from kmnist_search.saved_model.folder import load_model, save_model
-from kmnist_search.sealed.ledger import Ledger
-from kmnist_search.sealed.testing import tested
 
 
 class FinalModels:

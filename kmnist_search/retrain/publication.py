@@ -8,23 +8,16 @@ from optuna.trial import TrialState
 from kmnist_search.charts.judged import Judged
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.engine.device import device_title
-from kmnist_search.environment import git_commit, machine, versions
-from kmnist_search.metrics import (
-    DataFigures,
-    FinalFigures,
-    KeptModel,
-    Metrics,
-    Reproduction,
-    StudyFigures,
-)
+from kmnist_search.evaluation.metrics import DataFigures, FinalFigures, KeptModel, Metrics, Reproduction, StudyFigures
+from kmnist_search.evaluation.scoring import score
+from kmnist_search.evaluation.significance import mean_interval, share_interval
+from kmnist_search.host.environment import git_commit, machine, versions
 from kmnist_search.references.results import known_in
 from kmnist_search.report.evidence import Evidence
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.retrain.retraining import Finding
-from kmnist_search.retrain.scoring import score
-from kmnist_search.retrain.significance import mean_interval, share_interval
 from kmnist_search.saved_model.model import SavedModel
-from kmnist_search.study import SearchStudy
+from kmnist_search.study.study import SearchStudy
 
 SAMPLES_A_CLASS = 10
 #: The study file, as it stands beside the report.

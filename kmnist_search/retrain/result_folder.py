@@ -10,17 +10,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kmnist_search.metrics import Metrics
-from kmnist_search.report import place
+from kmnist_search.evaluation.metrics import Metrics
+from kmnist_search.host import files as place
 from kmnist_search.report.markdown import markdown_report
 from kmnist_search.report.page import full_report
+from kmnist_search.retrain.model_card import model_card
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.retrain.publication import STUDY_FILE, evidence_of
 from kmnist_search.retrain.retraining import Finding
 from kmnist_search.saved_model import onnx_file
-from kmnist_search.saved_model.card import model_card
 from kmnist_search.saved_model.folder import load_model
-from kmnist_search.study_writer import as_toml
+from kmnist_search.study_file.writer import as_toml
 
 METRICS_FILE = "metrics.json"
 

@@ -17,14 +17,15 @@ from kmnist_search.config import DataConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData, TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.engine import checkpoint
+from kmnist_search.engine.backends import Way, is_fused
+from kmnist_search.engine.batched import Stack
 from kmnist_search.engine.member import Member
-from kmnist_search.engine.room import Room
-from kmnist_search.engine.stack import Stack
+from kmnist_search.engine.memory_budget import Room
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import POLL_SECONDS
-from kmnist_search.engine.ways import Way, is_fused
 from kmnist_search.errors import TrainingDivergedError
-from kmnist_search.metrics import (
+from kmnist_search.evaluation.ledger import Ledger
+from kmnist_search.evaluation.metrics import (
     Candidate,
     EpochFigures,
     FinalModel,
@@ -34,6 +35,7 @@ from kmnist_search.metrics import (
     Recipe,
     Rerun,
 )
+from kmnist_search.host.signals import StopSignals
 from kmnist_search.retrain.candidates import Plan, Planned
 from kmnist_search.retrain.choice import by_mean_accuracy, candidate_figures, compared, recipe_of
 from kmnist_search.retrain.events import (
@@ -47,9 +49,7 @@ from kmnist_search.retrain.events import (
     WinnerChosen,
 )
 from kmnist_search.retrain.final_models import FinalModels
-from kmnist_search.sealed.ledger import Ledger
-from kmnist_search.signals import StopSignals
-from kmnist_search.study import SearchStudy
+from kmnist_search.study.study import SearchStudy
 
 CHECKPOINT_EVERY_SECONDS = 30.0
 

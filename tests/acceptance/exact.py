@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from kmnist_search.attempts import LEASE_RAN_OUT, PROCESS_DIED
 from kmnist_search.config import TrialConfig
-from kmnist_search.storage_url import check_url
+from kmnist_search.database.url import check_url
+from kmnist_search.queue.attempts import LEASE_RAN_OUT, PROCESS_DIED
 
 ENDED = re.compile(r"^\[\d+/\d+\] trial (\d+) (?:complete|pruned|failed)", re.MULTILINE)
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")

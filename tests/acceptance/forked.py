@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
-        *("kmnist_search.cli", "kmnist_search.search", "kmnist_search.terminal"),
-        *("kmnist_search.fleet", "kmnist_search.joining", "kmnist_search.shown_work"),
+        *("kmnist_search.cli.main", "kmnist_search.run.search", "kmnist_search.terminal.run"),
+        *("kmnist_search.run.supervisor", "kmnist_search.run.join", "kmnist_search.cli.run_workers"),
         # What is imported on the way.
         *("torch._dynamo", "alembic.command", "alembic.migration", "platformdirs", "psycopg"),
         *("sklearn.datasets", "sklearn.model_selection"),
@@ -151,8 +151,8 @@ def wait_until(ready: Callable[[], bool], *alive: Forked, seconds: float = 60, e
 
 
 def _be_the_command(arguments: tuple[str, ...], folder: Path, log: Path, ways: Ways) -> None:
-    from kmnist_search import lane
-    from kmnist_search.cli import main
+    from kmnist_search.cli.main import main
+    from kmnist_search.worker import trial_run as lane
 
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, sys.stdout.fileno())
@@ -189,7 +189,7 @@ def _slow_down(step_seconds: float) -> None:
 def _fork_workers() -> None:
     import torch
 
-    from kmnist_search import fleet
+    from kmnist_search.run import supervisor as fleet
 
     torch.set_num_threads(1)  # others would not come along
     fleet.SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]

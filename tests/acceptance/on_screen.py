@@ -116,7 +116,7 @@ def on_screen(*arguments: str, folder: Path, columns: int = 80, lines: int = 24)
 
 
 def _be_the_command(arguments: tuple[str, ...], folder: Path, terminal: str) -> None:
-    from kmnist_search.cli import main
+    from kmnist_search.cli.main import main
 
     os.setsid()
     opened = os.open(terminal, os.O_RDWR)

@@ -16,9 +16,9 @@ from conftest import CHECKOUT, TINY_STUDY
 from containers import DOCKERFILE, Container, Containers, Mount, Spec, containers, image_environment, wait_until
 from exact import Look, assert_exact
 
-from kmnist_search.progress import status_of
-from kmnist_search.storage import open_storage
-from kmnist_search.study import find_study
+from kmnist_search.database.storage import open_storage
+from kmnist_search.study.status import status_of
+from kmnist_search.study.study import find_study
 
 Service = dict[str, Any]
 

@@ -19,7 +19,7 @@ from forked import Forks, forks, wait_until
 from postgres import PostgresServer
 from proxy import Proxy
 
-from kmnist_search.attempts import LEASE_RAN_OUT, PROCESS_DIED
+from kmnist_search.queue.attempts import LEASE_RAN_OUT, PROCESS_DIED
 
 pytestmark = pytest.mark.slow
 

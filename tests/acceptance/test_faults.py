@@ -16,7 +16,7 @@ from exact import CURVES, Look, assert_exact
 from forked import Forked, Forks, forks, wait_until
 from optuna.trial import FrozenTrial
 
-from kmnist_search.attempts import LEASE_RAN_OUT, PROCESS_DIED
+from kmnist_search.queue.attempts import LEASE_RAN_OUT, PROCESS_DIED
 
 pytestmark = pytest.mark.slow
 

@@ -15,12 +15,12 @@ from conftest import Command
 from exact import ENDED, Look, assert_exact
 from forked import Forked, Ways, forks, wait_until
 
-from kmnist_search.attempts import PROCESS_DIED
 from kmnist_search.errors import ConfigError, WorkerDiedError
-from kmnist_search.fleet import Fleet
-from kmnist_search.placement import Place
-from kmnist_search.search import Search, prepare
-from kmnist_search.signals import StopSignals
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.queue.attempts import PROCESS_DIED
+from kmnist_search.run.placement import Place
+from kmnist_search.run.search import Search, prepare
+from kmnist_search.run.supervisor import Fleet
 
 pytestmark = pytest.mark.slow
 

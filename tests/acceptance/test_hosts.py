@@ -15,7 +15,7 @@ from forked import Forked, Forks, Ways, forks, wait_until
 from hosts import ADDRESSES, Cable, NoNetworkError, Side
 from postgres import PostgresServer
 
-from kmnist_search.attempts import LEASE_RAN_OUT
+from kmnist_search.queue.attempts import LEASE_RAN_OUT
 
 pytestmark = pytest.mark.slow
 

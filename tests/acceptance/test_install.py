@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, environment
 
-from kmnist_search.builtin import builtin_studies
+from kmnist_search.study_file.builtin import builtin_studies
 
 pytestmark = pytest.mark.slow
 

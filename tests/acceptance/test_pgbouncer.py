@@ -12,7 +12,7 @@ from pgbouncer import PgBouncer, program
 from postgres import PostgresServer
 from sqlalchemy import text
 
-from kmnist_search.storage import open_storage
+from kmnist_search.database.storage import open_storage
 
 pytestmark = [
     pytest.mark.slow,

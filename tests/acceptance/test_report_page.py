@@ -26,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from click.testing import CliRunner
     from conftest import TINY_STUDY
 
-    from kmnist_search.cli import main
+    from kmnist_search.cli.main import main
 
     folder = tmp_path_factory.mktemp("report")
     (folder / "tiny.toml").write_text(TINY_STUDY)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from kmnist_search.config import BatchConfig, DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig
-from kmnist_search.cost import num_parameters
+from kmnist_search.config.cost import num_parameters
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint

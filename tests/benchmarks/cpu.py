@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kmnist_search.cli_options import threads_wait_passively
+from kmnist_search.cli.options import threads_wait_passively
 from kmnist_search.config import TrainConfig, TrialConfig, trial_config
 
 CORES = len(os.sched_getaffinity(0))
@@ -32,8 +32,8 @@ WAYS = {
 
 
 def configurations() -> dict[str, TrialConfig]:
-    from kmnist_search.builtin import find_study_file
-    from kmnist_search.study_parser import load
+    from kmnist_search.study_file.builtin import find_study_file
+    from kmnist_search.study_file.parser import load
 
     file = load(find_study_file("kmnist-cpu"))
     return {

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import interpreter
 
 from kmnist_search.config import DataConfig, PatchMLPConfig, TrainConfig, trial_config
-from kmnist_search.cost import flops_per_image
+from kmnist_search.config.cost import flops_per_image
 from kmnist_search.data import search_data
 from kmnist_search.engine.training import Training
 

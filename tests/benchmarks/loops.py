@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from kmnist_search.augment import augment
 from kmnist_search.bench.stopwatch import Throughput, time_steps
 from kmnist_search.config import AugmentConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.augment import augment
 from kmnist_search.model.patch_mlp import PatchMLP
 
 #: Batches that a DataLoader's worker fetches ahead; drawn before the clock starts, since they would count as fast.

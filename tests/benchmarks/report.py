@@ -23,11 +23,11 @@ import optuna
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial
 
-from kmnist_search.records import TrialRecord, add_trials
-from kmnist_search.storage import open_storage
-from kmnist_search.study import open_study
-from kmnist_search.study_file import StudyFile
-from kmnist_search.study_parser import load
+from kmnist_search.archive.records import TrialRecord, add_trials
+from kmnist_search.database.storage import open_storage
+from kmnist_search.study.study import open_study
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import StudyFile
 
 EPOCHS = 20
 WORKERS = 16

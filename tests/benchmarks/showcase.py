@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from postgres import PostgresServer
 
-from kmnist_search import tables
-from kmnist_search.builtin import builtin_studies
-from kmnist_search.records import TrialRecord, add_trials, read_study
-from kmnist_search.search import Search, prepare
-from kmnist_search.showcase.board import Board
-from kmnist_search.showcase.showcase import Showcase
-from kmnist_search.signals import StopSignals
-from kmnist_search.storage import Storage
+from kmnist_search.archive.records import TrialRecord, add_trials, read_study
+from kmnist_search.dashboard_content.attributes import Board
+from kmnist_search.dashboard_content.publisher import Showcase
+from kmnist_search.database import tables
+from kmnist_search.database.storage import Storage
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.search import Search, prepare
+from kmnist_search.study_file.builtin import builtin_studies
 
 STUDY = "kmnist-cpu"
 

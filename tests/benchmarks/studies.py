@@ -36,14 +36,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from postgres import PostgresServer
 
-from kmnist_search import tables
-from kmnist_search.courier import Courier
-from kmnist_search.queue import Claim
-from kmnist_search.roster import Facts
-from kmnist_search.storage import open_storage
-from kmnist_search.study import SearchStudy, open_study
-from kmnist_search.study_file import StudyFile
-from kmnist_search.study_parser import load
+from kmnist_search.database import tables
+from kmnist_search.database.storage import open_storage
+from kmnist_search.queue.queue import Claim
+from kmnist_search.queue.workers import Facts
+from kmnist_search.study.study import SearchStudy, open_study
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker.database_thread import Courier
 
 EPOCHS = 20
 TRIALS = 400

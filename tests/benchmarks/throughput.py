@@ -42,9 +42,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from pgbouncer import PgBouncer
 from postgres import PostgresServer
 
-from kmnist_search.builtin import builtin_studies
-from kmnist_search.study_file import StudyFile
-from kmnist_search.study_parser import load
+from kmnist_search.study_file.builtin import builtin_studies
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import StudyFile
 from studies import Desk, fill_up, value_of
 
 #: Seconds, epochs of 5 and outcome of each trial of `kmnist-search run kmnist-cpu --trials 20 --workers 1`.

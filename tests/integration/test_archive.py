@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
-from kmnist_search import records, tables
-from kmnist_search.archive import (
+from kmnist_search.archive import records
+from kmnist_search.archive.studies import (
     Arrival,
     copy_study,
     delete_study,
@@ -28,17 +28,12 @@ from kmnist_search.archive import (
     rename_study,
     write_study,
 )
-from kmnist_search.errors import (
-    ArchiveError,
-    ConfigError,
-    StudyExistsError,
-    StudyInUseError,
-    StudyNotFoundError,
-)
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.study import CHECKPOINTS_KEY, FILE_KEY, find_study, open_study, study_names
-from kmnist_search.study_file import StudyFile
-from kmnist_search.study_parser import load
+from kmnist_search.database import tables
+from kmnist_search.database.storage import Storage, open_storage
+from kmnist_search.errors import ArchiveError, ConfigError, StudyExistsError, StudyInUseError, StudyNotFoundError
+from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, find_study, open_study, study_names
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import StudyFile
 
 INF, NAN = math.inf, math.nan
 DISTRIBUTIONS = {

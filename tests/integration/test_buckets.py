@@ -10,9 +10,9 @@ from click.testing import Result
 from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from kmnist_search.artifact_store import open_artifact_store, remove_all
-from kmnist_search.storage import open_storage
-from kmnist_search.study import find_study
+from kmnist_search.database.storage import open_storage
+from kmnist_search.study.artifacts import open_artifact_store, remove_all
+from kmnist_search.study.study import find_study
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from click.testing import Result
 from conftest import COMMAND
 from postgres import PostgresServer
 
-from kmnist_search.cli import main
-from kmnist_search.owner import Owner
-from kmnist_search.storage import open_storage
-from kmnist_search.study import SearchStudy, find_study
+from kmnist_search.cli.main import main
+from kmnist_search.database.storage import open_storage
+from kmnist_search.host.process import Owner
+from kmnist_search.study.study import SearchStudy, find_study
 
 Invoke = Callable[..., Result]
 

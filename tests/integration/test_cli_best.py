@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from kmnist_search.owner import Owner
-from kmnist_search.storage import open_storage
-from kmnist_search.study import find_study
-from kmnist_search.trial_writer import Changes
+from kmnist_search.database.storage import open_storage
+from kmnist_search.database.trial_writer import Changes
+from kmnist_search.host.process import Owner
+from kmnist_search.study.study import find_study
 
 Invoke = Callable[..., Result]
 

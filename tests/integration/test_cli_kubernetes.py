@@ -10,9 +10,9 @@ import yaml
 from click.testing import Result
 from postgres import PostgresServer
 
-from kmnist_search.storage import open_storage
-from kmnist_search.study import find_study, open_study, study_names
-from kmnist_search.study_parser import load
+from kmnist_search.database.storage import open_storage
+from kmnist_search.study.study import find_study, open_study, study_names
+from kmnist_search.study_file.parser import load
 
 Invoke = Callable[..., Result]
 

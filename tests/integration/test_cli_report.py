@@ -9,10 +9,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.report.page import search_report
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.study import SearchStudy, open_study
-from kmnist_search.study_parser import load
+from kmnist_search.study.study import SearchStudy, open_study
+from kmnist_search.study_file.parser import load
 
 if TYPE_CHECKING:
     from click.testing import Result

@@ -11,10 +11,11 @@ from click.testing import Result
 from postgres import PostgresServer
 from slurm import OTHER_PARTITION, PARTITION, SlurmCluster, wait_for
 
-from kmnist_search import lookout, submission
+from kmnist_search.database.url import without_password
 from kmnist_search.launch import sbatch
-from kmnist_search.storage_url import without_password
-from kmnist_search.submission import Submission
+from kmnist_search.run import submission
+from kmnist_search.run.submission import Submission
+from kmnist_search.study import poller as lookout
 
 Invoke = Callable[..., Result]
 

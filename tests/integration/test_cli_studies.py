@@ -11,10 +11,10 @@ from optuna.trial import TrialState, create_trial
 from postgres import PostgresServer
 from sqlalchemy import make_url
 
-from kmnist_search.builtin import builtin_studies, find_study_file
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.study import find_study, open_study, study_names
-from kmnist_search.study_parser import load
+from kmnist_search.database.storage import Storage, open_storage
+from kmnist_search.study.study import find_study, open_study, study_names
+from kmnist_search.study_file.builtin import builtin_studies, find_study_file
+from kmnist_search.study_file.parser import load
 
 Invoke = Callable[..., Result]
 HERE = "sqlite:///kmnist-search.db"

@@ -11,17 +11,17 @@ import pytest
 from click.testing import Result
 from postgres import PostgresServer
 
-from kmnist_search import worker as worker_module
-from kmnist_search.joining import join
-from kmnist_search.owner import Owner
-from kmnist_search.progress import status_of
-from kmnist_search.search import Search
-from kmnist_search.signals import StopSignals
-from kmnist_search.storage import open_storage
-from kmnist_search.study import VERSION_KEY, SearchStudy, find_study
-from kmnist_search.study_parser import load
-from kmnist_search.submission import submit
-from kmnist_search.worker import Worker
+from kmnist_search.database.storage import open_storage
+from kmnist_search.host.process import Owner
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.join import join
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import submit
+from kmnist_search.study.status import status_of
+from kmnist_search.study.study import VERSION_KEY, SearchStudy, find_study
+from kmnist_search.study_file.parser import load
+from kmnist_search.worker import worker as worker_module
+from kmnist_search.worker.worker import Worker
 
 Invoke = Callable[..., Result]
 
@@ -225,7 +225,7 @@ def test_a_worker_at_work_is_seen_with_its_trial(
 
 @pytest.fixture
 def prepared_worker(tiny_study: Path, tmp_path: Path) -> Callable[[str], tuple[Search, Worker]]:
-    from kmnist_search.search import prepare
+    from kmnist_search.run.search import prepare
 
     def make(url: str) -> tuple[Search, Worker]:
         search = prepare(

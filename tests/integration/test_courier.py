@@ -12,16 +12,16 @@ from postgres import PostgresServer
 from sqlalchemy import update
 from sqlalchemy.engine import Connection
 
-from kmnist_search import courier as courier_module
-from kmnist_search.courier import Courier
-from kmnist_search.queue import Claim
-from kmnist_search.roster import Facts
-from kmnist_search.storage import open_storage
-from kmnist_search.study import SearchStudy, open_study
-from kmnist_search.study_file import StudyFile
-from kmnist_search.study_parser import load
-from kmnist_search.tables import leases
-from kmnist_search.trial_reader import read_trials
+from kmnist_search.database.storage import open_storage
+from kmnist_search.database.tables import leases
+from kmnist_search.database.trial_reader import read_trials
+from kmnist_search.queue.queue import Claim
+from kmnist_search.queue.workers import Facts
+from kmnist_search.study.study import SearchStudy, open_study
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker import database_thread as courier_module
+from kmnist_search.worker.database_thread import Courier
 
 Start = Callable[..., "Desk"]
 

@@ -23,7 +23,7 @@ from kmnist_search.dashboard import database as database_module
 from kmnist_search.dashboard import shown_storage
 from kmnist_search.dashboard.database import Database
 from kmnist_search.dashboard.server import Manners, application
-from kmnist_search.storage import Storage, open_storage
+from kmnist_search.database.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from click.testing import Result

@@ -12,11 +12,11 @@ import torch
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.room import Room
+from kmnist_search.engine.memory_budget import Room
 from kmnist_search.engine.training import Training
-from kmnist_search.events import TrialEnded, TrialStarted
-from kmnist_search.search import Search, prepare
-from kmnist_search.signals import StopSignals
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.search import Search, prepare
+from kmnist_search.worker.events import TrialEnded, TrialStarted
 
 pytestmark = [
     pytest.mark.gpu,

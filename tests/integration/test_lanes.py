@@ -15,16 +15,16 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.checkpoints import Checkpoints
-from kmnist_search.courier import Courier
-from kmnist_search.engine.room import Room
+from kmnist_search.database.retry import Patience
+from kmnist_search.engine.memory_budget import Room
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
-from kmnist_search.events import EpochDone, Event, TrialEnded, TrialStarted
-from kmnist_search.patience import Patience
-from kmnist_search.search import Search, prepare
-from kmnist_search.signals import StopSignals
-from kmnist_search.worker import Worker
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.search import Search, prepare
+from kmnist_search.worker.checkpoints import Checkpoints
+from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.events import EpochDone, Event, TrialEnded, TrialStarted
+from kmnist_search.worker.worker import Worker
 
 LANES = 3
 
@@ -256,7 +256,7 @@ def test_a_trial_waits_until_those_beside_it_leave_it_room(prepared: Prepare, mo
     sizes = {8: 10, 16: 60}  # of 100: large ones run alone or beside small ones
     monkeypatch.setattr(Room, "needed", lambda room, config, data: sizes[config.model.dim])
     monkeypatch.setattr(Room, "most", lambda room: 100)
-    monkeypatch.setattr("kmnist_search.engine.room.MachineMemory.usable", lambda memory, held: 100)
+    monkeypatch.setattr("kmnist_search.engine.memory_budget.MachineMemory.usable", lambda memory, held: 100)
     _, events = _work(search)
     dims: dict[int, int] = {}
     for event in events:
@@ -295,7 +295,7 @@ def test_a_database_that_is_gone_leaves_all_trials_with_checkpoints(
         return do(patience, *arguments)
 
     monkeypatch.setattr(Patience, "do", do_or_give_up)
-    monkeypatch.setattr("kmnist_search.courier.FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr("kmnist_search.worker.database_thread.FLUSH_SECONDS", 0.1)
     _, events = search.work(StopSignals(), seconds=None)
     for event in events:
         if isinstance(event, EpochDone) and event.number == LANES - 1:

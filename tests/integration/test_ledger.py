@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from kmnist_search import archive
+from kmnist_search.archive import studies as archive
+from kmnist_search.database.storage import open_storage
 from kmnist_search.errors import StudyNotFoundError
-from kmnist_search.metrics import FinalTraining, Opening, Recipe, Rerun
-from kmnist_search.sealed.ledger import Ledger
-from kmnist_search.storage import open_storage
-from kmnist_search.study import SearchStudy, find_study, open_study
-from kmnist_search.study_parser import load
+from kmnist_search.evaluation.ledger import Ledger
+from kmnist_search.evaluation.metrics import FinalTraining, Opening, Recipe, Rerun
+from kmnist_search.study.study import SearchStudy, find_study, open_study
+from kmnist_search.study_file.parser import load
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

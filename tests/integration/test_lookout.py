@@ -11,19 +11,19 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from kmnist_search import lookout
-from kmnist_search.database_errors import DATABASE_ERRORS
+from kmnist_search.database.errors import DATABASE_ERRORS
+from kmnist_search.database.storage import open_storage
+from kmnist_search.database.trial_reader import read_trials
+from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.errors import StudyNotFoundError
-from kmnist_search.lookout import Away, Lookout
-from kmnist_search.owner import Owner
-from kmnist_search.progress import Status, status_of
-from kmnist_search.queue import Claim
-from kmnist_search.storage import open_storage
-from kmnist_search.study import SearchStudy, find_study, open_study
-from kmnist_search.study_parser import load
-from kmnist_search.trial_reader import read_trials
-from kmnist_search.trial_writer import Changes, write_changes
-from kmnist_search.watching import watch
+from kmnist_search.host.process import Owner
+from kmnist_search.queue.queue import Claim
+from kmnist_search.study import poller as lookout
+from kmnist_search.study.poller import Away, Lookout
+from kmnist_search.study.status import Status, status_of
+from kmnist_search.study.study import SearchStudy, find_study, open_study
+from kmnist_search.study_file.parser import load
+from kmnist_search.watch.watch import watch
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from kmnist_search.database.storage import Storage, open_storage
+from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.errors import StudyNotFoundError
-from kmnist_search.owner import Owner
-from kmnist_search.queue import Claim, Counts, Queue
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.trial_writer import Changes, write_changes
+from kmnist_search.host.process import Owner
+from kmnist_search.queue.queue import Claim, Counts, Queue
 
 HERE = Owner.this_process()
 ELSEWHERE = replace(HERE, machine="another machine")

@@ -10,25 +10,25 @@ import pytest
 import torch
 from click.testing import Result
 
-from kmnist_search import trial_models
 from kmnist_search.config import DataConfig, TrainConfig
 from kmnist_search.data import test_set as test_set_module
 from kmnist_search.data.test_set import SealedSet
+from kmnist_search.database.storage import open_storage
 from kmnist_search.errors import ConfigError, ModelError, StudyChangedError, StudyInUseError
-from kmnist_search.events import EpochDone
-from kmnist_search.joining import join
-from kmnist_search.metrics import Opening, Reproduced
-from kmnist_search.queue import Counts
+from kmnist_search.evaluation.ledger import Ledger
+from kmnist_search.evaluation.metrics import Opening, Reproduced
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.queue.queue import Counts
 from kmnist_search.references import results, systems, testing
 from kmnist_search.references.published import REFERENCES
 from kmnist_search.retrain.preparation import Choices, prepare
+from kmnist_search.run.join import join
+from kmnist_search.run.search import Search, prepare_file
+from kmnist_search.saved_model import trial_models
 from kmnist_search.saved_model.folder import load_model
-from kmnist_search.sealed.ledger import Ledger
-from kmnist_search.search import Search, prepare_file
-from kmnist_search.signals import StopSignals
-from kmnist_search.storage import open_storage
-from kmnist_search.study import SearchStudy, find_study
-from kmnist_search.study_file import PrunerConfig, SamplerConfig, StudyFile, StudyTable, System, system_space
+from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, StudyFile, StudyTable, System, system_space
+from kmnist_search.worker.events import EpochDone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

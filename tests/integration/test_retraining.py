@@ -13,11 +13,15 @@ from click.testing import Result
 
 from kmnist_search.data.search_data import TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
+from kmnist_search.database.storage import open_storage
 from kmnist_search.engine import checkpoint
+from kmnist_search.engine.batched import Stack
 from kmnist_search.engine.member import Member
-from kmnist_search.engine.stack import Stack
 from kmnist_search.errors import NoCompleteTrialError, StudyInUseError, TrainingDivergedError
-from kmnist_search.ranking import distinct, duplicates
+from kmnist_search.evaluation import testing as testing_module
+from kmnist_search.evaluation.ledger import Ledger
+from kmnist_search.evaluation.lock import alone
+from kmnist_search.host.signals import StopSignals
 from kmnist_search.retrain import retraining as retraining_module
 from kmnist_search.retrain.events import (
     ModelTested,
@@ -30,12 +34,8 @@ from kmnist_search.retrain.events import (
 from kmnist_search.retrain.preparation import Choices, Preparation, prepare
 from kmnist_search.retrain.retraining import Finding, Retraining
 from kmnist_search.saved_model.model import SavedModel
-from kmnist_search.sealed import testing as testing_module
-from kmnist_search.sealed.alone import alone
-from kmnist_search.sealed.ledger import Ledger
-from kmnist_search.signals import StopSignals
-from kmnist_search.storage import open_storage
-from kmnist_search.study import SearchStudy, find_study
+from kmnist_search.study.ranking import distinct, duplicates
+from kmnist_search.study.study import SearchStudy, find_study
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,7 +48,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from click.testing import CliRunner
     from conftest import TINY_STUDY
 
-    from kmnist_search.cli import main
+    from kmnist_search.cli.main import main
 
     folder = tmp_path_factory.mktemp("searched")
     (folder / "tiny.toml").write_text(TINY_STUDY)
@@ -373,8 +373,8 @@ def test_two_processes_do_not_retrain_the_same_study(study: SearchStudy) -> None
 
 
 def test_a_study_without_a_complete_trial_has_no_winner(tiny_study: Path, storage_url: str) -> None:
-    from kmnist_search.study import open_study
-    from kmnist_search.study_parser import load
+    from kmnist_search.study.study import open_study
+    from kmnist_search.study_file.parser import load
 
     empty = open_study(open_storage(storage_url, create=True), load(tiny_study))
     with pytest.raises(NoCompleteTrialError, match="no complete trial yet"):

@@ -8,10 +8,10 @@ import optuna
 import pytest
 from sqlalchemy import text
 
-from kmnist_search import roster
-from kmnist_search.owner import Owner
-from kmnist_search.roster import Facts, Member, Registration
-from kmnist_search.storage import Storage, open_storage
+from kmnist_search.database.storage import Storage, open_storage
+from kmnist_search.host.process import Owner
+from kmnist_search.queue import workers as roster
+from kmnist_search.queue.workers import Facts, Member, Registration
 
 HERE = Owner.this_process()
 ELSEWHERE = replace(HERE, host="gpu7", machine="another machine")

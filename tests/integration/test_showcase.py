@@ -17,18 +17,19 @@ from optuna.trial import FrozenTrial
 from PIL import Image
 from sqlalchemy import select
 
-from kmnist_search import archive
-from kmnist_search.artifact_store import open_artifact_store
-from kmnist_search.events import Event, NotShown, TrialEnded
-from kmnist_search.queue import Counts
-from kmnist_search.search import Search, prepare
-from kmnist_search.showcase import duty, showcase
-from kmnist_search.showcase.board import Board
-from kmnist_search.showcase.note import END
-from kmnist_search.signals import StopSignals
-from kmnist_search.storage import Storage
-from kmnist_search.study import SearchStudy, find_study
-from kmnist_search.tables import study_system_attributes
+from kmnist_search.archive import studies as archive
+from kmnist_search.dashboard_content import leader as duty
+from kmnist_search.dashboard_content import publisher as showcase
+from kmnist_search.dashboard_content.attributes import Board
+from kmnist_search.dashboard_content.note import END
+from kmnist_search.database.storage import Storage
+from kmnist_search.database.tables import study_system_attributes
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.queue.queue import Counts
+from kmnist_search.run.search import Search, prepare
+from kmnist_search.study.artifacts import open_artifact_store
+from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.worker.events import Event, NotShown, TrialEnded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

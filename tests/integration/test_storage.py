@@ -15,10 +15,10 @@ from postgres import PostgresServer
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from kmnist_search.database_errors import is_passing
+from kmnist_search.database.errors import is_passing
+from kmnist_search.database.storage import Storage, open_storage
+from kmnist_search.database.url import without_password
 from kmnist_search.errors import StorageError
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.storage_url import without_password
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from kmnist_search.courier import Courier
+from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
-from kmnist_search.progress import status_of
-from kmnist_search.queue import Claim
-from kmnist_search.roster import Facts
-from kmnist_search.storage import Storage, open_storage
-from kmnist_search.study import SearchStudy, find_study, open_study, study_names
-from kmnist_search.study_file import StudyFile
-from kmnist_search.study_parser import load
+from kmnist_search.queue.queue import Claim
+from kmnist_search.queue.workers import Facts
+from kmnist_search.study.status import status_of
+from kmnist_search.study.study import SearchStudy, find_study, open_study, study_names
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker.database_thread import Courier
 
 
 @pytest.fixture

@@ -9,11 +9,19 @@ import pytest
 from rich.console import Console
 
 from kmnist_search.engine.member import Epoch
-from kmnist_search.events import DatabaseAway, DatabaseBack, EpochDone, NotShown, Stopping, TrialEnded, TrialStarted
-from kmnist_search.search import prepare
-from kmnist_search.signals import StopSignals
-from kmnist_search.summary import shown_params
-from kmnist_search.terminal import RunView, follow
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.search import prepare
+from kmnist_search.study.summary import shown_params
+from kmnist_search.terminal.run import RunView, follow
+from kmnist_search.worker.events import (
+    DatabaseAway,
+    DatabaseBack,
+    EpochDone,
+    NotShown,
+    Stopping,
+    TrialEnded,
+    TrialStarted,
+)
 
 
 @pytest.fixture
@@ -96,7 +104,7 @@ def test_kernels_that_do_not_run_are_told_by_a_line_that_stays(
     monkeypatch: pytest.MonkeyPatch,
     is_terminal: bool,
 ) -> None:
-    monkeypatch.setattr("kmnist_search.worker.missing_kernels", lambda device: f"nothing runs on {device}")
+    monkeypatch.setattr("kmnist_search.worker.worker.missing_kernels", lambda device: f"nothing runs on {device}")
     search = prepare(
         tiny_study, overrides=[], trials=1, target=None, storage_url=storage_url, data_dir=tmp_path, device="cpu"
     )

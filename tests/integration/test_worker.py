@@ -13,16 +13,16 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, TrialState
 
-from kmnist_search import lane as lane_module
-from kmnist_search.checkpoints import Checkpoints
-from kmnist_search.cost import flops_per_image, num_parameters
+from kmnist_search.config.cost import flops_per_image, num_parameters
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrialsKeepFailingError
-from kmnist_search.events import EpochDone, Event, Stopping, TrialEnded, TrialStarted
-from kmnist_search.progress import status_of
-from kmnist_search.search import Search, prepare
-from kmnist_search.signals import StopSignals
-from kmnist_search.worker import Worker
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.search import Search, prepare
+from kmnist_search.study.status import status_of
+from kmnist_search.worker import trial_run as lane_module
+from kmnist_search.worker.checkpoints import Checkpoints
+from kmnist_search.worker.events import EpochDone, Event, Stopping, TrialEnded, TrialStarted
+from kmnist_search.worker.worker import Worker
 
 Prepare = Callable[..., Search]
 
@@ -249,7 +249,7 @@ def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch:
 def test_a_checkpoint_that_takes_long_is_not_taken_for_a_database_that_is_silent(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmnist_search.worker.HURRY_SECONDS", 0.2)
+    monkeypatch.setattr("kmnist_search.worker.worker.HURRY_SECONDS", 0.2)
     save = Checkpoints.save
 
     def save_slowly(checkpoints: Checkpoints, training: Training) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kmnist_search.augment import affine_grid, augment, mixup
 from kmnist_search.config import AugmentConfig
+from kmnist_search.engine.augment import affine_grid, augment, mixup
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -22,9 +22,9 @@ from kmnist_search.bench.report import AtOnce, Comparison, NetReport, Report, as
 from kmnist_search.bench.stopwatch import time_steps
 from kmnist_search.bench.testbeds import CpuTestbed
 from kmnist_search.bench.work import OurTrainings
-from kmnist_search.bench_terminal import report_view
 from kmnist_search.config import TrainConfig, trial_config
 from kmnist_search.errors import MeasurementError
+from kmnist_search.terminal.bench import report_view
 
 CPU = torch.device("cpu")
 NET = trial_config(

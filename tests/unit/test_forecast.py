@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from kmnist_search.forecast import BASIS, AtWork, Ended, forecast
+from kmnist_search.study.forecast import BASIS, AtWork, Ended, forecast
 
 
 def _after(*lengths: float) -> list[Ended]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from kmnist_search.full_screen import can_fill, settle_encoding
+from kmnist_search.watch.screen import can_fill, settle_encoding
 
 
 @pytest.mark.parametrize(

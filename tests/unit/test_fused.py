@@ -9,14 +9,13 @@ import torch
 
 pytest.importorskip("triton", reason="there is no Triton for this platform")
 
-from kmnist_search import cost
-from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
+from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, cost, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
+from kmnist_search.engine.batched import Stack
 from kmnist_search.engine.layout import Layout
 from kmnist_search.engine.member import Epoch
-from kmnist_search.engine.stack import Stack
 from kmnist_search.engine.training import Training
 from kmnist_search.model import Model, build
 

@@ -11,9 +11,9 @@ import torch
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.pace import STEPS_A_GRAPH, EagerPace, GraphPace
+from kmnist_search.engine.backends import Way
+from kmnist_search.engine.stepping import STEPS_A_GRAPH, EagerPace, GraphPace
 from kmnist_search.engine.training import Training
-from kmnist_search.engine.ways import Way
 
 pytestmark = [
     pytest.mark.gpu,

@@ -17,8 +17,8 @@ pytest.importorskip("triton")
 if not torch.cuda.is_available() and "TRITON_INTERPRET" not in os.environ:
     pytest.skip("the GPU is hidden and Triton's interpreter is off: set TRITON_INTERPRET=1", allow_module_level=True)
 
-from kmnist_search.augment import Draws, apply_augment, draw_augment, draw_mixup
 from kmnist_search.config import AugmentConfig, OptimizerConfig
+from kmnist_search.engine.augment import Draws, apply_augment, draw_augment, draw_mixup
 from kmnist_search.engine.kernels.activation import bias_act, bias_act_backward
 from kmnist_search.engine.kernels.loss import train_loss, val_loss
 from kmnist_search.engine.kernels.norm import Normed, residual_norm, residual_norm_backward

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kmnist_search import cost
-from kmnist_search.config import LayersConfig, TrialConfig
+from kmnist_search.config import LayersConfig, TrialConfig, cost
 from kmnist_search.errors import ConfigError
 from kmnist_search.model import build
 

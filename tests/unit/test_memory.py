@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.engine.memory import GIB, memory_needed, saved_numbers
-from kmnist_search.engine.plain import PlainProgram
+from kmnist_search.engine.memory_budget import Room
 from kmnist_search.engine.program import EpochPlan
-from kmnist_search.engine.room import Room
+from kmnist_search.engine.torch_program import PlainProgram
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

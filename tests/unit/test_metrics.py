@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from kmnist_search.metrics import Metrics, Opening
+from kmnist_search.evaluation.metrics import Metrics, Opening
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "metrics.schema.json"
 UPDATE_VARIABLE = "KMNIST_SEARCH_UPDATE_REFERENCE"

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kmnist_search import cost, model
-from kmnist_search.config import PatchMLPConfig
+from kmnist_search import model
+from kmnist_search.config import PatchMLPConfig, cost
 from kmnist_search.model import parts, patch_mlp
 from kmnist_search.model.patch_mlp import Block, ChannelMLP, FeatureNorm, PatchMLP, TokenMLP
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.catalog import CLASS_NAMES
-from kmnist_search.metrics import Metrics
+from kmnist_search.evaluation.metrics import Metrics
+from kmnist_search.retrain.model_card import model_card
 from kmnist_search.saved_model import onnx_file
-from kmnist_search.saved_model.card import model_card
 from kmnist_search.saved_model.folder import load_model
 from kmnist_search.saved_model.info import ModelInfo
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from kmnist_search import placement
 from kmnist_search.config import TrainConfig, TrialConfig, trial_config
 from kmnist_search.errors import ConfigError
-from kmnist_search.placement import Place, check_workers, devices_of, places
+from kmnist_search.run import placement
+from kmnist_search.run.placement import Place, check_workers, devices_of, places
 
 SMALL = trial_config({"dim": 16, "patch_size": 14, "batch_size": 32}, TrainConfig(epochs=1))
 #: Worth more than a thread: about 3.6 GFLOP a step.

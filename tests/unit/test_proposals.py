@@ -6,9 +6,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.proposals import Remembered, sampler_of
-from kmnist_search.space import Choices, FloatRange, Hyperparameter, IntRange
-from kmnist_search.study_file import SamplerConfig
+from kmnist_search.study.samplers import Remembered, sampler_of
+from kmnist_search.study_file.schema import SamplerConfig
+from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange
 
 SPACE: dict[str, Hyperparameter] = {
     "rate": FloatRange(low=1e-4, high=1e-1, log=True),

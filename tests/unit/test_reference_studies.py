@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kmnist_search import cost
-from kmnist_search.builtin import builtin_studies, find_study_file
-from kmnist_search.config import LayersConfig
+from kmnist_search.config import LayersConfig, cost
 from kmnist_search.model import build
-from kmnist_search.study_file import StudyFile
-from kmnist_search.study_parser import load
+from kmnist_search.study_file.builtin import builtin_studies, find_study_file
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import StudyFile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -19,7 +19,7 @@ from kmnist_search.charts import search_charts, work_charts
 from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import Chart, figure, joined, small, value_range
 from kmnist_search.charts.trials import Attempt
-from kmnist_search.metrics import CalibrationBin
+from kmnist_search.evaluation.metrics import CalibrationBin
 from kmnist_search.report import model_charts, parallel_chart
 
 SPACES: dict[str, BaseDistribution] = {

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmnist_search.charts import wording
+from kmnist_search import wording
 from kmnist_search.charts.judged import Judged, most_confidently_right, most_confidently_wrong
-from kmnist_search.metrics import Candidate, Figures, FinalFigures, Metrics, Opening, PairedTest, StudyFigures
+from kmnist_search.evaluation.metrics import (
+    Candidate,
+    Figures,
+    FinalFigures,
+    Metrics,
+    Opening,
+    PairedTest,
+    StudyFigures,
+)
 from kmnist_search.references.published import HEADLINES, REFERENCES
 from kmnist_search.report import sentences
 from kmnist_search.report.pictures import data_uri

@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kmnist_search import resources
-from kmnist_search.resources import available_memory, usable_cores
+from kmnist_search.host import resources
+from kmnist_search.host.resources import available_memory, usable_cores
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kmnist_search.retrain.scoring import score
+from kmnist_search.evaluation.scoring import score
 
 NAMES = ("a", "b", "c")
 

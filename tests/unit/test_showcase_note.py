@@ -7,12 +7,12 @@ from optuna.trial import FrozenTrial, TrialState
 from recorded import assert_recorded
 from test_report_trials import trial
 
-from kmnist_search.owner import Owner
-from kmnist_search.queue import Counts
-from kmnist_search.roster import Facts, Member
-from kmnist_search.showcase.note import END, note
-from kmnist_search.showcase.standing import Images, Standing
-from kmnist_search.study_parser import loads
+from kmnist_search.dashboard_content.note import END, note
+from kmnist_search.dashboard_content.snapshot import Images, Standing
+from kmnist_search.host.process import Owner
+from kmnist_search.queue.queue import Counts
+from kmnist_search.queue.workers import Facts, Member
+from kmnist_search.study_file.parser import loads
 
 STUDY = """
 [study]

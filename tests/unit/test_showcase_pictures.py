@@ -11,11 +11,18 @@ from PIL import Image
 from test_showcase_note import STUDY
 
 from kmnist_search.charts.judged import Judged, Prediction, confusion
+from kmnist_search.dashboard_content.pictures import (
+    CELL,
+    CURVES_SIZE,
+    LABELS,
+    confusion_picture,
+    curves_picture,
+    wrong_picture,
+)
+from kmnist_search.dashboard_content.recipe import recipe
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.engine.member import Epoch
-from kmnist_search.showcase.pictures import CELL, CURVES_SIZE, LABELS, confusion_picture, curves_picture, wrong_picture
-from kmnist_search.showcase.recipe import recipe
-from kmnist_search.study_parser import loads
+from kmnist_search.study_file.parser import loads
 
 NAMES = CLASS_NAMES["kmnist"]
 

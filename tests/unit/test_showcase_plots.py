@@ -14,7 +14,7 @@ from test_showcase_note import standing
 
 from kmnist_search.charts import cost_charts, work_charts
 from kmnist_search.charts import trials as read
-from kmnist_search.showcase.plots import plots
+from kmnist_search.dashboard_content.plots import plots
 
 SIZED = [
     trial(0, 0.90, num_parameters=1000, seconds=3.0, reports={1: 0.5, 2: 0.9}),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kmnist_search.retrain.significance import mean_interval, paired_p_value, share_interval
+from kmnist_search.evaluation.significance import mean_interval, paired_p_value, share_interval
 
 
 def test_the_interval_of_a_mean_is_scipys() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from kmnist_search.builtin import builtin_studies, find_study_file
 from kmnist_search.config import HYPERPARAMETERS, AugmentConfig, OptimizerConfig, PatchMLPConfig
 from kmnist_search.errors import StudyFileError
-from kmnist_search.space import Choices, FloatRange, IntRange
-from kmnist_search.study_file import PrunerConfig, SamplerConfig, StudyFile
-from kmnist_search.study_parser import load
+from kmnist_search.study_file.builtin import builtin_studies, find_study_file
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, StudyFile
+from kmnist_search.study_file.space import Choices, FloatRange, IntRange
 
 SET_ADVICE = "write it as table.key=value, for example --set train.epochs=5"
 

@@ -16,17 +16,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kmnist_search import model
-from kmnist_search.augment import mixup
 from kmnist_search.config import DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine import plain as plain_module
+from kmnist_search.engine import torch_program as plain_module
+from kmnist_search.engine.augment import mixup
+from kmnist_search.engine.backends import check_compiles, is_fused, missing_kernels
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
-from kmnist_search.engine.plain import PlainProgram
 from kmnist_search.engine.schedule import lr_at
+from kmnist_search.engine.torch_program import PlainProgram
 from kmnist_search.engine.training import Training
-from kmnist_search.engine.ways import check_compiles, is_fused, missing_kernels
 from kmnist_search.errors import ConfigError, TrainingDivergedError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

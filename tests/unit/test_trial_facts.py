@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kmnist_search.trial_facts import reason_of_failure
+from kmnist_search.worker.trial_attributes import reason_of_failure
 
 
 @pytest.mark.parametrize(

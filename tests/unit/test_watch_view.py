@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.screen import Screen
 from rich.text import Text
 
-from kmnist_search.progress import Failure, Status
-from kmnist_search.sparkline import bounds, fitted, sparkline
-from kmnist_search.text_lines import Page, Section, shared_out
-from kmnist_search.watch_sections import failure_kinds
-from kmnist_search.watch_view import Trouble, WatchView
+from kmnist_search.study.status import Failure, Status
+from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
+from kmnist_search.watch.layout import Page, Section, shared_out
+from kmnist_search.watch.sections import failure_kinds
+from kmnist_search.watch.view import Trouble, WatchView
 
 STATES = {
     "begun": watched.just_begun(),

@@ -1,0 +1,1 @@
+"""Whole studies exported, imported, copied, renamed and deleted."""

@@ -1,0 +1,291 @@
+"""Whole studies: exported, imported, copied, renamed, deleted. Knows nothing of samplers or training.
+
+Whatever changes a database does so in one transaction.
+
+A trial that runs where a study comes from waits where it is put: its worker belongs to the other database. All else is
+kept, also what it reported and how often it lost its worker. Checkpoints are not part of a study: where it is put, a
+waiting trial begins anew. Nor are artifacts and plots: plots are drawn anew by who works on it there.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from optuna.trial import TrialState
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from kmnist_search.archive.file import lines_of, records_in
+from kmnist_search.archive.records import StudyRecord, TrialRecord, add_study, add_trials, read_study
+from kmnist_search.database import tables
+from kmnist_search.database.storage import Storage
+from kmnist_search.errors import (
+    ArchiveError,
+    ArtifactsLeftError,
+    ConfigError,
+    StudyExistsError,
+    StudyInUseError,
+    StudyNotFoundError,
+)
+from kmnist_search.study.artifacts import ARTIFACT_KEYS, ArtifactStore, artifact_id_in, open_artifact_store, remove_all
+from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, find_study, new_checkpoint_folder
+from kmnist_search.study_file.schema import StudyTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A study that was put into a database: its name there, its trials, and how many of them ran before."""
+
+    name: str
+    num_trials: int
+    num_requeued: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deletion:
+    """A study that was deleted: its trials, its artifacts, and how many of those were not in the store."""
+
+    num_trials: int
+    num_artifacts: int
+    num_missing: int
+
+
+def export_study(storage: Storage, name: str, file: Path) -> int:
+    """Write a study to `file`, whole or not at all, as it is at one moment; return how many trials it has.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+        ArchiveError: the file cannot be written, or is the database itself; what was there still is.
+    """
+    database = Path(storage.url.database or "") if storage.url.get_backend_name() == "sqlite" else None
+    if database and file.resolve() in [Path(f"{database.resolve()}{end}") for end in ("", "-wal", "-shm")]:
+        raise ArchiveError(f"{file}: is the database itself. Export to another file.")
+    part = file.parent / f".{file.name}.{os.getpid()}.part"
+    try:
+        try:
+            with part.open("wb") as out:
+                num_trials = write_study(storage, name, out)
+                out.flush()
+                os.fsync(out.fileno())
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArchiveError(f"{file}: cannot be written: {error.strerror}.") from None
+    return num_trials
+
+
+def write_study(storage: Storage, name: str, out: BinaryIO) -> int:
+    """Write a study as `export_study` does, to a file that is open.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+        OSError: `out` cannot be written.
+    """
+    study_id = find_study(storage, name).queue.study_id
+    with _one_moment(storage) as connection:
+        study, trials = read_study(connection, study_id)
+        out.writelines(lines_of(study, trials))
+    return study.num_trials
+
+
+def import_study(storage: Storage, file: Path, name: str | None = None) -> Arrival:
+    """Put the study in `file` into the database, under `name` if there is one, whole or not at all.
+
+    Raises:
+        ArchiveError: the file is no exported study, or is damaged or not whole.
+        ConfigError: `name` cannot be the name of a study.
+        StudyExistsError: a study of that name is there already.
+    """
+    try:
+        with file.open("rb") as lines:
+            return receive_study(storage, lines, file, name)
+    except OSError as error:
+        raise ArchiveError(f"{file}: cannot be read: {error.strerror}.") from None
+
+
+def receive_study(storage: Storage, lines: BinaryIO, source: Path, name: str | None = None) -> Arrival:
+    """Put a study into the database as `import_study` does, from a file that is open and called `source`.
+
+    Raises:
+        ArchiveError: the file is no exported study, or is damaged or not whole.
+        ConfigError: `name` cannot be the name of a study.
+        StudyExistsError: a study of that name is there already.
+        OSError: `lines` cannot be read.
+    """
+    return _put(storage, *records_in(lines, source), name)
+
+
+def copy_study(source: Storage, name: str, target: Storage, new_name: str | None = None) -> Arrival:
+    """Put a study of one database into another, or into the same one under a new name, whole or not at all.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+        ConfigError: `new_name` cannot be the name of a study.
+        StudyExistsError: a study of that name is there already.
+    """
+    study_id = find_study(source, name).queue.study_id
+    with _one_moment(source) as connection:
+        return _put(target, *read_study(connection, study_id), new_name)
+
+
+def rename_study(storage: Storage, old: str, new: str, *, force: bool = False) -> None:
+    """Give a study another name, also in the settings it remembers.
+
+    Who works on it meanwhile, which takes `force`, goes on, and still calls it by its old name.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+        ConfigError: `new` cannot be the name of a study.
+        StudyExistsError: another study has that name.
+        StudyInUseError: trials of it run, and not `force`.
+    """
+    _check_name(new)
+    study_id = find_study(storage, old).queue.study_id
+    of_study = tables.studies.c.study_id == study_id
+    attributes = tables.study_user_attributes
+    with storage.writing() as connection, _free_name(storage, new, "Choose another name."):
+        _lock(connection, study_id)
+        if not force:
+            _check_nothing_runs(connection, study_id, old, "rename")
+        connection.execute(update(tables.studies).where(of_study).values(study_name=new))
+        its_settings = (attributes.c.study_id == study_id) & (attributes.c.key == FILE_KEY)
+        settings = connection.execute(select(attributes.c.value_json).where(its_settings)).scalar_one()
+        connection.execute(update(attributes).where(its_settings).values(value_json=_settings_named(settings, new)))
+
+
+def delete_study(storage: Storage, name: str, *, force: bool = False, store: ArtifactStore | None = None) -> Deletion:
+    """Delete a study with its trials, all that belongs to them, their checkpoints and their artifacts.
+
+    Args:
+        storage: the database.
+        name: of the study.
+        force: also while trials of it run.
+        store: of the artifacts; None is the folder beside the database.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+        StudyInUseError: trials of it run, and not `force`.
+        ArtifactsLeftError: it is deleted, but not all of its artifacts.
+    """
+    study = find_study(storage, name)
+    study_id = study.queue.study_id
+    trials = tables.trials
+    of_study = trials.c.study_id == study_id
+    its_trials = select(trials.c.trial_id).where(of_study)
+    with storage.writing() as connection:
+        _lock(connection, study_id)
+        if not force:
+            _check_nothing_runs(connection, study_id, name, "delete")
+        artifacts = _artifacts(connection, study_id)
+        num_trials = 0
+        for table in reversed(trials.metadata.sorted_tables):  # what refers to a row goes before it
+            if "study_id" in table.c:
+                deleted = connection.execute(delete(table).where(table.c.study_id == study_id))
+                num_trials = deleted.rowcount if table is trials else num_trials
+            elif "trial_id" in table.c:
+                connection.execute(delete(table).where(table.c.trial_id.in_(its_trials)))
+    shutil.rmtree(study.checkpoint_dir, ignore_errors=True)  # there may be none, or on another machine
+    try:
+        missing = len(artifacts) - remove_all(store or open_artifact_store(None, storage.url), artifacts)
+    except Exception as error:  # each store has its own
+        raise ArtifactsLeftError(
+            f"study {name!r} is deleted, but not all of its {len(artifacts)} artifacts: {error}"
+        ) from None
+    return Deletion(num_trials=num_trials, num_artifacts=len(artifacts), num_missing=missing)
+
+
+def _artifacts(connection: Connection, study_id: int) -> list[str]:
+    """Return the ids of the artifacts of a study and of its trials."""
+    of_trials, of_study, trials = tables.system_attributes, tables.study_system_attributes, tables.trials
+    queries = (
+        select(of_trials.c.value_json)
+        .join(trials, trials.c.trial_id == of_trials.c.trial_id)
+        .where(trials.c.study_id == study_id, of_trials.c.key.startswith(ARTIFACT_KEYS)),
+        select(of_study.c.value_json).where(of_study.c.study_id == study_id, of_study.c.key.startswith(ARTIFACT_KEYS)),
+    )
+    found = [artifact_id_in(text) for query in queries for text in connection.scalars(query)]
+    return [artifact_id for artifact_id in found if artifact_id is not None]
+
+
+@contextmanager
+def _one_moment(storage: Storage) -> Iterator[Connection]:
+    """A transaction whose statements all see the database as it is at the first of them."""
+    with storage.reading() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite is like that anyway
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        yield connection
+
+
+def _lock(connection: Connection, study_id: int) -> None:
+    of_study = tables.studies.c.study_id == study_id
+    if connection.scalar(select(tables.studies.c.study_id).where(of_study).with_for_update()) is None:
+        raise StudyNotFoundError("somebody else has just deleted the study.")
+
+
+def _check_nothing_runs(connection: Connection, study_id: int, name: str, otherwise: str) -> None:
+    trials = tables.trials
+    of_study = (trials.c.study_id == study_id) & (trials.c.state == TrialState.RUNNING)
+    running = connection.scalars(select(trials.c.number).where(of_study).order_by(trials.c.number)).all()
+    if running:
+        numbers = ", ".join(str(number) for number in running)
+        raise StudyInUseError(
+            f"study {name!r} has trials that run: {numbers}. Stop its workers first (Ctrl-C; if one was killed, "
+            f"the next run takes up its trial), or {otherwise} the study all the same with --force."
+        )
+
+
+def _put(storage: Storage, study: StudyRecord, trials: Iterable[TrialRecord], name: str | None) -> Arrival:
+    name = name if name is not None else study.name
+    _check_name(name)
+    settings = _settings_named(study.user_attrs[FILE_KEY], name)
+    own = {FILE_KEY: settings, CHECKPOINTS_KEY: json.dumps(new_checkpoint_folder(name))}
+    named = study.model_copy(update={"name": name, "user_attrs": {**study.user_attrs, **own}})
+    num_requeued = 0
+
+    def arriving() -> Iterator[TrialRecord]:
+        nonlocal num_requeued
+        for trial in trials:
+            if trial.state == "RUNNING":
+                num_requeued += 1
+                yield trial.model_copy(update={"state": "WAITING"})
+            else:
+                yield trial
+
+    with storage.writing() as connection:
+        with _free_name(storage, name, f"Put it there under another name: --name {name}-2"):
+            study_id = add_study(connection, named)
+        add_trials(connection, study_id, arriving())
+    return Arrival(name=name, num_trials=study.num_trials, num_requeued=num_requeued)
+
+
+def _check_name(name: str) -> None:
+    try:
+        StudyTable(name=name)
+    except ConfigError:
+        raise ConfigError(
+            f"{name!r} cannot be the name of a study: use at most 100 letters, digits and _ . - "
+            "and begin with a letter, a digit or _"
+        ) from None
+
+
+@contextmanager
+def _free_name(storage: Storage, name: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise StudyExistsError(f"{storage.shown_url} has a study {name!r} already. {advice}") from None
+
+
+def _settings_named(settings: str, name: str) -> str:
+    parsed: dict[str, Any] = json.loads(settings)
+    if parsed["study"].get("name") == name:
+        return settings  # letter by letter
+    parsed["study"]["name"] = name
+    return json.dumps(parsed)

@@ -1,0 +1,173 @@
+"""The command that submits a study to Kubernetes: parse, call one function, print.
+
+Imports that take time wait inside the command, so that `--help` answers at once.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from kmnist_search.cli.options import data_dir_option, per_gpu_option, storage_option
+from kmnist_search.cli.study_options import AskedStudy, study_options
+
+if TYPE_CHECKING:
+    from kmnist_search.study_file.schema import StudyFile
+
+CLAIM = "Name of a PersistentVolumeClaim"
+
+
+@click.command(
+    epilog="Example: kmnist-search submit kubernetes kmnist --trials 200 --workers 16 --image me/kmnist-search --apply"
+)
+@study_options
+@click.option("--workers", type=click.IntRange(1, 10_000), required=True, help="Pods, each with one worker.")
+@click.option("--image", required=True, help="Image of kmnist-search, see docker/Dockerfile.")
+@click.option("--apply", "applies", is_flag=True, help="Hand the manifests to kubectl instead of printing them.")
+@click.option("--namespace", help="Namespace of all of it.  [default: that of kubectl's context]")
+@click.option("--gpus", type=click.IntRange(0, 64), default=1, show_default=True, help="GPUs of a worker; 0 for CPUs.")
+@per_gpu_option
+@click.option("--cpu", default="4", show_default=True, help="Cores of a worker.")
+@click.option("--memory", default="16Gi", show_default=True, help="Memory of a worker.")
+@click.option(
+    "--grace-seconds",
+    type=click.IntRange(min=15),
+    default=120,
+    show_default=True,
+    help="Time to write checkpoints in when a pod is to stop.",
+)
+@click.option(
+    "--secret",
+    default="kmnist-search",
+    show_default=True,
+    help="Name of the secret with the database's URL (key storage), or with --postgres its password (key password).",
+)
+@click.option("--postgres", is_flag=True, help="Bring a Postgres server along.")
+@click.option("--dashboard", is_flag=True, help="Bring a dashboard along.")
+@click.option("--data-claim", help=f"{CLAIM} that has the images; it is only read.  [default: each pod downloads them]")
+@click.option("--checkpoints-claim", help=f"{CLAIM} that all pods write to.  [default: checkpoints end with their pod]")
+@click.option(
+    "--artifacts",
+    metavar="URL",
+    envvar="KMNIST_SEARCH_ARTIFACTS",
+    show_envvar=True,
+    help="Bucket (s3://, gs://) of the best trials' pictures; the pods must have the right to it.  "
+    "[default: with the checkpoints]",
+)
+@storage_option
+@data_dir_option
+@click.pass_context
+def kubernetes(
+    context: click.Context,
+    asked: AskedStudy,
+    workers: int,
+    image: str,
+    applies: bool,
+    namespace: str | None,
+    gpus: int,
+    per_gpu: int | None,
+    cpu: str,
+    memory: str,
+    grace_seconds: int,
+    secret: str,
+    postgres: bool,
+    dashboard: bool,
+    data_claim: str | None,
+    checkpoints_claim: str | None,
+    artifacts: str | None,
+    storage_url: str,
+    data_dir: Path | None,
+) -> None:
+    """Render a study and its workers as manifests for Kubernetes, or apply them.
+
+    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. The pods make study and
+    queue themselves, in the database that the secret names. If --storage names the same database as it is reached from
+    here, it is looked at first, and with --apply study and queue are made from here.
+    """
+    from kmnist_search.launch import kubectl
+    from kmnist_search.launch.kubernetes import KubernetesJob
+    from kmnist_search.launch.kubernetes_notes import notes
+    from kmnist_search.launch.yaml_text import as_yaml
+    from kmnist_search.study.artifacts import check_bucket
+    from kmnist_search.study_file.builtin import builtin_studies
+
+    if artifacts is not None:
+        check_bucket(artifacts)
+    file, is_builtin = asked.file(), asked.source in builtin_studies()
+    changes = replace(asked, name=None).changes()  # the name is told by itself
+    job = KubernetesJob(
+        study=file.study.name,
+        source=asked.source if is_builtin else asked.path().read_text(encoding="utf-8"),
+        is_builtin=is_builtin,
+        changes=tuple(f"--set={change}" for change in changes),
+        trials=asked.trials if asked.trials is not None else file.study.trials,
+        image=image,
+        workers=workers,
+        gpus=gpus,
+        cpu=cpu,
+        memory=memory,
+        per_gpu=per_gpu,
+        grace_seconds=grace_seconds,
+        namespace=namespace,
+        secret=secret,
+        data_claim=data_claim,
+        checkpoints_claim=checkpoints_claim,
+        artifacts=artifacts,
+        postgres=postgres,
+        dashboard=dashboard,
+    )
+    program = kubectl.find() if applies else None
+    is_reachable = context.get_parameter_source("storage_url") is not ParameterSource.DEFAULT
+    if is_reachable:
+        _check_database(storage_url, file, own_postgres=postgres)
+    text = as_yaml(job.manifests())
+    if program is None:
+        click.echo(text, nl=False)
+    else:
+        kubectl.check(program, text)
+        if is_reachable:
+            _make_queue(file, job.trials, storage_url, data_dir)
+        click.echo(kubectl.apply(program, text), nl=False)
+    for note in notes(job, is_applied=applies):
+        click.echo(note, err=True)
+
+
+def _check_database(storage_url: str, file: "StudyFile", *, own_postgres: bool) -> None:
+    """Look into a database that is reached from here; nothing is made.
+
+    Raises:
+        InputError: it is of no use to the pods, cannot be reached, or has another study of the name.
+    """
+    from kmnist_search.database.storage import open_storage
+    from kmnist_search.database.url import check_shared_url
+    from kmnist_search.errors import StorageEmptyError, StorageError
+    from kmnist_search.study.study import check_study
+
+    if own_postgres:
+        raise click.UsageError(
+            "--postgres brings a database of its own, and --storage (KMNIST_SEARCH_STORAGE) names another. "
+            "Leave one of them out."
+        )
+    try:
+        check_shared_url(storage_url)
+    except StorageError as error:
+        raise StorageError(f"{error}, or leave --storage (KMNIST_SEARCH_STORAGE) out: pods know theirs.") from None
+    try:
+        storage = open_storage(storage_url, create=False)
+    except StorageEmptyError:
+        return
+    check_study(storage, file)
+    storage.let_go()
+
+
+def _make_queue(file: "StudyFile", trials: int, storage_url: str, data_dir: Path | None) -> None:
+    from rich.console import Console
+
+    from kmnist_search.cli.submitted import announce
+    from kmnist_search.data.files import default_data_dir
+    from kmnist_search.run.submission import submit
+
+    made = submit(file, trials=trials, storage_url=storage_url, data_dir=data_dir or default_data_dir())
+    announce(Console(stderr=True), made)

@@ -1,0 +1,101 @@
+"""The commands for a saved model: parse, call one function, print.
+
+Imports that take time wait inside the commands, so that `--help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmnist_search.cli.options import data_dir_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from kmnist_search.saved_model.export import Format
+    from kmnist_search.saved_model.model import SavedModel
+    from kmnist_search.saved_model.predictions import Row
+
+#: Columns of a table that goes into a file or another program: no line of it is folded.
+WIDE = 10_000
+
+
+@click.command(epilog="Example: kmnist-search predict result/model scans/ --csv")
+@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--dataset", type=click.Choice(["test"]), help="Predict the test set of the model's data set instead.")
+@data_dir_option
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def predict(
+    model_dir: Path, images: tuple[Path, ...], dataset: str | None, data_dir: Path | None, as_json: bool, as_csv: bool
+) -> None:
+    """Say which character is on each image.
+
+    MODEL_DIR is the folder of a saved model. IMAGE is a PNG or JPEG file with one character, dark on light or light
+    on dark, or a folder of such files.
+
+    --dataset test needs no images. Nothing says which of its predictions are right: to compare them with the truth is
+    a look at the test set that no ledger counts.
+    """
+    if bool(images) == (dataset is not None):
+        which = "not both" if images else "one of them"
+        raise click.UsageError(f"name images or folders of images, or --dataset test: {which}.")
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+
+    from rich.console import Console
+
+    from kmnist_search.saved_model import predictions
+    from kmnist_search.saved_model.folder import load_model
+
+    saved = load_model(model_dir)
+    found = _of_test_set(saved, data_dir) if dataset else _of_files(saved, images)
+    if as_json:
+        print_json(found)
+    elif as_csv:
+        click.echo(predictions.as_csv(found), nl=False)
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDE).print(predictions.as_table(found))
+
+
+@click.command(epilog="Example: kmnist-search export result/model --format onnx --out hiragana.onnx")
+@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "to",
+    type=click.Choice(["onnx", "torchscript", "safetensors"]),
+    required=True,
+    help="For onnxruntime and the like, for torch.jit.load, or weights and configuration alone.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: model.onnx, .pt, .safetensors]")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def export(model_dir: Path, to: "Format", out: Path | None, force: bool) -> None:
+    """Write a saved model to one file of another format, and check that it predicts the same.
+
+    MODEL_DIR is the folder of a saved model.
+    """
+    from kmnist_search.saved_model import export as exporting
+    from kmnist_search.saved_model.folder import load_model
+
+    saved = load_model(model_dir)
+    file = out or Path(f"model{exporting.SUFFIXES[to]}")
+    exporting.export(saved, to, file, force=force)
+    click.echo(f"{model_dir} is in {file} ({file.stat().st_size:,} bytes), and predicts the same there")
+
+
+def _of_files(saved: "SavedModel", images: tuple[Path, ...]) -> "list[Row]":
+    from kmnist_search.saved_model.predictions import image_files, prepared, rows
+
+    files = image_files(images)
+    return rows([str(file) for file in files], saved.named(prepared(files)))
+
+
+def _of_test_set(saved: "SavedModel", data_dir: Path | None) -> "list[Row]":
+    from kmnist_search.data.files import default_data_dir
+    from kmnist_search.data.test_set import open_test_set
+    from kmnist_search.saved_model.predictions import rows
+
+    images = open_test_set(saved.info.dataset, data_dir or default_data_dir()).images
+    name = "test" if saved.info.dataset == "digits" else "t10k"  # as the files of the MNIST family are called
+    return rows([f"{name}[{position}]" for position in range(len(images))], saved.named(images))

@@ -1,0 +1,169 @@
+"""The command that trains the published systems and compares: parse, call one function, print.
+
+Imports that take time wait inside the command, so that `--help` answers at once.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmnist_search.cli.options import (
+    INTERRUPTED,
+    WORK_FAILED,
+    json_option,
+    print_json,
+    storage_option,
+    threads_wait_passively,
+    typed_command,
+)
+from kmnist_search.cli.work_options import WorkOptions, work_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kmnist_search.evaluation.metrics import Reference
+    from kmnist_search.references.result_folder import Comparison
+    from kmnist_search.run.search import Search
+
+
+@click.command(epilog="Example: kmnist-search references --only S4 --seeds 3")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="S0 to S4, or one setting of them, such as S2-3; again for more."
+)
+@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Trainings of each.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs at most.  [default: as many as published]")
+@click.option("--name", default="references", show_default=True, help="Name of the study in the storage.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("references"),
+    show_default=True,
+    help="Folder of table and page; a former one is replaced.",
+)
+@storage_option
+@work_options
+@json_option
+def references(
+    only: Sequence[str],
+    seeds: int,
+    epochs: int | None,
+    name: str,
+    out: Path,
+    storage_url: str,
+    where: WorkOptions,
+    as_json: bool,
+) -> None:
+    """Train five published systems as their reports say, test them, and put them beside their figures.
+
+    Each training is a trial of one study, so it can be stopped, gone on with, and shared with workers. When all that
+    are asked for are over, the test set is opened for each model once. Without --only, all settings of all reports
+    are trained.
+    """
+    threads_wait_passively()
+
+    from rich.console import Console
+
+    from kmnist_search.data.files import default_data_dir
+    from kmnist_search.references import result_folder, systems
+    from kmnist_search.references.testing import check_test_files
+    from kmnist_search.run.search import prepare_file
+
+    chosen, devices = systems.chosen(only), where.devices()
+    file = systems.study_file(chosen, name=name, seeds=seeds, epochs=epochs)
+    result_folder.check_place(out)
+    data_dir = where.data_dir or default_data_dir()
+    check_test_files(chosen, data_dir)
+    prepare_on = partial(
+        prepare_file,
+        file,
+        trials=None,
+        target=None,
+        storage_url=storage_url,
+        data_dir=data_dir,
+        checkpoint_dir=where.checkpoint_dir,
+        artifacts=where.artifacts,
+        database_timeout=where.database_timeout,
+        per_gpu=where.per_gpu,
+    )
+    search = prepare_on(device=devices[0])
+    console = Console(stderr=as_json)
+    _train(console, search, prepare_on, devices, where.workers)
+    comparison = _compare(console, search, chosen, out)
+    if comparison is not None and as_json:
+        print_json(comparison.model_dump(mode="json"))
+    trained = sum(each.reproduced.seeds for each in comparison.references if each.reproduced) if comparison else 0
+    if missing := len(file.enqueue) - trained:
+        tell = (
+            f"{missing} of {len(file.enqueue)} trainings did not get to their end; why: kmnist-search status {name}. "
+        )
+        console.print(f"{tell}Failed ones are tried again by the same command.", soft_wrap=True, highlight=False)
+        sys.exit(WORK_FAILED)
+
+
+def _train(
+    console: "Console",
+    search: "Search",
+    prepare_on: "Callable[..., Search]",
+    devices: Sequence[str],
+    workers: int | None,
+) -> None:
+    """Train what waits, and wait for what others train; after a signal end the process."""
+    from kmnist_search.cli import run_workers as shown_work
+    from kmnist_search.host.signals import StopSignals
+    from kmnist_search.run.placement import places
+    from kmnist_search.terminal import run as terminal
+    from kmnist_search.watch import watch as watching
+
+    if trials_left := search.trials_left():
+        images = search.data.train_images
+        working = places(devices, search.file.middle(), images=images, workers=workers, trials_left=trials_left)
+        terminal.announce(console, search, working)
+        if search.device.type == "cpu":
+            _tell_time(console, search, len(working))
+        with StopSignals() as signals:
+            stopped_by = shown_work.work(console, search, prepare_on, working, signals=signals, seconds=None)
+        if stopped_by == "signal":
+            console.print(f"Stopped. To go on: {typed_command()}", soft_wrap=True, highlight=False, markup=False)
+            sys.exit(INTERRUPTED)
+    if search.counts().unfinished:
+        watching.watch(console, search.study, is_over=lambda status: not status.progress.counts.unfinished)
+
+
+def _tell_time(console: "Console", search: "Search", workers: int) -> None:
+    """Say how long all that is asked for takes on this CPU, by what a middling net takes; measures for two seconds."""
+    from datetime import timedelta
+
+    from kmnist_search.config.cost import flops_per_image
+    from kmnist_search.engine.estimate import seconds_per_epoch
+    from kmnist_search.references.systems import flops
+    from kmnist_search.terminal.tables import duration_text
+
+    config, images = search.file.middle(), search.data.train_images
+    data = search.data.of(search.file.data_of(search.file.enqueue[0]))
+    epoch = 3.0 * images * flops_per_image(config.model)
+    seconds = seconds_per_epoch(config, data) * flops(search.file, images) / epoch / workers
+    text = f"all that is asked for takes this CPU about {duration_text(timedelta(seconds=seconds))}"
+    console.print(f"{text}; less: --only, --epochs, --seeds", soft_wrap=True, highlight=False, markup=False)
+
+
+def _compare(console: "Console", search: "Search", chosen: "Sequence[Reference]", out: Path) -> "Comparison | None":
+    """Test what is trained, and write and show the table; None if nothing is."""
+    from kmnist_search.evaluation.lock import alone
+    from kmnist_search.references import result_folder, results, testing
+    from kmnist_search.terminal import references as terminal
+
+    those = results.wanted(results.trained(search.study), search.file.enqueue)
+    if not those:
+        return None
+    with alone(search.study):
+        test = testing.Test(search.study, those, search.data.data_dir)
+        before = {each.trained.number for each in results.tested(test.ledger, those)}
+        tested = terminal.follow(console, test.work(), len(those), before=before)
+        comparison = result_folder.compare(chosen, test, tested, command=typed_command())
+        result_folder.write(out, comparison, test, search.data.data_dir)
+    terminal.conclude(console, comparison, out)
+    return comparison

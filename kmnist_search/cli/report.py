@@ -1,0 +1,39 @@
+"""The command that writes a report: parse, call one function, print.
+
+Imports that take time wait inside the command, so that `--help` answers at once.
+"""
+
+from pathlib import Path
+
+import click
+
+from kmnist_search.cli.options import storage_option
+
+
+@click.command(epilog="Example: kmnist-search report quickstart")
+@click.argument("study", required=False)
+@click.option(
+    "--out",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.  [default: STUDY-report.html]",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+@storage_option
+def report(study: str | None, file: Path | None, force: bool, storage_url: str) -> None:
+    """Write how the search went as one web page, at any time.
+
+    STUDY is its name in the storage; without it, the only one or the one last worked on. The page holds all it needs:
+    send it to anyone, open it anywhere.
+    """
+    from kmnist_search.database.storage import open_storage
+    from kmnist_search.errors import ReportError
+    from kmnist_search.report.page import search_report, write
+    from kmnist_search.study.study import find_study
+
+    found = find_study(open_storage(storage_url, create=False), study)
+    file = file or Path(f"{found.name}-report.html")
+    if file.exists() and not force:
+        raise ReportError(f"{file} is there already. Choose another file with --out, or replace it with --force.")
+    write(search_report(found), file)
+    click.echo(f"report on study {found.name} is in {file}")

@@ -1,0 +1,61 @@
+"""The commands that make a study and its queue for workers elsewhere: parse, call one function, print.
+
+Imports that take time wait inside the commands, so that `--help` answers at once.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from kmnist_search.cli.options import Commands, data_dir_option, duration, storage_option
+from kmnist_search.cli.study_options import AskedStudy, study_options
+
+
+@click.group(cls=Commands, epilog="Example: kmnist-search submit queue kmnist --trials 100")
+def submit() -> None:
+    """Make a study and its queue, for workers on a cluster or anywhere."""
+
+
+@submit.command(
+    epilog="Example: kmnist-search submit queue kmnist --trials 100 --storage postgresql://me@server/kmnist"
+)
+@study_options
+@storage_option
+@data_dir_option
+@click.option("--wait", "waits", is_flag=True, help="Follow the study until so many trials are finished.")
+@click.option(
+    "--database-timeout",
+    callback=duration,
+    metavar="TIME",
+    help="Wait for a database that cannot be reached yet.  [default: not at all]",
+)
+def queue(
+    asked: AskedStudy, storage_url: str, data_dir: Path | None, waits: bool, database_timeout: float | None
+) -> None:
+    """Make a study and its queue, and train nothing: that is left to the workers you start.
+
+    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Any number may do this, and
+    again: the study has so many trials in all.
+    """
+    from rich.console import Console
+
+    from kmnist_search.cli.submitted import announce, follow, invite
+    from kmnist_search.data.files import default_data_dir
+    from kmnist_search.run.join import already_reached, until_reachable
+    from kmnist_search.run.submission import submit as submitted
+
+    file, folder = asked.file(), data_dir or default_data_dir()
+    make = partial(submitted, file, trials=asked.trials, storage_url=storage_url, data_dir=folder)
+    if database_timeout is None:
+        made = make()
+    else:
+        for reason in until_reachable(storage_url, database_timeout=database_timeout):
+            click.echo(f"Waiting: {reason}")
+        with already_reached():
+            made = make()
+    console = Console()
+    announce(console, made)
+    invite(console, made)
+    if waits:
+        follow(console, made)

@@ -1,0 +1,1 @@
+"""What workers write into a study for the dashboard: note, plots, pictures of the best trials."""

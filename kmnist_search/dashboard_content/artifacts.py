@@ -1,0 +1,103 @@
+"""Pictures and recipes of a study's best trials as artifacts, hung when a trial is among them and taken down after.
+
+A worker hangs those of its own trials; who has the duty (see `duty.py`) takes down.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from io import BytesIO
+from uuid import uuid4
+
+from optuna.artifacts import ArtifactMeta
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy import delete, select
+from sqlalchemy.engine import Connection
+
+from kmnist_search.charts.judged import Judged, confusion, most_confidently_wrong
+from kmnist_search.dashboard_content.pictures import MOST_WRONG, confusion_picture, curves_picture, wrong_picture
+from kmnist_search.dashboard_content.plots import TOP
+from kmnist_search.dashboard_content.recipe import recipe
+from kmnist_search.data.catalog import CLASS_NAMES
+from kmnist_search.data.search_data import StudyData
+from kmnist_search.database.tables import put, system_attributes, trials, values
+from kmnist_search.study.artifacts import ARTIFACT_KEYS, ArtifactStore, artifact_id_in, remove_all
+from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.study import SearchStudy
+from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker.events import TrialValidated
+
+
+class Gallery:
+    """The artifacts of the best trials of one study, in a store."""
+
+    def __init__(self, study: SearchStudy, file: StudyFile, store: ArtifactStore, images: StudyData) -> None:
+        self.study, self.file, self.store, self.images = study, file, store, images
+
+    def hang(self, validated: TrialValidated, mirror: Mirror) -> None:
+        """Put a trial's artifacts into the store if it is among the best, and tell the database of them."""
+        best = self.study.ranked(mirror.get_all_trials(mirror.study_id, deepcopy=False))[:TOP]
+        if validated.trial_id not in [trial._trial_id for trial in best]:
+            return
+        rows = []
+        for name, mimetype, content in self._files(validated):
+            artifact_id = str(uuid4())
+            self.store.write(artifact_id, BytesIO(content))
+            meta = ArtifactMeta(artifact_id=artifact_id, filename=name, mimetype=mimetype, encoding=None)
+            text = json.dumps(json.dumps(asdict(meta)))
+            rows.append({"trial_id": validated.trial_id, "key": ARTIFACT_KEYS + artifact_id, "value_json": text})
+        with self.study.storage.writing() as connection:
+            self.study.queue.lock(connection)
+            put(connection, system_attributes, rows, unique=("trial_id", "key"))
+
+    def sweep(self) -> None:
+        """Remove the artifacts of trials that are no longer among the best."""
+        with self.study.storage.reading() as connection:
+            gone = self._of_others(connection)
+        if not gone:
+            return
+        remove_all(self.store, [artifact_id for _, _, artifact_id in gone if artifact_id])
+        table = system_attributes
+        with self.study.storage.writing() as connection:
+            for trial_id, key, _ in gone:
+                connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key == key))
+
+    def _of_others(self, connection: Connection) -> Sequence[tuple[int, str, str | None]]:
+        """Return trial, attribute and id of each artifact of a trial that is not among the best."""
+        table, study_id = system_attributes, self.study.queue.study_id
+        better = values.c.value.desc() if self.study.direction == StudyDirection.MAXIMIZE else values.c.value.asc()
+        best = (
+            select(trials.c.trial_id)
+            .join(values, values.c.trial_id == trials.c.trial_id)
+            .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
+            .order_by(better, trials.c.number)
+            .limit(TOP)
+        )
+        kept = connection.scalars(best).all()
+        found = (
+            select(table.c.trial_id, table.c.key, table.c.value_json)
+            .join(trials, trials.c.trial_id == table.c.trial_id)
+            .where(trials.c.study_id == study_id, table.c.trial_id.not_in(kept))
+            .where(table.c.key.startswith(ARTIFACT_KEYS))
+        )
+        return [(trial_id, key, artifact_id_in(text)) for trial_id, key, text in connection.execute(found)]
+
+    def _files(self, validated: TrialValidated) -> Iterator[tuple[str, str, bytes]]:
+        """Yield name, type and content of each artifact of a trial."""
+        number, data = validated.number, self.file.data_of(validated.params)
+        names, images = CLASS_NAMES[data.dataset], self.images.of(data)
+        title = f"{self.study.name}, trial {number}"
+        text = recipe(self.file, number, validated.params)
+        yield f"trial-{number}.toml", "application/toml", text.encode()
+        yield f"curves-{number}.png", "image/png", curves_picture(validated.history, title)
+        if validated.val_probabilities is None:
+            return
+        judged = Judged(
+            images=images.val_images.numpy(),
+            labels=images.val_labels.numpy(),
+            probabilities=validated.val_probabilities,
+        )
+        yield f"confusion-{number}.png", "image/png", confusion_picture(confusion(judged), names, title)
+        wrong = most_confidently_wrong(judged, MOST_WRONG)
+        yield f"wrong-{number}.png", "image/png", wrong_picture(wrong, names, f"{title}: most surely wrong")

@@ -1,0 +1,64 @@
+"""What the dashboard keeps in a study's attributes, written where it changed. Knows not what it says.
+
+optuna-dashboard cuts notes and plots into pieces, and writes each piece in a transaction of its own. Here it writes
+into a study in memory, and the pieces that changed are carried from there to the database in one statement.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+
+import optuna
+from optuna.storages import InMemoryStorage
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from kmnist_search.dashboard_content.plots import Plot
+from kmnist_search.database.tables import put, study_system_attributes
+
+NOTE_KEYS = "dashboard:note_"
+PLOT_KEYS = "dashboard:plot_data:"
+
+
+class Board:
+    """The note and the plots of one study, as far as they are known to be in the database."""
+
+    def __init__(self, study_id: int) -> None:
+        self.study_id = study_id
+        self._study = optuna.create_study(storage=InMemoryStorage())
+        self._written: dict[str, str] = {}
+
+    def look(self, connection: Connection) -> None:
+        """Take in the plots that the database has: others may have written them."""
+        self._take_in(connection, PLOT_KEYS)
+
+    def hang(self, plots: Mapping[str, Plot]) -> None:
+        """Put up plots, to be written with the next note."""
+        from optuna_dashboard import save_plotly_graph_object
+
+        for name, plot in plots.items():
+            save_plotly_graph_object(self._study, plot, graph_object_id=name)
+
+    def write(self, connection: Connection, note: Callable[[str], str]) -> int:
+        """Write the note, given what it was, and all that changed; return how many rows that took."""
+        from optuna_dashboard import get_note, save_note
+
+        self._take_in(connection, NOTE_KEYS)  # somebody may have written into it a moment ago
+        before = get_note(self._study)
+        if (text := note(before)) != before:
+            save_note(self._study, text)
+        changed = {key: text for key, text in self._pieces().items() if self._written.get(key) != text}
+        rows = [{"study_id": self.study_id, "key": key, "value_json": text} for key, text in changed.items()]
+        put(connection, study_system_attributes, rows, unique=("study_id", "key"))
+        self._written.update(changed)
+        return len(rows)
+
+    def _take_in(self, connection: Connection, prefix: str) -> None:
+        table = study_system_attributes
+        of_study = (table.c.study_id == self.study_id) & table.c.key.startswith(prefix, autoescape=True)
+        for key, text in connection.execute(select(table.c.key, table.c.value_json).where(of_study)):
+            self._written[key] = text
+            self._study._storage.set_study_system_attr(self._study._study_id, key, json.loads(text))
+
+    def _pieces(self) -> dict[str, str]:
+        attributes = self._study._storage.get_study_system_attrs(self._study._study_id)
+        return {key: json.dumps(value) for key, value in attributes.items()}

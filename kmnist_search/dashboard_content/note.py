@@ -1,0 +1,204 @@
+"""The note of a study, in Markdown: what is searched, how far, what is best, what to type. Reads no database.
+
+People may write below its last line; that is theirs and stays.
+"""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from kmnist_search.charts import trials as read
+from kmnist_search.dashboard_content.snapshot import Standing
+from kmnist_search.data.catalog import title_of
+from kmnist_search.study_file.space import Choices, Hyperparameter
+from kmnist_search.wording import SPACE, count, moment, percent, seconds, value
+
+END = "*kmnist-search writes all above this line. What you write below it stays.*"
+#: Reasons of failure that are told; more stand in `kmnist-search status`.
+MOST_REASONS = 5
+#: Characters of a reason: one may hold a whole configuration.
+MOST_REASON = 200
+
+
+def note(standing: Standing, before: str = "") -> str:
+    """Return the note of a study.
+
+    Args:
+        standing: what it says.
+        before: the note as it is now, of which is kept what people wrote.
+    """
+    sections = (_progress, _best, _searched, _commands, _failures)
+    parts = [f"# {standing.name}", *("\n".join(section(standing)) for section in sections)]
+    theirs = before.partition(END)[2] if END in before else f"\n\n{before}" if before.strip() else ""
+    ours = "\n\n".join(part for part in parts if part).replace(SPACE, " ")
+    return f"{ours}\n\n---\n{END}{theirs}"
+
+
+def _progress(standing: Standing) -> Iterator[str]:
+    counts, finished = standing.counts, standing.counts.finished
+    yield "## Progress"
+    yield ""
+    yield (
+        f"**{finished:,} of {count(max(standing.budget, finished), 'trial')}** finished: {counts.complete:,} complete, "
+        f"{counts.pruned:,} pruned, {counts.fail:,} failed. {counts.running:,} running, {counts.waiting:,} waiting."
+    )
+    history = read.history(standing.trials, standing.direction)
+    if len(history.seconds):
+        time = f"{seconds(float(history.seconds[-1]))} of {_clock(standing)} so far"
+        saved = read.saved(standing.trials, standing.file.train.epochs)
+        yield f"{time}; pruning saved about {seconds(saved.seconds)}." if saved.seconds else f"{time}."
+    yield f"This was so at {moment(standing.at)}."
+
+
+def _clock(standing: Standing) -> str:
+    return "GPU time" if read.clock_name(standing.trials) == "GPU-seconds" else "training"
+
+
+def _best(standing: Standing) -> Iterator[str]:
+    if standing.file.systems:
+        return  # of different images: they cannot be ranked
+    yield "## Best"
+    yield ""
+    if not standing.ranked:
+        yield "No trial is complete yet."
+        return
+    best = standing.ranked[0]
+    yield f"Trial {best.number}: **{_result(standing, best)}**, {_cost(best)}."
+    yield ""
+    yield ", ".join(f"`{name}` {value(each)}" for name, each in best.params.items()) or "Nothing was searched."
+    if len(standing.ranked) > 1:
+        second = standing.ranked[1]
+        yield ""
+        yield f"The next is trial {second.number} with {_result(standing, second)}."
+
+
+def _result(standing: Standing, trial: FrozenTrial) -> str:
+    if standing.file.study.metric == "val_accuracy":
+        return f"{percent(trial.values[0])} of the validation images right"
+    return f"a validation loss of {value(trial.values[0])}"
+
+
+def _cost(trial: FrozenTrial) -> str:
+    known = [f"after {count(len(trial.intermediate_values), 'epoch')}"]
+    if isinstance(time := trial.user_attrs.get("seconds"), int | float):
+        known.append(f"in {seconds(time)}")
+    if isinstance(size := trial.user_attrs.get("num_parameters"), int):
+        known.append(f"with {size:,} parameters")
+    return " ".join(known)
+
+
+def _searched(standing: Standing) -> Iterator[str]:
+    file, images = standing.file, standing.images
+    if images is None:
+        yield "## What is compared"
+        yield ""
+        seen = dict.fromkeys(str(trial.params["system"]) for trial in standing.trials if "system" in trial.params)
+        yield f"{', '.join(seen) or 'Nothing yet'}: fixed configurations, each on its own images, with several seeds."
+        return
+    yield "## What is searched"
+    yield ""
+    yield (
+        f"{title_of(file.data.dataset)}: {images.train:,} images to train on, {images.val:,} to validate with (data "
+        f"digest `{images.digest}`). The test set is sealed: a search cannot open it."
+    )
+    yield ""
+    yield (
+        f"{count(standing.budget, 'trial')} of at most {count(file.train.epochs, 'epoch')}, by {file.study.metric}. "
+        f"Proposed by {_sampler(standing)}; ended early by {_pruner(standing)}. Seed {file.study.seed}."
+    )
+    if file.space:
+        yield ""
+        yield "| hyperparameter | values |"
+        yield "|---|---|"
+        for name, spec in file.space.items():
+            yield f"| {name} | {_values(spec)} |"
+    if file.fixed:
+        yield ""
+        yield f"Fixed: {', '.join(f'`{name}` {_fixed(each)}' for name, each in file.fixed.items())}."
+
+
+def _sampler(standing: Standing) -> str:
+    sampler = standing.file.study.sampler
+    return f"TPE after {count(sampler.startup_trials, 'random trial')}" if sampler.name == "tpe" else "chance"
+
+
+def _pruner(standing: Standing) -> str:
+    pruner = standing.file.study.pruner
+    if pruner.name == "none":
+        return "nobody"
+    kept = "" if pruner.name == "median" else f", about one in {pruner.reduction_factor} goes on"
+    return f"the {pruner.name.replace('_', ' ')} pruner, after {count(pruner.min_epochs, 'epoch')} or more{kept}"
+
+
+def _values(spec: Hyperparameter) -> str:
+    if isinstance(spec, Choices):
+        return ", ".join(value(choice) for choice in spec.choices)
+    step = f", by {value(spec.step)}" if spec.step and spec.step != 1 else ""
+    return f"{value(spec.low)} to {value(spec.high)}{step}{' (log)' if spec.log else ''}"
+
+
+def _fixed(setting: Any) -> str:
+    if isinstance(setting, Mapping):
+        return " ".join(f"{name}={value(each)}" for name, each in setting.items())
+    if isinstance(setting, Sequence) and not isinstance(setting, str):
+        return f"{len(setting)} entries"
+    return value(setting)
+
+
+def _commands(standing: Standing) -> Iterator[str]:
+    name, storage = shlex.quote(standing.name), f"--storage {shlex.quote(standing.storage_url)}"
+    more = max(standing.budget, standing.counts.total) + 20
+    yield "## Go on, stop, retrain"
+    yield ""
+    yield "```bash"
+    yield "# go on, on any machine that reaches the database"
+    yield f"kmnist-search worker {name} {storage}"
+    if not standing.file.systems:
+        yield "# twenty trials more"
+        yield f"kmnist-search studies show {name} {storage} > {name}.toml"
+        yield f"kmnist-search run {name}.toml {storage} --trials {more}"
+    yield from _stopping(standing)
+    if standing.file.systems:
+        yield "# open the test set and compare, when all is trained: the command that began it"
+        yield f"kmnist-search references --name {name} {storage} ..."
+    else:
+        yield "# choose among the best, retrain, open the test set"
+        yield f"kmnist-search best {name} {storage} --retrain"
+    yield "```"
+
+
+def _stopping(standing: Standing) -> Iterator[str]:
+    """Say how to stop: in each worker's terminal, or by a signal to its process."""
+    pids: dict[str, list[str]] = {}
+    for worker in standing.workers:
+        if not worker.is_gone:
+            pids.setdefault(worker.owner.host, []).append(str(worker.owner.pid))
+    if pids:
+        yield "# stop, with checkpoints: Ctrl-C in a worker's terminal, or"
+    for host, those in pids.items():
+        yield f"kill {' '.join(those)}    # on {host}"
+
+
+def _failures(standing: Standing) -> Iterator[str]:
+    found = read.failures(standing.trials)
+    if not found:
+        return
+    yield "## Failures"
+    yield ""
+    yield "| trials | reason | numbers |"
+    yield "|---|---|---|"
+    for failure in found[:MOST_REASONS]:
+        numbers = ", ".join(str(number) for number in failure.numbers[:10])
+        numbers += ", ..." if len(failure.numbers) > 10 else ""
+        yield f"| {len(failure.numbers):,} | {_cell(failure.reason)} | {numbers} |"
+    if len(found) > MOST_REASONS:
+        yield ""
+        yield f"And {count(len(found) - MOST_REASONS, 'other reason')}: `kmnist-search status {standing.name}`."
+
+
+def _cell(text: str) -> str:
+    line = " ".join(text.split())
+    shown = line if len(line) <= MOST_REASON else f"{line[: MOST_REASON - 4]} ..."
+    return f"`{shown.replace('`', chr(39)).replace('|', '/')}`"

@@ -1,0 +1,71 @@
+"""The plots of a study in the dashboard, and how they look there. Reads no database.
+
+The dashboard draws each in a box of its own, 450 pixels high, on white or on nearly black, and adds no word to it. So a
+plot carries its title, and has colours that can be read on both.
+"""
+
+from collections.abc import Mapping
+
+from optuna.study import StudyDirection
+
+from kmnist_search.charts import cost_charts, search_charts, work_charts
+from kmnist_search.charts import trials as read
+from kmnist_search.charts.chart import Chart
+from kmnist_search.dashboard_content.snapshot import Standing
+
+#: Trials that are drawn as dots: of more, the best; what is not drawn need not be written again and again.
+MOST_DOTS = 1000
+#: Attempts that are drawn as bars: of more, the last, and of as many trials.
+MOST_BARS = 500
+TOP = 10
+
+#: What the names of colours stand for; in luminance between white and the dark theme's cards (#1e1e1e).
+COLOURS = {
+    "blue": "#4a8fd8",
+    "orange": "#e07b28",
+    "green": "#3fa66b",
+    "red": "#dc5650",
+    "purple": "#9a6fd0",
+    "grey": "#8a929a",
+    "ink": "#7d858d",
+    "line": "rgba(128, 136, 144, 0.28)",
+    "card": "rgba(0, 0, 0, 0)",
+}
+
+
+class Plot:
+    """A chart as the dashboard takes it."""
+
+    def __init__(self, chart: Chart) -> None:
+        assert chart.figure is not None
+        self._figure = chart.figure
+        self._figure.update_layout(
+            height=None,
+            title={"text": chart.title, "x": 0.02, "y": 0.97, "yanchor": "top", "font": {"size": 15}},
+            margin={"l": 8, "r": 16, "t": 76, "b": 8},
+            font={"size": 13},
+            hoverlabel={"bgcolor": "#2b3137", "font": {"color": "#e6e9ec"}},
+        )
+
+    def to_json(self) -> str:
+        """Return the figure as JSON, with colours in place of their names."""
+        text: str = self._figure.to_json()
+        for name, colour in COLOURS.items():
+            text = text.replace(f"var(--{name})", colour)
+        return text
+
+
+def plots(standing: Standing) -> Mapping[str, Plot]:
+    """Return the plots that there is something to draw in, by their names."""
+    metric, maximize = standing.file.study.metric, standing.direction == StudyDirection.MAXIMIZE
+    trials, ranked, clock = standing.trials, standing.ranked, read.clock_name(standing.trials)
+    history = read.thinned(read.history(trials, standing.direction), MOST_DOTS, standing.direction)
+    attempts = read.attempts(trials[-MOST_BARS:], standing.at)[-MOST_BARS:]
+    charts = (
+        search_charts.best_by_seconds(history, metric, maximize=maximize, clock=clock),
+        cost_charts.size_and_value(ranked, metric, maximize=maximize, most=MOST_DOTS),
+        work_charts.best_curves(ranked[:TOP], metric, maximize=maximize),
+        cost_charts.spent(read.seconds_by_outcome(trials), read.saved(trials, standing.file.train.epochs), clock),
+        work_charts.timeline(attempts),
+    )
+    return {f"kmnist-search-{chart.name}": Plot(chart) for chart in charts if chart.figure is not None}

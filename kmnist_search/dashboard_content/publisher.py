@@ -1,0 +1,206 @@
+"""Keeps what the dashboard shows of a study up to date, in a thread that no training and no trial waits for.
+
+Of several workers one writes, see `duty.py`. Whatever goes wrong here is told once and forgotten.
+"""
+
+import queue as thread_queue
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from sqlalchemy.engine import Connection
+
+from kmnist_search.charts.trials import complete
+from kmnist_search.dashboard_content import leader as duty
+from kmnist_search.dashboard_content.artifacts import Gallery
+from kmnist_search.dashboard_content.attributes import Board
+from kmnist_search.dashboard_content.note import note
+from kmnist_search.dashboard_content.plots import plots
+from kmnist_search.dashboard_content.snapshot import Images, Knowledge, Standing
+from kmnist_search.database.errors import is_passing, reason_of
+from kmnist_search.database.trial_reader import read_trials
+from kmnist_search.errors import StudyNotFoundError
+from kmnist_search.queue import workers as roster
+from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.study import SearchStudy
+from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker.events import TrialValidated
+
+#: How long after the beginning something is shown for the first time; many a run is over before.
+FIRST_SECONDS = 5.0
+#: How often at most what is shown is brought up to date.
+UPDATE_SECONDS = 30.0
+#: Before the next update the process works for so many times the CPU time that the last one took.
+REST = 200
+#: But nothing rests for longer: where a process waits for most of the time, an update takes nothing from it.
+MOST_REST_SECONDS = 300.0
+#: Where many workers share a study, each looks more seldom, so that all together do not so more often than this.
+LOOKS_A_SECOND = 0.5
+#: How long the end of the work waits for what is still to be written.
+CLOSING_SECONDS = 5.0
+#: Trials may end while the last update is written; so often it is begun again.
+LAST_TRIES = 3
+
+
+class Showcase:
+    """What one worker does for the dashboard. To be entered, which starts the thread, and left, which ends it."""
+
+    def __init__(
+        self,
+        study: SearchStudy,
+        file: StudyFile,
+        mirror: Mirror,
+        gallery: Gallery,
+        *,
+        worker: str,
+        budget: int | None,
+        images: Images | None,
+    ) -> None:
+        """Begin nothing yet.
+
+        Args:
+            study: what is shown.
+            file: of the study.
+            mirror: how the worker sees it.
+            gallery: for the pictures of its best trials.
+            worker: its id in the roster.
+            budget: trials that shall be finished; None is all that there are.
+            images: that it is searched on; None if each system that is compared has its own.
+        """
+        self.study, self.file, self.mirror, self.gallery = study, file, mirror, gallery
+        self.worker, self.budget, self.images = worker, budget, images
+        self._knowledge = Knowledge(mirror)
+        self._board: Board | None = None
+        self._rest = UPDATE_SECONDS
+        self._began_at, self._cpu_began_at = time.monotonic(), time.process_time()
+        self._trouble = ""
+        self._is_told = self._ends_at_once = False
+        self._inbox: thread_queue.SimpleQueue[TrialValidated | None] = thread_queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="showcase", daemon=True)
+
+    def __enter__(self) -> "Showcase":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ends_at_once = kind is not None
+        self._inbox.put(None)
+        self._thread.join(0.5 if self._ends_at_once else CLOSING_SECONDS)
+
+    def take(self, validated: TrialValidated) -> None:
+        """Take in a trial that is complete; returns at once."""
+        self._inbox.put(validated)
+
+    def new_trouble(self) -> str:
+        """Return what went wrong, once, the first time that anything does; else nothing."""
+        if self._is_told or not self._trouble:
+            return ""
+        self._is_told = True
+        return self._trouble
+
+    # What follows runs in the thread
+
+    def _run(self) -> None:
+        due = time.monotonic() + FIRST_SECONDS
+        while True:
+            try:
+                validated = self._inbox.get(timeout=max(due - time.monotonic(), 0.0))
+            except thread_queue.Empty:
+                self._try(self._update)
+                due = time.monotonic() + self._rest
+                continue
+            if validated is None:
+                break
+            if not self._ends_at_once:
+                self._try(partial(self.gallery.hang, validated, self.mirror))
+        if not self._ends_at_once:
+            self._try(self._conclude)
+
+    def _try(self, work: Callable[[], None]) -> None:
+        """Do some work, whatever comes of it, and see how long to rest then."""
+        began = time.thread_time()
+        try:
+            work()
+        except StudyNotFoundError:
+            self._board = None  # there is nothing left to show; who claims its trials says so
+        except Exception as error:  # whatever breaks what is shown must not break what is searched
+            self._board = None
+            if not is_passing(error):  # of a database that is away the courier tells
+                self._trouble = self._trouble or f"{type(error).__name__}: {reason_of(error)}"
+        self.study.storage.let_go()
+        took = time.thread_time() - began
+        rest = min(REST * took * self._seconds_a_cpu_second(), MOST_REST_SECONDS)
+        self._rest = max(UPDATE_SECONDS, rest, self.mirror.num_running() / LOOKS_A_SECOND)
+
+    def _seconds_a_cpu_second(self) -> float:
+        """Return how long this process takes to work for a second: more than one if others want the cores, too."""
+        return (time.monotonic() - self._began_at) / max(time.process_time() - self._cpu_began_at, 0.01)
+
+    def _update(self) -> None:
+        self._show(is_last=False)
+
+    def _conclude(self) -> None:
+        """Show how the study stands when this work is over, unless others go on with it, or it is shown already."""
+        storage, queue = self.study.storage, self.study.queue
+        with storage.reading() as connection:
+            members = roster.members(connection, queue.study_id)  # this worker has left
+            held, counts = duty.look(connection, queue), queue.counts(connection)
+        if counts == held.shown or any(not member.is_gone for member in members):
+            if held.worker == self.worker:
+                with storage.writing() as connection:
+                    duty.give_up(connection, queue, self.worker)
+            return
+        for _ in range(LAST_TRIES):
+            with storage.reading() as connection:
+                self._read_news(connection)
+            if self._show(is_last=True):
+                break
+
+    def _read_news(self, connection: Connection) -> None:
+        """Do what the courier did for the mirror while there was one."""
+        since = self.mirror.unknown_since
+        known = self.mirror.finished_since(since)
+        self.mirror.update(read_trials(connection, self.study.queue.study_id, since=since, without=known))
+
+    def _show(self, *, is_last: bool) -> bool:
+        """Show how the study stands, if that is this worker's duty and there is news; False if more came since."""
+        storage, queue, hold = self.study.storage, self.study.queue, 2 * self._rest + UPDATE_SECONDS
+        with storage.writing() as connection:
+            held = duty.take(connection, queue, self.worker, seconds=hold)
+        if held.worker != self.worker:
+            self._board = None  # what it knows to be written may be written over
+            return True
+        with storage.reading() as connection:
+            standing = self._standing(connection)
+            if self._board is None:
+                self._board = Board(queue.study_id)
+                self._board.look(connection)
+        counts, known = standing.counts, sum(trial.state.is_finished() for trial in standing.trials)
+        if counts == held.shown or (counts.finished and not known):
+            return True  # no news, or the mirror is not filled yet
+        self.gallery.sweep()
+        self._board.hang(plots(standing))
+        with storage.writing() as connection:
+            is_whole = counts == queue.counts(connection) and counts.finished == known
+            shown, seconds = (counts if is_whole else None), (0.0 if is_last and is_whole else hold)
+            if duty.fulfil(connection, queue, self.worker, shown=shown, seconds=seconds):
+                self._board.write(connection, partial(note, standing))
+        return is_whole
+
+    def _standing(self, connection: Connection) -> Standing:
+        study, counts = self.study, self.study.queue.counts(connection)
+        trials = self._knowledge.trials(connection)
+        return Standing(
+            name=study.name,
+            storage_url=study.storage.lasting_url,
+            file=self.file,
+            images=self.images,
+            budget=counts.total if self.budget is None else self.budget,
+            counts=counts,
+            trials=trials,
+            ranked=study.ranked(complete(trials)),
+            workers=roster.members(connection, study.queue.study_id),
+            at=datetime.now(UTC),
+        )

@@ -1,0 +1,102 @@
+"""How a study stands when it is shown: all that its note and its plots are made of. Writes nothing."""
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from kmnist_search.charts.trials import TRIALS_AT_ONCE
+from kmnist_search.database.tables import user_attributes
+from kmnist_search.database.trial_writer import REASON_KEY
+from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.queue.queue import Counts
+from kmnist_search.queue.workers import Member
+from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study_file.schema import StudyFile
+
+#: The attributes of a trial that are shown; curves and configurations would be many times more.
+SHOWN_KEYS = ("seconds", "num_parameters", "device", REASON_KEY, ATTEMPTS_KEY)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Images:
+    """How many images a study trains on and validates with, and the digest of both."""
+
+    train: int
+    val: int
+    digest: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Standing:
+    """A study at a moment.
+
+    Attributes:
+        storage_url: as it may be shown.
+        images: None if each system that is compared has its own.
+        budget: trials that shall be finished in the end.
+        trials: those that run or are finished, with the attributes `SHOWN_KEYS`.
+        ranked: the complete ones of them, best first.
+        workers: who works on it.
+        at: the moment, with its zone.
+    """
+
+    name: str
+    storage_url: str
+    file: StudyFile
+    images: Images | None
+    budget: int
+    counts: Counts
+    trials: Sequence[FrozenTrial]
+    ranked: Sequence[FrozenTrial]
+    workers: Sequence[Member]
+    at: datetime
+
+    @property
+    def direction(self) -> StudyDirection:
+        return StudyDirection[self.file.study.direction.upper()]
+
+
+class Knowledge:
+    """The trials of a worker's mirror with the attributes that are shown, each read once when it is finished."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._finished: dict[int, FrozenTrial] = {}
+
+    def trials(self, connection: Connection) -> list[FrozenTrial]:
+        """Return the trials that run or are finished, by number, as far as the mirror knows them."""
+        seen = self._mirror.get_all_trials(self._mirror.study_id, deepcopy=False)
+        missing = [trial for trial in seen if trial._trial_id not in self._finished]
+        read: dict[int, FrozenTrial] = {}
+        for start in range(0, len(missing), TRIALS_AT_ONCE):
+            read.update(_with_attributes(connection, missing[start : start + TRIALS_AT_ONCE]))
+        self._finished.update({key: trial for key, trial in read.items() if _is_settled(trial)})
+        return [self._finished.get(trial._trial_id) or read[trial._trial_id] for trial in seen]
+
+
+def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """Return copies of trials with their attributes, by id; the mirror's own are not touched."""
+    found = {trial._trial_id: copy.copy(trial) for trial in trials}
+    attributes: dict[int, dict[str, Any]] = {key: {} for key in found}
+    table = user_attributes
+    columns = (table.c.trial_id, table.c.key, table.c.value_json)
+    chosen = table.c.trial_id.in_(list(found)) & table.c.key.in_(SHOWN_KEYS)
+    for trial_id, key, text in connection.execute(select(*columns).where(chosen)):
+        attributes[trial_id][key] = json.loads(text)
+    for trial_id, trial in found.items():
+        trial.user_attrs = attributes[trial_id]
+    return found
+
+
+def _is_settled(trial: FrozenTrial) -> bool:
+    """Return whether the database, too, has the end of a trial, which the mirror knows a moment before."""
+    attempts = trial.user_attrs.get(ATTEMPTS_KEY)
+    return trial.state.is_finished() and (not attempts or "how" in attempts[-1])

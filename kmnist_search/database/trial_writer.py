@@ -1,0 +1,104 @@
+"""One trial written to the database, in a transaction that the caller has. Knows nothing of queues and leases.
+
+Written twice, what it writes is there once.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
+from optuna.trial import TrialState
+from sqlalchemy import Table, delete, update
+from sqlalchemy.engine import Connection
+
+from kmnist_search.database.tables import params, put, reports, system_attributes, trials, user_attributes, values
+
+REASON_KEY = "reason"
+#: What optuna's successive halving and Hyperband note in a trial for each rung it reached.
+RUNG_KEY_PREFIX = "completed_rung_"
+
+
+@dataclass(kw_only=True)
+class Changes:
+    """What became known of a running trial and is not in the database yet.
+
+    Attributes:
+        params: value (as optuna stores it) and distribution by name.
+        reports: value by step.
+        ending: the state it ends in, and its values.
+    """
+
+    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
+    reports: dict[int, float] = field(default_factory=dict)
+    user_attributes: dict[str, Any] = field(default_factory=dict)
+    system_attributes: dict[str, Any] = field(default_factory=dict)
+    ending: tuple[TrialState, Sequence[float]] | None = None
+
+    def __bool__(self) -> bool:
+        return any((self.params, self.reports, self.user_attributes, self.system_attributes, self.ending))
+
+
+def write_changes(connection: Connection, trial_id: int, changes: Changes) -> None:
+    """Write what became known of a trial, all but its ending."""
+    proposed = [
+        {
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value": value,
+            "distribution_json": distribution_to_json(distribution),
+        }
+        for name, (value, distribution) in changes.params.items()
+    ]
+    put(connection, params, proposed, unique=("trial_id", "param_name"))
+    stored = TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    reported = [
+        {"trial_id": trial_id, "step": step, "intermediate_value": number, "intermediate_value_type": kind}
+        for step, value in changes.reports.items()
+        for number, kind in (stored(value),)
+    ]
+    put(connection, reports, reported, unique=("trial_id", "step"))
+    set_user_attributes(connection, trial_id, changes.user_attributes)
+    _set(connection, system_attributes, trial_id, changes.system_attributes)
+
+
+def write_values(connection: Connection, trial_id: int, results: Sequence[float]) -> None:
+    """Write the values that a trial ended with."""
+    stored = TrialValueModel.value_to_stored_repr
+    rows = [
+        {"trial_id": trial_id, "objective": objective, "value": number, "value_type": kind}
+        for objective, value in enumerate(results)
+        for number, kind in (stored(value),)
+    ]
+    put(connection, values, rows, unique=("trial_id", "objective"))
+
+
+def set_user_attributes(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    """Write user attributes of a trial."""
+    _set(connection, user_attributes, trial_id, attributes)
+
+
+def set_state(connection: Connection, trial_id: int, state: TrialState) -> None:
+    """Set the state of a trial, and when it is finished, that it is so now."""
+    now = {"datetime_complete": utc_now()} if state.is_finished() else {}
+    connection.execute(update(trials).where(trials.c.trial_id == trial_id).values(state=state, **now))
+
+
+def forget_reports(connection: Connection, trial_id: int) -> None:
+    """Delete the reports of a trial, and the rungs a pruner noted for it."""
+    table = system_attributes
+    connection.execute(delete(reports).where(reports.c.trial_id == trial_id))
+    connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.startswith(RUNG_KEY_PREFIX)))
+
+
+def utc_now() -> datetime:
+    """Return the time as optuna's tables hold it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _set(connection: Connection, table: Table, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+    put(connection, table, rows, unique=("trial_id", "key"))

@@ -1,0 +1,93 @@
+"""Which way a configuration's steps are computed on a device. Computes nothing."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal
+
+import torch
+
+from kmnist_search.config import ModelConfig, PatchMLPConfig, TrialConfig
+from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.program import Program
+from kmnist_search.engine.torch_program import PlainProgram
+from kmnist_search.errors import ConfigError
+
+#: "auto" is "fused" where there are kernels for it, else "plain"; "compiled" is plain torch through `torch.compile`.
+Way = Literal["auto", "plain", "fused", "compiled"]
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def is_fused(config: TrialConfig, device: torch.device, way: Way) -> bool:
+    """Return whether steps are computed in fused kernels, which alone can compute several trainings together."""
+    if way == "auto":
+        return device.type == "cuda" and _has_kernels(config.model) and not missing_kernels(device)
+    return way == "fused"
+
+
+def _has_kernels(config: ModelConfig) -> bool:
+    return isinstance(config, PatchMLPConfig) and config.norm != "batch"
+
+
+@cache
+def missing_kernels(device: torch.device) -> str:
+    """Return why the fused kernels cannot run on a GPU, empty if they can, or on a CPU, where nobody misses them.
+
+    It is tried, once in a process: Triton wants a C compiler, Python's headers and a driver that it knows.
+    """
+    if device.type == "cpu":
+        return ""
+    if not HAS_TRITON:
+        return "Triton is not installed"
+    try:
+        from kmnist_search.engine.kernels import activation
+
+        h, bias = torch.ones(1, 16, 16, device=device), torch.zeros(1, 16, device=device)
+        activation.bias_act(h, bias, bias_axis="row", activation="relu").sum().item()
+    except Exception as error:  # whatever a compiler or a driver has to say
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    return ""
+
+
+def check_compiles(device: torch.device) -> None:
+    """See whether `torch.compile` has what it needs for a device.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if device.type == "cuda":
+        if not HAS_TRITON:
+            raise ConfigError("--compile: on a GPU torch compiles with Triton, which is not installed here")
+        return
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch looks for it
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"--compile: on a CPU torch compiles with {compiler}, which is not on the PATH. "
+            "Install it, name another C++ compiler in the variable CXX, or leave --compile out"
+        )
+
+
+def program_for(
+    config: TrialConfig, datas: Sequence[SearchData], *, seeds: Sequence[int], device: torch.device, way: Way
+) -> Program:
+    """Return a program for trainings that differ in their seeds and data; several of them need the fused way.
+
+    Raises:
+        ConfigError: a batch is larger than the training part.
+    """
+    images = min(len(data.train_images) for data in datas)
+    if config.batch.batch_size > images:
+        raise ConfigError(f"batch_size {config.batch.batch_size} is more than the {images:,} training images")
+    # The same images more than once are copied to the device once.
+    there = {id(data): data.to(device).resized(config.model.image_size) for data in datas}
+    datas = [there[id(data)] for data in datas]
+    if is_fused(config, device, way):
+        from kmnist_search.engine.triton_program import FusedProgram  # its kernels need Triton, which CPUs do without
+
+        return FusedProgram(config, datas, seeds=seeds, device=device)
+    (data,), (seed,) = datas, seeds
+    return PlainProgram(config, data, seed=seed, device=device, compiled=way == "compiled")

@@ -1,0 +1,98 @@
+"""What a study remembers of its tests, above all each opening of the test set. Trains nothing, opens nothing.
+
+Every entry is a user attribute of the study, so it is in each of its copies and exports and shown by optuna-dashboard.
+An entry is written before the next step begins, so a retraining that was cut off goes on from the last.
+"""
+
+import json
+from typing import TypeVar
+
+from sqlalchemy import select
+
+from kmnist_search.database.errors import when_it_answers
+from kmnist_search.database.tables import put, study_user_attributes
+from kmnist_search.evaluation.metrics import Figures, FinalTraining, Opening, Recipe, Rerun
+from kmnist_search.study.study import SearchStudy
+
+#: So long a database may be away between two trainings.
+PATIENCE_SECONDS = 600.0
+
+Entry = TypeVar("Entry", bound=Figures)
+
+
+class Ledger:
+    """The entries of one study. Each call is a transaction, tried again while the database is away."""
+
+    def __init__(self, study: SearchStudy) -> None:
+        self.study = study
+
+    def rerun(self, config_digest: str, seed: int) -> Rerun | None:
+        """Return what a candidate came to with a fresh seed, if that was done."""
+        return self._entry(f"rerun:{config_digest}:{seed}", Rerun)
+
+    def note_rerun(self, config_digest: str, rerun: Rerun) -> None:
+        self._write(f"rerun:{config_digest}:{rerun.seed}", rerun)
+
+    def freeze(self, recipe: Recipe) -> Recipe:
+        """Write down a recipe before any model of it sees the test set; return it as it was first frozen.
+
+        Only the seeds may be others than then: more models of the same recipe.
+        """
+        before = self._entry(f"recipe:{recipe.digest}", Recipe)
+        if before is not None:
+            recipe = recipe.model_copy(update={"frozen_at": before.frozen_at, "trial": before.trial})
+        if recipe != before:
+            self._write(f"recipe:{recipe.digest}", recipe)
+        return recipe
+
+    def final(self, recipe_digest: str, seed: int) -> FinalTraining | None:
+        """Return a final training of a recipe, if it was done."""
+        return self._entry(f"final:{recipe_digest}:{seed}", FinalTraining)
+
+    def note_final(self, recipe_digest: str, training: FinalTraining) -> None:
+        self._write(f"final:{recipe_digest}:{training.seed}", training)
+
+    def opening(self, recipe_digest: str, seed: int, weights_sha256: str) -> Opening | None:
+        """Return the look that this very model had at the test set, if it had one; it may have been cut off."""
+        return self._entry(_opening_key(recipe_digest, seed, weights_sha256), Opening)
+
+    def note_opening(self, opening: Opening) -> None:
+        """Write down a look: once before the test set is opened, and again with its result."""
+        self._write(_opening_key(opening.recipe_digest, opening.seed, opening.weights_sha256), opening)
+
+    def openings(self) -> list[Opening]:
+        """Return every look at the test set, the earliest first."""
+        found = [Opening.model_validate_json(text) for text in self._texts("opening:").values()]
+        return sorted(found, key=lambda opening: opening.opened_at)
+
+    def _entry(self, key: str, kind: type[Entry]) -> Entry | None:
+        text = self._texts(key).get(key)
+        return None if text is None else kind.model_validate_json(text)
+
+    def _texts(self, prefix: str) -> dict[str, str]:
+        table = study_user_attributes
+        found = select(table.c.key, table.c.value_json).where(
+            table.c.study_id == self.study.queue.study_id, table.c.key.startswith(prefix, autoescape=True)
+        )
+
+        def read() -> dict[str, str]:
+            with self.study.storage.reading() as connection:
+                return {row.key: row.value_json for row in connection.execute(found)}
+
+        return when_it_answers(PATIENCE_SECONDS)(read)
+
+    def _write(self, key: str, entry: Figures) -> None:
+        # As optuna would write it: JSON with spaces, which it reads back and compares.
+        text = json.dumps(entry.model_dump(mode="json"))
+        row = {"study_id": self.study.queue.study_id, "key": key, "value_json": text}
+
+        def write() -> None:
+            with self.study.storage.writing() as connection:
+                self.study.queue.lock(connection)
+                put(connection, study_user_attributes, [row], unique=("study_id", "key"))
+
+        when_it_answers(PATIENCE_SECONDS)(write)
+
+
+def _opening_key(recipe_digest: str, seed: int, weights_sha256: str) -> str:
+    return f"opening:{recipe_digest}:{seed}:{weights_sha256[:12]}"

@@ -1,0 +1,26 @@
+"""One process at a time that tests models of a study. Knows nothing of what it does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from kmnist_search.errors import StudyInUseError
+from kmnist_search.study.study import SearchStudy
+
+
+@contextmanager
+def alone(study: SearchStudy) -> Iterator[None]:
+    """Keep other processes from retraining or testing the same study with the same checkpoints.
+
+    Raises:
+        StudyInUseError: one does so now.
+    """
+    try:
+        with FileLock(study.checkpoint_dir / "retraining.lock", timeout=0):
+            yield
+    except Timeout:
+        raise StudyInUseError(
+            f"study {study.name!r} is being retrained by another process. Wait for it, or stop it: "
+            "the same command then goes on where it was."
+        ) from None

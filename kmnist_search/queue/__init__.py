@@ -1,0 +1,1 @@
+"""The queue of waiting trials, the leases of running ones, and the workers of a study."""

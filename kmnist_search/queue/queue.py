@@ -1,0 +1,323 @@
+"""The queue of waiting trials, which is the budget of a study, and the leases on those that run.
+
+Knows nothing of samplers, spaces or training. Each method is one transaction of a connection that the caller opened
+and may do again when it failed: doing it twice changes no more than doing it once, because a connection can break
+after the database has committed and before it could say so.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from optuna.trial import TrialState
+from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy.engine import Connection
+
+from kmnist_search.database.tables import (
+    database_now,
+    database_started,
+    leases,
+    put,
+    reports,
+    studies,
+    system_attributes,
+    trials,
+    upsert,
+)
+from kmnist_search.database.trial_writer import (
+    REASON_KEY,
+    Changes,
+    forget_reports,
+    set_state,
+    set_user_attributes,
+    utc_now,
+    write_changes,
+    write_values,
+)
+from kmnist_search.errors import StudyNotFoundError
+from kmnist_search.host.process import Owner
+from kmnist_search.queue.attempts import ATTEMPTS_KEY, LEASE_RAN_OUT, PROCESS_DIED, begun, ended, is_loss, read_attempts
+
+#: Where optuna keeps the hyperparameters that a trial was added with.
+FIXED_KEY = "fixed_params"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many trials of a study are in which state."""
+
+    complete: int = 0
+    pruned: int = 0
+    fail: int = 0
+    running: int = 0
+    waiting: int = 0
+
+    @property
+    def finished(self) -> int:
+        return self.complete + self.pruned + self.fail
+
+    @property
+    def unfinished(self) -> int:
+        return self.running + self.waiting
+
+    @property
+    def total(self) -> int:
+        return self.finished + self.running + self.waiting
+
+    def with_at_least(self, *, running: int) -> "Counts":
+        """Return the counts as they are if so many trials run by now: those were waiting before."""
+        more = max(running - self.running, 0)
+        return replace(self, running=self.running + more, waiting=max(self.waiting - more, 0))
+
+    def claimable(self, budget: int | None) -> bool:
+        """Return whether a trial waits that belongs to a budget; None is all."""
+        return self.waiting > 0 and (budget is None or self.finished + self.running < budget)
+
+    def reach(self, budget: int | None) -> bool:
+        """Return whether as many trials are finished as a budget says; None is all that there are."""
+        return self.finished >= (self.total if budget is None else budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A trial that is this process's to run as long as it renews the lease with `token`.
+
+    Attributes:
+        attempts: what is known of this attempt, the last, and of those before it.
+    """
+
+    trial_id: int
+    number: int
+    token: str
+    attempts: Sequence[Mapping[str, Any]]
+
+    @property
+    def attempt(self) -> int:
+        """This attempt's number, from 1."""
+        return len(self.attempts)
+
+
+class Queue:
+    """The trials of one study as work to be shared out."""
+
+    def __init__(self, study_id: int) -> None:
+        self.study_id = study_id
+
+    def lock(self, connection: Connection) -> None:
+        """Make others that change the queue wait for the end of this transaction.
+
+        Raises:
+            StudyNotFoundError: the study was deleted.
+        """
+        study = select(studies.c.study_id).where(studies.c.study_id == self.study_id)
+        if connection.scalar(study.with_for_update(key_share=True)) is None:
+            raise StudyNotFoundError("the study was deleted while it was worked on.")
+
+    def counts(self, connection: Connection) -> Counts:
+        """Return how many trials are in which state."""
+        states = select(trials.c.state, func.count()).where(trials.c.study_id == self.study_id).group_by(trials.c.state)
+        return Counts(**{state.name.lower(): count for state, count in connection.execute(states)})
+
+    def fill(self, connection: Connection, budget: int, first: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Add waiting trials until the study has `budget` trials in all; return how many were added.
+
+        The first trials of a study take the hyperparameters in `first`; the others are sampled when claimed.
+        """
+        if self.counts(connection).total >= budget:
+            return 0
+        self.lock(connection)
+        present = self.counts(connection).total
+        added = [first[number] if number < len(first) else {} for number in range(present, budget)]
+        self._insert(connection, present, added)
+        return len(added)
+
+    def add(self, connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> int:
+        """Add a waiting trial for each of the wanted hyperparameters that no trial has but failed ones.
+
+        Returns:
+            how many were added.
+        """
+        self.lock(connection)
+        present = [params for state, params in self.asked(connection) if state != TrialState.FAIL]
+        missing = [params for params in wanted if dict(params) not in present]
+        self._insert(connection, self.counts(connection).total, missing)
+        return len(missing)
+
+    def asked(self, connection: Connection) -> list[tuple[TrialState, dict[str, Any]]]:
+        """Return the trials that were added with hyperparameters: their states, and these."""
+        key = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == FIXED_KEY)
+        found = select(trials.c.state, system_attributes.c.value_json).join(system_attributes, key)
+        rows = connection.execute(found.where(trials.c.study_id == self.study_id).order_by(trials.c.number))
+        return [(row.state, json.loads(row.value_json)) for row in rows]
+
+    def _insert(self, connection: Connection, begin: int, added: Sequence[Mapping[str, Any]]) -> None:
+        """Insert waiting trials, numbered from `begin`, which take the hyperparameters that are not empty."""
+        if not added:
+            return
+        numbered = dict(enumerate(added, start=begin))
+        waiting = {"study_id": self.study_id, "state": TrialState.WAITING}
+        connection.execute(insert(trials), [{**waiting, "number": number} for number in numbered])
+        with_params = [number for number, params in numbered.items() if params]
+        new_ids = select(trials.c.number, trials.c.trial_id).where(
+            trials.c.study_id == self.study_id, trials.c.number.in_(with_params)
+        )
+        fixed = [
+            {"trial_id": trial_id, "key": FIXED_KEY, "value_json": json.dumps(dict(numbered[number]))}
+            for number, trial_id in connection.execute(new_ids)
+        ]
+        put(connection, system_attributes, fixed, unique=("trial_id", "key"))
+
+    def claim(
+        self, connection: Connection, owner: Owner, *, token: str, lease_seconds: float, budget: int | None
+    ) -> Claim | None:
+        """Take the first waiting trial for `owner`; what an earlier attempt at it reported is forgotten.
+
+        The trial's attribute "attempts" gets an entry, see `attempts.py`.
+
+        Args:
+            connection: in a transaction.
+            owner: the process that will run it.
+            token: new for each claim; given again, it returns the trial that was taken with it.
+            lease_seconds: the trial goes back to the queue if the lease is not renewed for so long.
+            budget: no trial is taken when so many of the study are finished or running; None is no such limit.
+
+        Raises:
+            StudyNotFoundError: the study was deleted.
+        """
+        done_before = connection.scalar(select(leases.c.trial_id).where(leases.c.token == token))
+        if done_before is not None:
+            number = connection.scalars(select(trials.c.number).where(trials.c.trial_id == done_before)).one()
+            attempts = read_attempts(connection, done_before)
+            return Claim(trial_id=done_before, number=number, token=token, attempts=attempts)
+        counts = self.counts(connection)
+        leaves_some = budget is not None and counts.total > budget
+        if leaves_some:  # nobody else may claim while these are counted
+            self.lock(connection)
+            counts = self.counts(connection)
+        if not counts.total:
+            self.lock(connection)  # which tells whether there is a study at all
+        if not counts.claimable(budget):
+            return None
+        taken = self._take_first(connection, below=None if leaves_some else budget)
+        if taken is None:
+            return None
+        trial_id, number = taken
+        earlier = read_attempts(connection, trial_id)
+        if earlier:
+            forget_reports(connection, trial_id)
+        attempts = [*earlier, begun(owner, token)]
+        set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
+        lease = {"trial_id": trial_id, "token": token, "owner": json.dumps(asdict(owner)), "seconds": lease_seconds}
+        new = upsert(connection.dialect.name, leases, (*lease, "renewed_at"), ("trial_id",))
+        connection.execute(new.values(renewed_at=database_now(connection.dialect.name)), lease)
+        return Claim(trial_id=trial_id, number=number, token=token, attempts=attempts)
+
+    def renew(self, connection: Connection, tokens: Collection[str]) -> set[str]:
+        """Renew leases; return the tokens of those that still hold. The others' trials have gone to someone else.
+
+        Until the transaction ends nobody else can take these trials, so what is written in it is written by the owner.
+        """
+        # SQLite leaves a lease behind when optuna deletes its trial.
+        runs = exists().where(trials.c.trial_id == leases.c.trial_id, trials.c.state == TrialState.RUNNING)
+        now = database_now(connection.dialect.name)
+        renewed = update(leases).where(leases.c.token.in_(tokens), runs).values(renewed_at=now)
+        return set(connection.scalars(renewed.returning(leases.c.token)))
+
+    def finish(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int) -> bool:
+        """Write the rest of a trial and end it as `changes.ending` says; return False if it was no longer ours."""
+        assert changes.ending is not None
+        state, results = changes.ending
+        if not self.renew(connection, [claim.token]):
+            return self._ended_by(connection, claim)
+        over = {ATTEMPTS_KEY: ended(claim.attempts, state.name.lower(), epochs)}
+        rest = replace(changes, user_attributes={**changes.user_attributes, **over})
+        write_changes(connection, claim.trial_id, rest)
+        write_values(connection, claim.trial_id, results)
+        set_state(connection, claim.trial_id, state)
+        connection.execute(delete(leases).where(leases.c.token == claim.token))
+        return True
+
+    def hand_back(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int, reason: str) -> bool:
+        """Put a running trial back among the waiting, with its hyperparameters; False if it was no longer ours."""
+        if not self.renew(connection, [claim.token]):
+            return self._ended_by(connection, claim)
+        over = {ATTEMPTS_KEY: ended(claim.attempts, f"handed back: {reason}", epochs)}
+        rest = replace(changes, user_attributes={**changes.user_attributes, **over})
+        write_changes(connection, claim.trial_id, rest)
+        set_state(connection, claim.trial_id, TrialState.WAITING)
+        connection.execute(delete(leases).where(leases.c.token == claim.token))
+        return True
+
+    def recover(self, connection: Connection, *, max_retries: int) -> list[int]:
+        """Put trials whose owner is gone back among the waiting, with their hyperparameters; return their numbers.
+
+        Gone is who did not renew the lease in time, or whose process on this machine has died. A trial that lost its
+        owner more than `max_retries` times is failed instead: most likely it is what kills them.
+        """
+        dialect = connection.dialect.name
+        times = (database_now(dialect).label("now"), database_started(dialect).label("started"))
+        columns = (leases.c.trial_id, leases.c.token, leases.c.owner, leases.c.renewed_at, leases.c.seconds)
+        held = (
+            select(*columns, trials.c.number, *times)
+            .join(trials, trials.c.trial_id == leases.c.trial_id)
+            .where(trials.c.study_id == self.study_id, trials.c.state == TrialState.RUNNING)
+            .order_by(trials.c.number)
+        )
+        recovered = []
+        for lease in connection.execute(held).all():
+            # While the server is down nobody can renew, so each gets the whole time again.
+            if lease.now > max(lease.renewed_at, lease.started) + lease.seconds:
+                how = f"{LEASE_RAN_OUT} ({lease.seconds:g} s)"
+            elif Owner(**json.loads(lease.owner)).is_dead():
+                how = PROCESS_DIED
+            else:
+                continue
+            as_seen = (leases.c.token == lease.token, leases.c.renewed_at == lease.renewed_at)
+            deleted = connection.execute(delete(leases).where(*as_seen)).rowcount
+            # else it was renewed, or someone was faster
+            if deleted and self._requeue(connection, lease.trial_id, how, max_retries):
+                recovered.append(int(lease.number))
+        return recovered
+
+    def _requeue(self, connection: Connection, trial_id: int, how: str, max_retries: int) -> bool:
+        attempts = ended(read_attempts(connection, trial_id), how, _last_step(connection, trial_id))
+        losses = sum(is_loss(attempt) for attempt in attempts)
+        set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
+        if losses <= max_retries:
+            set_state(connection, trial_id, TrialState.WAITING)
+            return True
+        reason = f"lost {losses} times, the last time because {how}"
+        set_user_attributes(connection, trial_id, {REASON_KEY: reason})
+        set_state(connection, trial_id, TrialState.FAIL)
+        return False
+
+    def _take_first(self, connection: Connection, *, below: int | None) -> tuple[int, int] | None:
+        """Set the first waiting trial running; return its id and number.
+
+        One statement that steps over what others are taking: with 200 workers on a busy server nobody waits for
+        somebody who waits for a processor.
+        """
+        first = select(trials.c.trial_id).where(
+            trials.c.study_id == self.study_id, trials.c.state == TrialState.WAITING
+        )
+        if below is not None:  # if others have added trials since they were counted, those are of a larger budget
+            first = first.where(trials.c.number < below)
+        first = first.order_by(trials.c.trial_id).limit(1).with_for_update(skip_locked=True)
+        taking = (
+            update(trials)
+            .where(trials.c.trial_id == first.scalar_subquery())
+            .values(state=TrialState.RUNNING, datetime_start=utc_now())
+            .returning(trials.c.trial_id, trials.c.number)
+        )
+        taken = connection.execute(taking).one_or_none()
+        return None if taken is None else (taken.trial_id, taken.number)
+
+    def _ended_by(self, connection: Connection, claim: Claim) -> bool:
+        """Return whether the owner ended this attempt itself, and only the news of that did not get through."""
+        attempts = read_attempts(connection, claim.trial_id)
+        return any(each["token"] == claim.token and "how" in each and not is_loss(each) for each in attempts)
+
+
+def _last_step(connection: Connection, trial_id: int) -> int:
+    return connection.scalar(select(func.max(reports.c.step)).where(reports.c.trial_id == trial_id)) or 0

@@ -1,0 +1,128 @@
+"""The workers of a study as all of them see each other: who, where, since when, last seen. Knows no trials.
+
+Each function is part of a transaction of a connection that the caller opened, and may be done again.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, literal, select
+from sqlalchemy.engine import Connection
+
+from kmnist_search.database.tables import database_now, studies, upsert, workers
+from kmnist_search.host.process import Owner
+
+#: So long one can see that a worker was there which is gone without having said so.
+REMEMBERED_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a worker works on and with, for people; `job` is what Slurm calls it, if it does."""
+
+    device: str
+    versions: Mapping[str, str]
+    job: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What a worker says of itself.
+
+    Attributes:
+        worker_id: new for each worker.
+        seconds: it is to be seen at least this often.
+    """
+
+    worker_id: str
+    study_id: int
+    owner: Owner
+    facts: Facts
+    seconds: float
+
+    def appear(self, connection: Connection, *, finished: int, age: float) -> None:
+        """Be seen now: `age` seconds after the work began, with so many trials finished since."""
+        now = database_now(connection.dialect.name)
+        row: dict[str, ColumnElement[Any]] = {
+            "worker_id": literal(self.worker_id),
+            "study_id": studies.c.study_id,
+            "owner": literal(json.dumps(asdict(self.owner))),
+            "facts": literal(json.dumps(asdict(self.facts))),
+            "finished": literal(finished),
+            "began_at": now - age,
+            "seen_at": now,
+            "seconds": literal(self.seconds),
+        }
+        # Of a study that was deleted nobody is a worker; whoever claims its trials says so.
+        of_study = select(*row.values()).where(studies.c.study_id == self.study_id)
+        connection.execute(
+            upsert(connection.dialect.name, workers, tuple(row), ("worker_id",)).from_select(row, of_study)
+        )
+
+    def leave(self, connection: Connection) -> None:
+        """Be no worker of the study any more."""
+        connection.execute(delete(workers).where(workers.c.worker_id == self.worker_id))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A worker of a study as it was last seen.
+
+    Attributes:
+        finished: trials it has finished since it began.
+        age: seconds from when it began to when it was last seen.
+        unseen: seconds since it was last seen.
+        seconds: what is not seen for longer is most likely gone.
+    """
+
+    owner: Owner
+    facts: Facts
+    finished: int
+    age: float
+    unseen: float
+    seconds: float
+
+    @property
+    def is_gone(self) -> bool:
+        return self.unseen > self.seconds or self.owner.is_dead()
+
+    @property
+    def trials_per_hour(self) -> float | None:
+        """None before it has finished one."""
+        return 3600 * self.finished / self.age if self.finished and self.age > 0 else None
+
+
+def members(connection: Connection, study_id: int | None = None) -> list[Member]:
+    """Return the workers of a study, or of all studies, the oldest first."""
+    table = workers
+    query = select(table, database_now(connection.dialect.name).label("now")).order_by(table.c.began_at)
+    if study_id is not None:
+        query = query.where(table.c.study_id == study_id)
+    return [
+        Member(
+            owner=Owner(**json.loads(row.owner)),
+            facts=Facts(**json.loads(row.facts)),
+            finished=row.finished,
+            age=row.seen_at - row.began_at,
+            unseen=max(row.now - row.seen_at, 0.0),
+            seconds=row.seconds,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def forget(connection: Connection, study_id: int) -> None:
+    """Strike off workers that are known to be dead, or were not seen for an hour."""
+    table = workers
+    query = select(
+        table.c.worker_id, table.c.owner, table.c.seen_at, database_now(connection.dialect.name).label("now")
+    )
+    gone = [
+        row.worker_id
+        for row in connection.execute(query.where(table.c.study_id == study_id))
+        if row.now - row.seen_at > REMEMBERED_SECONDS or Owner(**json.loads(row.owner)).is_dead()
+    ]
+    if gone:
+        connection.execute(delete(table).where(table.c.worker_id.in_(gone)))

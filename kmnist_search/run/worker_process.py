@@ -1,0 +1,112 @@
+"""What one of several worker processes does: the work of a run, told to the parent. Starts no process."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from kmnist_search.database.errors import DATABASE_ERRORS, reason_of
+from kmnist_search.errors import KmnistSearchError, WorkError
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.placement import Place
+from kmnist_search.run.search import Search
+from kmnist_search.study.status import Progress
+from kmnist_search.worker.events import Event, StoppedBy, TrialEnded, TrialStarted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Something happened; with trials that start or end comes how far the study is, as this worker sees it."""
+
+    event: Event
+    progress: Progress | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The worker has ended, for this reason."""
+
+    stopped_by: StoppedBy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The worker has ended by an error that is for the user."""
+
+    error: KmnistSearchError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broke:
+    """The worker has ended by an error that nobody foresaw."""
+
+    traceback: str
+
+
+Message = Told | Ended | Failed | Broke
+
+
+def work_for_parent(
+    pipe: "Connection[Message, Any]", place: Place, prepare_on: Callable[..., Search], deadline: float | None
+) -> None:
+    """Work until a limit is reached, a signal comes, nothing is left to claim, or the parent is gone.
+
+    Args:
+        pipe: takes the messages, of which the last is not `Told`.
+        place: where to work.
+        prepare_on: given a `device`, makes the study ready there.
+        deadline: by `time.monotonic`, which all processes of a machine share; None is no such.
+    """
+    with StopSignals() as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `Fleet`
+        threading.Thread(target=_stop_when_orphaned, daemon=True).start()
+        try:
+            stopped_by = _work(pipe, place, prepare_on, deadline, signals)
+        except KeyboardInterrupt:
+            return  # Ctrl-C once more: at once, and the parent has had it, too
+        except KmnistSearchError as error:
+            _tell(pipe, Failed(error=error))
+        except DATABASE_ERRORS as error:
+            _tell(pipe, Failed(error=WorkError(f"the database failed: {reason_of(error)}.")))
+        except Exception:  # whatever it is, the user shall see it, and once
+            _tell(pipe, Broke(traceback=traceback.format_exc()))
+        else:
+            _tell(pipe, Ended(stopped_by=stopped_by))
+
+
+def _work(
+    pipe: "Connection[Message, Any]",
+    place: Place,
+    prepare_on: Callable[..., Search],
+    deadline: float | None,
+    signals: StopSignals,
+) -> StoppedBy:
+    torch.set_num_threads(place.cores)
+    search = prepare_on(device=place.device)
+    seconds = None if deadline is None else deadline - time.monotonic()
+    worker, events = search.work(signals, seconds=seconds, cores=place.cores)
+    for event in events:
+        is_news = isinstance(event, TrialStarted | TrialEnded)
+        _tell(pipe, Told(event=event, progress=search.seen_by(worker) if is_news else None))
+    return worker.stopped_by
+
+
+def _tell(pipe: "Connection[Message, Any]", message: Message) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and this worker is about to stop
+        pipe.send(message)
+
+
+def _stop_when_orphaned() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,131 @@
+"""Where the artifacts of trials lie: a folder, or a bucket of S3 or Google Cloud Storage. Knows not what they are."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, GCSArtifactStore
+from optuna.artifacts._protocol import ArtifactStore as ArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from sqlalchemy.engine import URL
+
+from kmnist_search.database.storage import default_artifact_dir
+from kmnist_search.errors import ConfigError
+from kmnist_search.study.samplers import experimental
+
+#: Begins the names of the attributes in which optuna and its dashboard keep what they know of an artifact.
+ARTIFACT_KEYS = "artifacts:"
+
+
+def open_artifact_store(url: str | None, database: URL) -> ArtifactStore:
+    """Return the store at `url`, a folder or a bucket; None is the folder beside the database.
+
+    Nothing is made or asked for before something is written or read.
+
+    Raises:
+        ConfigError: there can be no such store, or what it needs is not installed.
+    """
+    folder = default_artifact_dir(database) if url is None else folder_of(url)
+    return open_bucket(str(url)) if folder is None else _Folder(folder)
+
+
+def folder_of(url: str) -> Path | None:
+    """Return the folder that is meant; None if it is a bucket."""
+    return None if "://" in url else Path(url)
+
+
+def check_bucket(url: str) -> None:
+    """Raise ConfigError unless `url` looks like that of a bucket."""
+    parts = urlsplit(url)
+    if parts.scheme not in _BUCKETS or not parts.netloc:
+        raise ConfigError(
+            f"--artifacts {url}: is no place for artifacts. Name a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+        )
+
+
+def open_bucket(url: str) -> ArtifactStore:
+    """Return the store in a bucket, which is not asked for anything yet.
+
+    Raises:
+        ConfigError: there can be no such store, or what it needs is not installed.
+    """
+    check_bucket(url)
+    parts = urlsplit(url)
+    make, package = _BUCKETS[parts.scheme]
+    try:
+        store = make(parts.netloc)
+    except ImportError:
+        raise ConfigError(f"--artifacts {url}: needs {package}, which is not here: pip install {package}") from None
+    except Exception as error:  # whatever a library says of credentials, regions and the like
+        raise ConfigError(f"--artifacts {url}: cannot be used: {error}") from None
+    prefix = parts.path.strip("/")
+    return _Prefixed(store, f"{prefix}/") if prefix else store
+
+
+def _s3(bucket: str) -> ArtifactStore:
+    return Boto3ArtifactStore(bucket)
+
+
+def _google(bucket: str) -> ArtifactStore:
+    with experimental():
+        return GCSArtifactStore(bucket)
+
+
+#: By the scheme of a URL, what makes its store of a bucket's name, and the package that this takes.
+_BUCKETS: dict[str, tuple[Callable[[str], ArtifactStore], str]] = {
+    "s3": (_s3, "boto3"),
+    "gs": (_google, "google-cloud-storage"),
+}
+
+
+def remove_all(store: ArtifactStore, artifact_ids: Iterable[str]) -> int:
+    """Remove artifacts from a store; return how many were there."""
+    found = 0
+    for artifact_id in artifact_ids:
+        try:
+            store.open_reader(artifact_id).close()
+            store.remove(artifact_id)
+            found += 1
+        except ArtifactNotFound:
+            continue
+    return found
+
+
+def artifact_id_in(value_json: str) -> str | None:
+    """Return the id of the artifact that an attribute tells of; None if the dashboard has removed it."""
+    meta = json.loads(json.loads(value_json))
+    return None if meta is None else str(meta["artifact_id"])
+
+
+class _Folder(FileSystemArtifactStore):
+    """A folder, which is made when something is written, whole or not at all."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        path = self._get_filepath(artifact_id)
+        part = path.with_name(f".{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                shutil.copyfileobj(content_body, file)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class _Prefixed:
+    """A part of a store: all whose names begin so."""
+
+    def __init__(self, store: ArtifactStore, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        return self._store.open_reader(self._prefix + artifact_id)
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        self._store.write(self._prefix + artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        self._store.remove(self._prefix + artifact_id)

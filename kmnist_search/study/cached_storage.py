@@ -1,0 +1,218 @@
+"""One study in memory, as samplers and pruners want to see it. Knows no database.
+
+They read the whole study again and again, and write a value at a time. So they are given this storage: it answers at
+once from what the worker was last told of the other trials, and collects what its own trials change until somebody
+carries that to the database.
+"""
+
+import copy
+import threading
+from collections.abc import Container, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from kmnist_search.database.trial_writer import Changes
+
+
+class Mirror(BaseStorage):
+    """The trials of one study that are running or finished.
+
+    Trials that others run are put in by `update`; those of this process by `begin`, after which only `end` and the
+    trial's own changes touch them. It may be used from several threads.
+    """
+
+    #: Hyperband sorts trials into brackets by their number and this name, which must outlive a renaming.
+    NAME = "study"
+
+    def __init__(self, study_id: int, direction: StudyDirection) -> None:
+        self.study_id, self.direction = study_id, direction
+        self._lock = threading.RLock()
+        self._trials: dict[int, FrozenTrial] = {}
+        self._sorted: list[FrozenTrial] | None = []
+        self._changes: dict[int, Changes] = {}
+        self._complete_until = self._running = 0
+
+    # What the worker's side of it needs
+
+    @property
+    def unknown_since(self) -> int:
+        """The lowest trial id of which something new may be told: all below are finished and known."""
+        return self._complete_until
+
+    def finished_since(self, trial_id: int) -> list[int]:
+        """Return the ids, from `trial_id` on, of the trials that are known to be finished and will not change."""
+        with self._lock:
+            return [key for key, trial in self._trials.items() if key >= trial_id and trial.state.is_finished()]
+
+    def update(self, trials: Iterable[FrozenTrial], *, complete_until: int | None = None) -> None:
+        """Take in what is running or finished now; a trial that ran and is not among them waits again.
+
+        Args:
+            trials: of those from `unknown_since` on, without those of `finished_since`, all that run or are finished.
+            complete_until: an id below which the trials include those that wait, too.
+        """
+        with self._lock:
+            for gone in [key for key, trial in self._trials.items() if self._is_others(key, trial)]:
+                del self._trials[gone]
+            open_ids = [complete_until or 0, *self._changes]
+            for trial in trials:
+                if not trial.state.is_finished():
+                    open_ids.append(trial._trial_id)
+                if trial.state != TrialState.WAITING and trial._trial_id not in self._changes:
+                    self._trials[trial._trial_id] = trial
+            self._sorted = None
+            self._running = sum(trial.state == TrialState.RUNNING for trial in self._trials.values())
+            if complete_until is not None:
+                self._complete_until = min(open_ids)
+
+    def begin(self, trial_id: int) -> bool:
+        """Make a trial that the last `update` brought this process's own; False if it brought none of that id."""
+        with self._lock:
+            if trial_id not in self._trials:
+                return False
+            self._changes[trial_id] = Changes()
+            return True
+
+    def end(self, trial_id: int, *, finished: bool) -> None:
+        """The trial is no longer this process's own: it is finished, or has gone to the queue or to someone else."""
+        with self._lock:
+            del self._changes[trial_id]
+            if not finished:
+                del self._trials[trial_id]
+                self._sorted = None
+
+    def num_running(self) -> int:
+        """Return how many trials run, as far as is known."""
+        with self._lock:
+            return self._running
+
+    def has_changes(self) -> bool:
+        """Return whether something changed in the trials of this process that nobody has taken."""
+        with self._lock:
+            return any(self._changes.values())
+
+    def take_changes(self, trial_id: int) -> Changes:
+        """Return what changed in a trial of this process since the last time, and how it ended if it did.
+
+        The ending stays, because whoever takes the changes in passing does not write it.
+        """
+        with self._lock:
+            changes = self._changes[trial_id]
+            self._changes[trial_id] = Changes(ending=changes.ending)
+            return changes
+
+    def _is_others(self, trial_id: int, trial: FrozenTrial) -> bool:
+        return trial.state == TrialState.RUNNING and trial_id not in self._changes
+
+    # What samplers, pruners and trials of optuna ask for
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self.study_id
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self.NAME
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [self.direction]
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return {}
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return {}
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        with self._lock:
+            return self._trials[trial_id]
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        for trial in self.get_all_trials(study_id, deepcopy=False):
+            if trial.number == trial_number:
+                return trial._trial_id
+        raise KeyError(trial_number)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        with self._lock:
+            if self._sorted is None:
+                self._sorted = sorted(self._trials.values(), key=lambda trial: trial.number)
+            trials = [trial for trial in self._sorted if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        with self._lock:
+            trial = self._copy_to_change(trial_id)
+            trial.params = {**trial.params, param_name: distribution.to_external_repr(param_value_internal)}
+            trial.distributions = {**trial.distributions, param_name: distribution}
+            self._changes[trial_id].params[param_name] = (param_value_internal, distribution)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        with self._lock:
+            trial = self._copy_to_change(trial_id)
+            trial.intermediate_values = {**trial.intermediate_values, step: intermediate_value}
+            self._changes[trial_id].reports[step] = intermediate_value
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self._lock:
+            trial = self._copy_to_change(trial_id)
+            trial.user_attrs = {**trial.user_attrs, key: value}
+            self._changes[trial_id].user_attributes[key] = value
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self._lock:
+            trial = self._copy_to_change(trial_id)
+            trial.system_attrs = {**trial.system_attrs, key: value}
+            self._changes[trial_id].system_attributes[key] = value
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        with self._lock:
+            trial = self._copy_to_change(trial_id)
+            trial.state = state
+            if values is not None:
+                trial.values = list(values)
+            if state.is_finished():
+                trial.datetime_complete = datetime.now()
+                self._changes[trial_id].ending = (state, values or ())
+        return True
+
+    def _copy_to_change(self, trial_id: int) -> FrozenTrial:
+        """Return a copy of a trial of this process, put in its place: who has read it before sees no change."""
+        self.check_trial_is_updatable(trial_id, self._trials[trial_id].state)
+        if trial_id not in self._changes:
+            raise RuntimeError(f"trial id {trial_id} is not this process's to change")
+        trial = copy.copy(self._trials[trial_id])
+        self._trials[trial_id] = trial
+        self._sorted = None
+        return trial
+
+    # What belongs to the database alone
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
+        _refuse("make a study")
+
+    def delete_study(self, study_id: int) -> NoReturn:
+        _refuse("delete a study")
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
+        _refuse("set an attribute of a study")
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
+        _refuse("set an attribute of a study")
+
+    def get_all_studies(self) -> NoReturn:
+        _refuse("list the studies")
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> NoReturn:
+        _refuse("make a trial")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RuntimeError(f"to {what} belongs to the database; a mirror holds the trials of one study")

@@ -1,0 +1,235 @@
+"""How far a study has come. Changes nothing."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from kmnist_search.database.trial_writer import REASON_KEY
+from kmnist_search.host.process import Owner
+from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.queue.queue import Counts
+from kmnist_search.queue.workers import Member
+from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.forecast import AtWork, Ended, Forecast, forecast, looked_at
+from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A trial at work: its number, who runs it, the last epoch it reported, of how many, and the metric there.
+
+    `attempts` are those at this trial so far, the last one being at work, for so many `seconds` (None if that is not
+    known); see `attempts.py`. `reports` are the metric by epoch; `is_ahead` if the last one is better than that of the
+    best trial after the same epoch.
+    """
+
+    number: int
+    epoch: int
+    epochs: int
+    value: float | None
+    attempts: Sequence[Mapping[str, Any]]
+    seconds: float | None
+    params: Mapping[str, Any]
+    reports: Mapping[int, float]
+    is_ahead: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSeen:
+    """A worker as it was last seen, so many seconds ago, and the numbers of the trials at work there.
+
+    `finished` are those of its own; `trials_per_hour` is None before the first; if `is_gone`, it is most likely dead.
+    """
+
+    host: str
+    pid: int
+    device: str
+    job: str | None
+    versions: Mapping[str, str]
+    trials: Sequence[int]
+    finished: int
+    trials_per_hour: float | None
+    unseen: float
+    is_gone: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A trial that broke, or that could not even begin for lack of memory."""
+
+    number: int
+    outcome: Literal["failed", "pruned"]
+    reason: str
+    traceback: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study has come, and what that lets expect; None as long as too few trials are over."""
+
+    name: str
+    metric: str
+    epochs: int
+    counts: Counts
+    best: FrozenTrial | None
+    forecast: Forecast | None
+
+    @property
+    def trials_per_hour(self) -> float | None:
+        """At the pace of the trials that ended last, with as many at a time as run now (at least one)."""
+        return self.forecast.trials_per_hour(running=self.counts.running) if self.forecast else None
+
+    def time_left(self, budget: int) -> timedelta | None:
+        """Until `budget` trials are finished, at that pace."""
+        if self.forecast is None:
+            return None
+        unfinished = max(budget - self.counts.finished, 0)
+        return timedelta(seconds=self.forecast.seconds_left(unfinished=unfinished, running=self.counts.running))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a study has come, who works on it, and what each of its trials that runs or broke is about.
+
+    `bests` are the best metric after each trial that is over, in the order in which they ended, from the first
+    complete one on.
+    """
+
+    progress: Progress
+    bests: Sequence[float]
+    workers: Sequence[WorkerSeen]
+    running: Sequence[Running]
+    failures: Sequence[Failure]
+
+
+def status_of(study: SearchStudy) -> Status:
+    """Return how a study stands in its database."""
+    return status_from(study, study.counts(), study.trials())
+
+
+def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial]) -> Status:
+    """Return how a study stands, given its trials that run or are over; the details of some are read and added."""
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    # A trial that was pruned without a value is infeasible, or diverged in its first epoch.
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL or _has_no_value(trial)]
+    best = study.ranked(trials)[:1]
+    # What is over does not change any more, and may have its details from another time.
+    study.with_details([*running, *(trial for trial in [*best, *failed] if not trial.user_attrs)])
+    return Status(
+        progress=_progress(study, counts, trials),
+        bests=_bests(study, trials),
+        workers=_workers(study.workers(), running),
+        running=[_running(study, trial, best) for trial in running],
+        failures=[_failure(trial) for trial in failed],
+    )
+
+
+def progress_seen_by(study: SearchStudy, mirror: Mirror, counts: Counts) -> Progress:
+    """Return how far a study has come as a worker knows it, without asking the database."""
+    return _progress(study, counts, mirror.get_all_trials(mirror.study_id, deepcopy=False))
+
+
+def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial]) -> Progress:
+    ranked = study.ranked(trials)
+    return Progress(
+        name=study.name,
+        metric=study.metric,
+        epochs=study.epochs,
+        counts=counts,
+        best=ranked[0] if ranked else None,
+        forecast=_forecast(study, trials),
+    )
+
+
+def _forecast(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Forecast | None:
+    at_work = [_at_work(trial, study.epochs_of(trial.params)) for trial in trials if trial.state == TrialState.RUNNING]
+    over = [trial for trial in trials if trial.datetime_start is not None and trial.datetime_complete is not None]
+    over.sort(key=attrgetter("datetime_complete"))
+    ended = [
+        Ended(began=_seconds(trial.datetime_start), ended=_seconds(trial.datetime_complete))
+        for trial in over[-looked_at(len(at_work)) :]
+    ]
+    return forecast(ended, at_work, now=_seconds(datetime.now()))
+
+
+def _at_work(trial: FrozenTrial, epochs: int) -> AtWork:
+    # One that went on from a checkpoint has come further than this attempt has taken time for.
+    is_first = len(trial.user_attrs.get(ATTEMPTS_KEY, ())) <= 1
+    share = trial.last_step / epochs if trial.last_step and is_first else None
+    return AtWork(began=_seconds(trial.datetime_start), share=share)
+
+
+def _seconds(local: datetime | None) -> float:
+    """Return a local time in seconds since 1970; what is not known is now."""
+    return (local or datetime.now()).timestamp()
+
+
+def _bests(study: SearchStudy, trials: Sequence[FrozenTrial]) -> list[float]:
+    bests: list[float] = []
+    over = [trial for trial in trials if trial.datetime_complete is not None]
+    for trial in sorted(over, key=lambda trial: (trial.datetime_complete, trial.number)):
+        value = trial.values[0] if trial.state == TrialState.COMPLETE else None
+        if value is not None and (not bests or study.is_as_good(value, bests[-1])):
+            bests.append(value)
+        elif bests:
+            bests.append(bests[-1])
+    return bests
+
+
+def _workers(members: Sequence[Member], running: Sequence[FrozenTrial]) -> list[WorkerSeen]:
+    names = [each.name for each in fields(Owner)]
+    at_work: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for trial in running:
+        attempt = (trial.user_attrs.get(ATTEMPTS_KEY) or [{}])[-1]
+        at_work[tuple(attempt.get(name) for name in names)].append(trial.number)
+    return [_worker(member, at_work[tuple(getattr(member.owner, name) for name in names)]) for member in members]
+
+
+def _worker(member: Member, trials: Sequence[int]) -> WorkerSeen:
+    return WorkerSeen(
+        host=member.owner.host,
+        pid=member.owner.pid,
+        device=member.facts.device,
+        job=member.facts.job,
+        versions=member.facts.versions,
+        trials=trials,
+        finished=member.finished,
+        trials_per_hour=member.trials_per_hour,
+        unseen=member.unseen,
+        is_gone=member.is_gone,
+    )
+
+
+def _running(study: SearchStudy, trial: FrozenTrial, best: Sequence[FrozenTrial]) -> Running:
+    epoch = trial.last_step or 0
+    value = trial.intermediate_values.get(epoch)
+    then = best[0].intermediate_values.get(epoch) if best else None
+    return Running(
+        number=trial.number,
+        epoch=epoch,
+        epochs=study.epochs_of(trial.params),
+        value=value,
+        attempts=trial.user_attrs.get(ATTEMPTS_KEY, []),
+        seconds=None if trial.datetime_start is None else (datetime.now() - trial.datetime_start).total_seconds(),
+        params=trial.params,
+        reports=trial.intermediate_values,
+        is_ahead=value is not None and then is not None and value != then and study.is_as_good(value, then),
+    )
+
+
+def _has_no_value(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.PRUNED and not trial.values
+
+
+def _failure(trial: FrozenTrial) -> Failure:
+    return Failure(
+        number=trial.number,
+        outcome="failed" if trial.state == TrialState.FAIL else "pruned",
+        reason=trial.user_attrs.get(REASON_KEY, "not known"),
+        traceback=trial.user_attrs.get(TRACEBACK_KEY, ""),
+    )

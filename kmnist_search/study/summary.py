@@ -1,0 +1,101 @@
+"""What is known of a study as plain values, for `--json` and for whoever prints it. Knows nothing of terminals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.study.ranking import duplicates
+from kmnist_search.study.status import Progress, Status
+from kmnist_search.study.study import SearchStudy
+
+#: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.
+FACTS = (
+    "config_digest",
+    "num_parameters",
+    "flops_per_image",
+    "seconds",
+    "images_per_second",
+    "seed",
+    "device",
+    "versions",
+)
+#: Of an attempt at a trial; the others tell a process from a later one of the same number.
+ATTEMPT_FACTS = ("host", "pid", "began_at", "ended_at", "how", "epochs")
+
+
+def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
+    """Return one trial: number, state, metric, hyperparameters, what it cost, and its curves."""
+    attributes = trial.user_attrs
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        metric: trial.value,
+        "params": trial.params,
+        **{fact: attributes.get(fact) for fact in FACTS},
+        "attempts": _attempts(attributes.get(ATTEMPTS_KEY, [])),
+        "reports": {str(epoch): value for epoch, value in sorted(trial.intermediate_values.items())},
+        "curves": {key.removesuffix("_curve"): value for key, value in attributes.items() if key.endswith("_curve")},
+    }
+
+
+def progress_summary(progress: Progress) -> dict[str, Any]:
+    """Return how far a study has come."""
+    left = progress.time_left(progress.counts.total)
+    return {
+        "study": progress.name,
+        "metric": progress.metric,
+        "trials": {**asdict(progress.counts), "finished": progress.counts.finished, "total": progress.counts.total},
+        "best": trial_summary(progress.best, progress.metric) if progress.best else None,
+        "trials_per_hour": progress.trials_per_hour,
+        "seconds_left": left.total_seconds() if left is not None else None,
+    }
+
+
+def status_summary(status: Status) -> dict[str, Any]:
+    """Return how a study stands, with its workers and its trials that run or broke."""
+    return {
+        **progress_summary(status.progress),
+        "workers": [asdict(worker) for worker in status.workers],
+        "running": [{**asdict(running), "attempts": _attempts(running.attempts)} for running in status.running],
+        "failures": [asdict(failure) for failure in status.failures],
+    }
+
+
+def _attempts(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return who had a trial, when, and how that ended; None is what is not known, or not yet."""
+    return [{fact: attempt.get(fact) for fact in ATTEMPT_FACTS} for attempt in attempts]
+
+
+def best_summary(study: SearchStudy, top: int) -> dict[str, Any]:
+    """Return the `top` best complete trials with all that fixes their configuration, the best first.
+
+    Raises:
+        NoCompleteTrialError: there is none.
+    """
+    ranked = study.complete()
+    again, best = duplicates(ranked), ranked[:top]
+    study.with_details(best)
+    return {
+        "study": study.name,
+        "metric": study.metric,
+        "complete": len(ranked),
+        "top": [
+            {
+                "rank": rank,
+                **trial_summary(trial, study.metric),
+                "duplicate_of": again.get(trial.number),
+                "config": trial.user_attrs.get("config"),
+            }
+            for rank, trial in enumerate(best, start=1)
+        ],
+    }
+
+
+def shown_params(params: Mapping[str, Any]) -> str:
+    """Return hyperparameters on one line, numbers to three digits."""
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
+    )

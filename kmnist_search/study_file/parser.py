@@ -1,0 +1,249 @@
+"""Read a study from its TOML file and check it as a whole before anything starts. Knows nothing of optuna or torch.
+
+Every error names the file, the table and the key, and where a name is unknown the nearest one that is known.
+"""
+
+import difflib
+import itertools
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from kmnist_search.config import HYPERPARAMETERS, Config, DataConfig, TrainConfig, describe, field_of, model_config
+from kmnist_search.errors import ConfigError, StudyFileError
+from kmnist_search.study_file.builtin import builtin_studies
+from kmnist_search.study_file.schema import StudyFile, StudyTable, System, system_space
+from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange, Scalar
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+#: The tables of a study file.
+TABLES = [name for name in StudyFile.model_fields if name != "systems"]
+
+#: Hyperparameters of the model that must fit together, group by group.
+COUPLED = (
+    ("image_size", "patch_size"),
+    ("num_blocks", "token_width", "channel_width"),
+    ("skip", "drop_path"),
+)
+
+
+def load(path: Path, *, overrides: Sequence[str] = ()) -> StudyFile:
+    """Read and check a study file.
+
+    Args:
+        path: the file.
+        overrides: `table.key=value` each, put over what the file says; the value is TOML, or else a plain word.
+
+    Raises:
+        StudyFileError: something is wrong with the file or an override; the message says where and what to do.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyFileError(f"{path}: cannot be read: {error}") from None
+    tables = _tables(text, str(path))
+    if not tables and not overrides:
+        raise StudyFileError(f"{path}: is empty. Name hyperparameters to search in [space], or fix some in [fixed].")
+    for override in overrides:
+        _override(tables, override)
+    builtin = {file: name for name, file in builtin_studies().items()}
+    label = f"built-in study {builtin[path]}" if path in builtin else str(path)
+    return _Checker(" with ".join((label, *overrides))).checked(tables, default_name=path.stem)
+
+
+def loads(text: str, *, source: str, name: str) -> StudyFile:
+    """Read and check the text of a study file, or of a study of several systems, which nobody writes by hand.
+
+    Args:
+        text: of the file.
+        source: what to call it in messages.
+        name: of the study, if the text has none.
+
+    Raises:
+        StudyFileError: something is wrong with it; the message says where and what to do.
+    """
+    tables = _tables(text, source)
+    if "systems" in tables:
+        return _Checker(source).comparison(tables)
+    return _Checker(source).checked(tables, default_name=name)
+
+
+def _tables(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyFileError(f"{source}: is not TOML: {error}") from None
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    place, equals, text = override.partition("=")
+    table, dot, key = place.strip().partition(".")
+    if not (equals and dot and table and key):
+        raise StudyFileError(f"--set {override}: write it as table.key=value, for example --set train.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    entry = tables.setdefault(table, {})
+    if not isinstance(entry, dict):
+        raise StudyFileError(f"--set {override}: {table!r} is no table in the study file and cannot be set from here")
+    entry[key] = value
+    if table in ("fixed", "space"):  # it moves there from where the file has it
+        tables.get("space" if table == "fixed" else "fixed", {}).pop(key, None)
+    if table == "fixed":
+        for known in tables.get("enqueue", []):
+            known.pop(key, None)
+
+
+class _Checker:
+    """Turns the tables of one file into a StudyFile, or says what is wrong with them."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def checked(self, tables: dict[str, Any], *, default_name: str) -> StudyFile:
+        if "systems" in tables:
+            raise StudyFileError(f"{self.file}: is of a study that kmnist-search references makes, which no file can.")
+        for name, table in tables.items():
+            self._known(name, TABLES, f"there is no table [{name}]")
+            if not isinstance(table, list if name == "enqueue" else dict):
+                raise self._error(f"[{name}]", "must be a list of tables" if name == "enqueue" else "must be a table")
+        study = self._table("study", {"name": default_name, **tables.get("study", {})}, StudyTable)
+        fixed = self._hyperparameters("fixed", tables.get("fixed", {}), self._value)
+        space = self._hyperparameters("space", tables.get("space", {}), self._hyperparameter)
+        if "space" in tables and not space:
+            raise self._error(
+                "[space]", "is empty. Name a hyperparameter to search, or leave the table out to train [fixed] alone"
+            )
+        for name in space:
+            if name in fixed:
+                raise self._error(f"[space] {name}", "also stands in [fixed]. Keep one of the two")
+        self._fit_together(fixed, space)
+        return StudyFile(
+            study=study,
+            data=self._table("data", tables.get("data", {}), DataConfig),
+            train=self._table("train", tables.get("train", {}), TrainConfig),
+            fixed=fixed,
+            space=space,
+            enqueue=tuple(self._enqueued(tables.get("enqueue", []), space)),
+        )
+
+    def comparison(self, tables: dict[str, Any]) -> StudyFile:
+        """Return a study of several systems."""
+        systems = {
+            name: System(
+                data=self._table(f"systems.{name}.data", system["data"], DataConfig),
+                train=self._table(f"systems.{name}.train", system["train"], TrainConfig),
+                fixed=self._hyperparameters(f"systems.{name}.fixed", system["fixed"], self._value),
+            )
+            for name, system in tables["systems"].items()
+        }
+        study = self._table("study", tables["study"], StudyTable)
+        train = self._table("train", tables["train"], TrainConfig)
+        return StudyFile(study=study, train=train, systems=systems, space=system_space(systems))
+
+    def _error(self, place: str, problem: str) -> StudyFileError:
+        return StudyFileError(f"{self.file}: {place} {problem}.")
+
+    def _known(self, name: str, known: Sequence[str], problem: str) -> None:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            there_are = f"There are: {', '.join(known)}." if known else "There are none."
+            advice = f"Did you mean {nearest[0]!r}?" if nearest else there_are
+            raise StudyFileError(f"{self.file}: {problem}. {advice}")
+
+    def _table(self, table: str, values: dict[str, Any], kind: type[AnyConfig]) -> AnyConfig:
+        for key in values:
+            self._known(key, list(kind.model_fields), f"[{table}] has no key {key!r}")
+        try:
+            return kind(**values)
+        except ConfigError as error:
+            raise self._error(f"[{table}]", str(error)) from None
+
+    def _hyperparameters(
+        self, table: str, values: dict[str, Any], check: Callable[[str, str, Any], Any]
+    ) -> dict[str, Any]:
+        for name in values:
+            self._known(name, list(HYPERPARAMETERS), f"[{table}] has no hyperparameter {name!r}")
+        return {name: check(f"[{table}] {name}", name, value) for name, value in values.items()}
+
+    def _value(self, place: str, name: str, value: Any) -> Any:
+        field = field_of(name)
+        annotated: Any = Annotated[field.annotation, field]
+        adapter: TypeAdapter[Any] = TypeAdapter(annotated, config=ConfigDict(strict=True))
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            raise self._error(f"{place}:", "; ".join(describe(error))) from None
+
+    def _hyperparameter(self, place: str, name: str, spec: Any) -> Hyperparameter:
+        if not isinstance(spec, dict) or not ({"choices", "low", "high"} & spec.keys()):
+            raise self._error(place, f"needs {{ choices = [...] }} or {{ low = ..., high = ... }}, got {spec!r}")
+        for key in spec:
+            self._known(key, ["choices", "low", "high", "log", "step"], f"{place} has no key {key!r}")
+        return self._choices(place, name, spec) if "choices" in spec else self._range(place, name, spec)
+
+    def _choices(self, place: str, name: str, spec: dict[str, Any]) -> Choices:
+        if len(spec) > 1:
+            raise self._error(place, "takes choices, or low and high, not both")
+        choices = spec["choices"]
+        if not isinstance(choices, list) or not choices:
+            raise self._error(place, "needs at least one choice")
+        for choice in choices:
+            if not isinstance(choice, Scalar):
+                raise self._error(place, f"choices must be numbers, words or true/false, got {choice!r}")
+        checked = tuple(self._value(place, name, choice) for choice in choices)
+        if len(set(checked)) < len(checked):
+            raise self._error(place, f"lists a choice twice: {choices}")
+        return Choices(choices=checked)
+
+    def _range(self, place: str, name: str, spec: dict[str, Any]) -> IntRange | FloatRange:
+        if missing := {"low", "high"} - spec.keys():
+            raise self._error(place, f"has no {missing.pop()!r}")
+        low, high = (self._value(place, name, spec[end]) for end in ("low", "high"))
+        if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
+            raise self._error(place, "is not a number: list its values as { choices = [...] }")
+        if low > high:
+            raise self._error(place, f"has low {low} above high {high}")
+        if spec.get("log") and (low <= 0 or "step" in spec):
+            raise self._error(place, "with log = true needs low above 0 and no step")
+        kind = IntRange if isinstance(low, int) else FloatRange
+        try:
+            return kind(**{**spec, "low": low, "high": high})
+        except ConfigError as error:
+            raise self._error(place, str(error)) from None
+
+    def _fit_together(self, fixed: Mapping[str, Any], space: Mapping[str, Hyperparameter]) -> None:
+        """Build the model configuration of every combination of the values that depend on each other."""
+        possible: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
+        # A searched width is one number, which fits any number of blocks: only fixed lists of widths need a look.
+        possible |= {name: spec.values() for name, spec in space.items() if not name.endswith("_width")}
+        # Beside layers, no other word on the shape can stand.
+        of_model = tuple(name for name in possible if HYPERPARAMETERS[name] == "model")
+        for group in (of_model,) if "layers" in possible else COUPLED:
+            values = {name: possible[name] for name in group if name in possible}
+            for combination in itertools.product(*values.values()):
+                try:
+                    model_config(dict(zip(values, combination, strict=True)))
+                except ConfigError as error:
+                    tables = " and ".join(f"[{table}]" for table in self._tables_of(values, fixed))
+                    raise self._error(tables, f"hold values that do not fit together: {error}") from None
+
+    @staticmethod
+    def _tables_of(names: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
+        return sorted({"fixed" if name in fixed else "space" for name in names})
+
+    def _enqueued(self, entries: list[Any], space: Mapping[str, Hyperparameter]) -> Iterator[dict[str, Any]]:
+        for number, entry in enumerate(entries, start=1):
+            place = f"[[enqueue]] {number}"
+            if not isinstance(entry, dict):
+                raise self._error(place, "must be a table")
+            for name, value in entry.items():
+                self._known(name, list(space), f"{place} has {name!r}, which is not in [space]")
+                if not space[name].contains(self._value(f"{place} {name}", name, value)):
+                    raise self._error(place, f"has {name} = {value!r}, which [space] does not contain")
+            yield {name: self._value(place, name, value) for name, value in entry.items()}

@@ -1,0 +1,54 @@
+"""Write the settings of a study as the file it could have come from. Knows no database."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tomlkit
+from tomlkit.items import AoT, InlineTable, Table
+
+from kmnist_search.study_file.space import FloatRange, IntRange
+
+
+def as_toml(settings: Mapping[str, Any], *, facts: Sequence[str] = ()) -> str:
+    """Return a study file that `study_parser.load` reads as these settings, with `facts` as comments at its top."""
+    document = tomlkit.document()
+    for fact in facts:
+        document.add(tomlkit.comment(fact))
+    for name, table in settings.items():
+        if not table:
+            continue  # an empty [space] would be taken for a mistake
+        if name == "enqueue":
+            document.add(name, _tables(table))
+        elif name == "space":
+            document.add(name, _table({key: _hyperparameter(spec) for key, spec in table.items()}))
+        else:
+            document.add(name, _table(table))
+    return tomlkit.dumps(document)
+
+
+def _tables(values: Sequence[Mapping[str, Any]]) -> AoT:
+    tables = tomlkit.aot()
+    for value in values:
+        tables.append(_table(value))
+    return tables
+
+
+def _table(values: Mapping[str, Any]) -> Table:
+    table = tomlkit.table()
+    for key, value in values.items():
+        table.add(key, _inline(value) if isinstance(value, Mapping) else value)
+    return table
+
+
+def _inline(values: Mapping[str, Any]) -> InlineTable:
+    table = tomlkit.inline_table()
+    table.update(values)
+    return table
+
+
+def _hyperparameter(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a hyperparameter as people write it: TOML has no null, and a log scale takes no step, not even 1."""
+    if "choices" in spec:
+        return spec
+    kind = IntRange if isinstance(spec["low"], int) else FloatRange
+    return kind(**spec).model_dump(exclude_defaults=True)

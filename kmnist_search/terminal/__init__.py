@@ -1,0 +1,1 @@
+"""What commands print: progress lines, tables and results as plain text."""

@@ -1,0 +1,65 @@
+"""How the comparison with published systems is shown in a terminal. Changes nothing."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kmnist_search.evaluation.metrics import Reference
+from kmnist_search.references.result_folder import Comparison
+from kmnist_search.references.results import Tested
+from kmnist_search.wording import percent, points
+
+
+def follow(console: Console, events: Iterator[Tested], total: int, *, before: Collection[int]) -> list[Tested]:
+    """Show each test as it is done, and return all; trials of the numbers in `before` were tested before."""
+    done = []
+    for each in events:
+        done.append(each)
+        trained, last, best = each.trained, percent(each.last.accuracy), percent(each.best.accuracy)
+        tested = "was tested before" if trained.number in before else "tested"
+        what = f"{tested}: {trained.system}, trial {trained.number}"
+        _line(console, f"[{len(done)}/{total}] {what}: {last} after the last epoch, {best} after the best")
+    return done
+
+
+def conclude(console: Console, comparison: Comparison, folder: Path) -> None:
+    """Show the table, and say where it is."""
+    console.print(_table(comparison))
+    _line(
+        console, "Test accuracies; ± is the standard deviation over seeds; the best epoch is that on validation images."
+    )
+    for reference in comparison.references:
+        if reference.remark and (ours := reference.reproduced):
+            accuracies = f"published {percent(reference.train_accuracy)}, ours {percent(ours.train_accuracy)}"
+            _line(console, f"* {reference.name}: {reference.remark} They are: {accuracies}.")
+    _line(console, f"table: {folder / 'references.md'}    pictures: {folder / 'references.html'}")
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("system", no_wrap=True)
+    for title in ("published", "ours", "difference", "at best epoch", "epochs", "seconds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for reference in comparison.references:
+        if reference.reproduced:
+            table.add_row(*_row(reference))
+    return table
+
+
+def _row(reference: Reference) -> Iterator[str]:
+    ours = reference.reproduced
+    assert ours is not None
+    spread = "" if ours.test_accuracy_sd is None else f" ±{100 * ours.test_accuracy_sd:.2f}"
+    yield reference.name
+    yield percent(reference.accuracy) + ("" if reference.measured_on == "test" else "*")
+    yield percent(ours.test_accuracy) + spread
+    yield points(reference.difference) or "-"
+    yield percent(ours.best_test_accuracy)
+    yield f"{ours.epochs}" if ours.epochs == reference.epochs else f"{ours.epochs}/{reference.epochs}"
+    yield f"{ours.seconds:.0f}"
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,143 @@
+"""What people see of a retraining in a terminal while it works, and of its result. Changes nothing."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from kmnist_search.evaluation.metrics import Metrics
+from kmnist_search.retrain.events import (
+    EpochDone,
+    ModelTested,
+    RecipeFrozen,
+    RetrainingEvent,
+    TrainingEnded,
+    TrainingStarted,
+    WinnerChosen,
+)
+from kmnist_search.retrain.preparation import Preparation
+from kmnist_search.terminal.tables import duration_text
+
+STAGES = {"rerun": "rerun of", "final": "final model by"}
+
+
+def announce(console: Console, preparation: Preparation) -> None:
+    """Say what is about to be done, and about how long it takes."""
+    plan, study = preparation.plan, preparation.study
+    candidates, reruns, finals = len(plan.candidates), len(plan.reruns), len(plan.final_seeds)
+    choice = f"{candidates} candidates x {reruns} fresh seeds and splits to choose by, then " if reruns else ""
+    pace = "" if plan.seconds is None else f"; {duration_text(timedelta(seconds=plan.seconds))} at the study's pace"
+    _line(console, f"study {study.name} in {study.storage.shown_url}: {choice}{_models(finals)} on all images{pace}")
+    epochs = preparation.choices.epochs
+    if epochs is not None and epochs != study.epochs:
+        _line(console, f"epochs of a training: {epochs}, in the study {study.epochs}: for that, too, scores differ")
+    if candidates < preparation.choices.top_k:
+        _line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top-k asks for")
+    unfinished = study.counts()
+    if open_trials := unfinished.waiting + unfinished.running:
+        _line(console, f"{open_trials} of its trials are not finished yet: with them another may be the best")
+
+
+def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
+    """Draw the events and show them: a bar for the training at work, a line for what is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
+    bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
+    with bars:
+        task: TaskID | None = None
+        for event in events:
+            match event:
+                case TrainingStarted():
+                    title = _title(event)
+                    task = bars.add_task(title, total=event.epochs, completed=event.epochs_done)
+                    if event.epochs_done:
+                        _line(console, f"{title} goes on after epoch {event.epochs_done}")
+                case EpochDone() if task is not None:
+                    bars.update(task, completed=event.epoch.number)
+                case TrainingEnded():
+                    if task is not None:
+                        bars.remove_task(task)
+                        task = None
+                    _line(console, _ended(event))
+                case WinnerChosen():
+                    for line in _chosen(event):
+                        _line(console, line)
+                case RecipeFrozen():
+                    _line(
+                        console,
+                        f"recipe {event.recipe.digest} frozen at {event.recipe.frozen_at:%Y-%m-%d %H:%M:%S} UTC",
+                    )
+                case ModelTested():
+                    source = " (from the ledger)" if event.from_ledger else ""
+                    accuracy = f"accuracy {event.model.test_accuracy:.4f}"
+                    _line(console, f"test set, seed {event.model.seed}: {accuracy}{source}")
+
+
+def conclude(console: Console, metrics: Metrics, folder: Path) -> None:
+    """Say what came of it, and where it is."""
+    for line in headline(metrics):
+        _line(console, line)
+    _line(console, f"report: {folder / 'report.html'}    model: {folder / 'model'}")
+
+
+def headline(metrics: Metrics) -> list[str]:
+    """Return the result in a few lines."""
+    test, recipe = metrics.test, metrics.recipe
+    seeds = "" if test.seeds_interval is None else f"; over seeds 95 % in {_interval(test.seeds_interval)}"
+    looks = f"{len(metrics.ledger)} looks by {metrics.recipes_tested} recipe"
+    return [
+        f"test accuracy {test.mean_accuracy:.2%}, mean of {_models(len(test.models))}{seeds}; "
+        f"for {metrics.data.test_images:,} images 95 % in {_interval(test.sampling_interval)}",
+        f"validation had promised {test.val_accuracy:.2%}: the test set gave {abs(test.gap) * 100:.2f} points "
+        + ("less" if test.gap > 0 else "more"),
+        f"recipe {recipe.digest} of trial {recipe.trial}; the test set has had {looks}"
+        + ("" if metrics.recipes_tested == 1 else "s: choosing among them by these figures would flatter"),
+    ]
+
+
+def _title(event: TrainingStarted) -> str:
+    last = event.number + len(event.seeds) - 1
+    numbers, together = (f"{event.number}-{last}", ", all at once") if len(event.seeds) > 1 else (f"{event.number}", "")
+    return f"[{numbers}/{event.total}] {STAGES[event.stage]} trial {event.trial}{together}"
+
+
+def _ended(event: TrainingEnded) -> str:
+    value = "" if event.val_accuracy is None else f"  val_accuracy {event.val_accuracy:.4f}"
+    before = "  (done before)" if event.was_done else ""
+    return (
+        f"[{event.number}/{event.total}] {STAGES[event.stage]} trial {event.trial}, seed {event.seed}{value}  "
+        f"{event.seconds:.1f} s{before}"
+    )
+
+
+def _chosen(event: WinnerChosen) -> Iterator[str]:
+    winner, test = event.candidates[0], event.paired_test
+    if winner.mean_val_accuracy is None or winner.luck is None:
+        yield f"winner: trial {winner.trial}, the only candidate"
+        return
+    yield (
+        f"winner: trial {winner.trial}, val_accuracy {winner.mean_val_accuracy:.4f} over {len(winner.reruns)} reruns; "
+        f"it had {winner.study_val_accuracy:.4f} in the study"
+    )
+    first = max(event.candidates, key=lambda candidate: candidate.study_val_accuracy)
+    if first.luck is not None:
+        may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "its reruns bear it out"
+        yield f"the study's best score (trial {first.trial}, {first.study_val_accuracy:.4f}): {may}"
+    if test is not None:
+        told = "distinguishable" if test.distinguishable else "not distinguishable"
+        p = "too few reruns to tell" if test.p_value is None else f"p = {test.p_value:.2g}, {len(winner.reruns)} reruns"
+        yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind, {told} ({p})"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{low:.2%} to {high:.2%}"
+
+
+def _models(number: int) -> str:
+    return "1 final model" if number == 1 else f"{number} final models"
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,1 @@
+"""A worker: claims trials from the queue, trains them, and reports to the database."""

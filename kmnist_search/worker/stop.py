@@ -1,0 +1,59 @@
+"""Whether a worker is to stop, and why. Knows nothing of trials."""
+
+import time
+from dataclasses import dataclass
+
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.worker.events import StoppedBy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a worker stops.
+
+    Attributes:
+        budget: so many trials of the study are finished; None is all that the queue holds.
+        seconds: from now.
+        target: a metric that is reached.
+        max_trials: as many as this worker finishes itself.
+        waits: with nothing left to claim it stays, for what others may add or lose.
+    """
+
+    budget: int | None = None
+    seconds: float | None = None
+    target: float | None = None
+    max_trials: int | None = None
+    waits: bool = False
+
+
+class Stop:
+    """The order to stop, which once given is not taken back.
+
+    Attributes:
+        why: in words, as it stands in the attempts at the trials that are handed back; empty while all may go on.
+        by: which limit it was, if it was one.
+        urgent_at: when a signal had come or time was up, by `time.monotonic`; infinity before.
+    """
+
+    def __init__(self, signals: StopSignals, *, seconds: float | None) -> None:
+        self.signals = signals
+        self.deadline = time.monotonic() + seconds if seconds is not None else None
+        self.why = ""
+        self.by: StoppedBy | None = None
+        self.urgent_at = float("inf")
+
+    def look(self) -> None:
+        """See whether a signal has come or time is up."""
+        if self.signals.received is not None:
+            self._order_urgently(self.signals.received.name, "signal")
+        elif self.deadline is not None and time.monotonic() > self.deadline:
+            self._order_urgently("time is up", "timeout")
+
+    def order(self, why: str, *, by: StoppedBy | None = None) -> None:
+        """Stop, unless that was ordered before."""
+        if not self.why:
+            self.why, self.by = why, by
+
+    def _order_urgently(self, why: str, by: StoppedBy) -> None:
+        self.urgent_at = min(self.urgent_at, time.monotonic())
+        self.order(why, by=by)

@@ -1,0 +1,49 @@
+"""What is kept with a trial besides its metric: what was trained, how it went, why it broke. Writes nothing."""
+
+from typing import Any
+
+import torch
+
+from kmnist_search.config import TrialConfig, cost
+from kmnist_search.engine.device import device_title
+from kmnist_search.engine.training import Training
+from kmnist_search.host.environment import versions
+
+#: What torch's allocator for the CPU says, CUDA where torch's own allocator was not asked (as for a graph), and cuBLAS.
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def description(config: TrialConfig, data_digest: str, seed: int, device: torch.device) -> dict[str, Any]:
+    """Return what a training is, and where: all that fixes its result."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "config_digest": config.digest,
+        "data_digest": data_digest,
+        "num_parameters": cost.num_parameters(config.model),
+        "flops_per_image": cost.flops_per_image(config.model),
+        "seed": seed,
+        "device": device_title(device),
+        "versions": versions(),
+    }
+
+
+def results(training: Training) -> dict[str, Any]:
+    """Return the curves so far and what they cost."""
+    seconds = training.seconds_so_far
+    curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    return {
+        **{f"{curve}_curve": [getattr(epoch, curve) for epoch in training.history] for curve in curves},
+        "seconds": seconds,
+        "images_per_second": training.images_trained / seconds if seconds else None,
+    }
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out, whoever ran out of it."""
+    said = any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def reason_of_failure(error: Exception) -> str:
+    """Return an error on one line; out of memory is said as such."""
+    return f"{'out of memory: ' if is_out_of_memory(error) else ''}{type(error).__name__}: {error}"

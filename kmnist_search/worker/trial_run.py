@@ -1,0 +1,257 @@
+"""One trial's way from its claim to its end, a turn at a time. Of the other lanes it knows only the room they take."""
+
+import time
+import traceback
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from optuna.trial import Trial, TrialState
+
+from kmnist_search.config import cost
+from kmnist_search.data.search_data import StudyData
+from kmnist_search.database.trial_writer import REASON_KEY
+from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.memory import GIB
+from kmnist_search.engine.memory_budget import Room
+from kmnist_search.engine.packing import epoch_cost
+from kmnist_search.engine.threads import threads_for
+from kmnist_search.engine.training import Training
+from kmnist_search.errors import DatabaseAwayError, TrainingDivergedError
+from kmnist_search.queue.queue import Claim
+from kmnist_search.saved_model import trial_models
+from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
+from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker.checkpoints import Checkpoints
+from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated
+from kmnist_search.worker.stop import Stop
+from kmnist_search.worker.tasks import Pause, Turns, waited
+from kmnist_search.worker.trial_attributes import description, is_out_of_memory, reason_of_failure, results
+
+#: After a `kill -9` at most this much training is lost; a checkpoint of a large net takes about 0.1 s.
+CHECKPOINT_EVERY_SECONDS = 30.0
+#: The constraint that a trial breaks which needs more memory than there is; the sampler learns to stay below.
+MEMORY_CONSTRAINT = "memory"
+
+LOST = "it is no longer this worker's: its lease ran out, or the study was deleted"
+OUT_OF_MEMORY = "out of memory beside other trials"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Workplace:
+    """What the lanes of a worker share; `cores` are those a CPU's training may use, None for all."""
+
+    study: SearchStudy
+    file: StudyFile
+    data: StudyData
+    courier: Courier
+    device: torch.device
+    cores: int | None
+    room: Room
+    stop: Stop
+
+
+class Lane:
+    """Takes one trial to its end, whatever that is.
+
+    Attributes:
+        is_at_work: True from when the training may take its memory until it has given that back.
+        epoch_cost: see `engine/packing.py`; known when it is at work.
+        epoch_seconds: how long the last epoch took.
+        ran_out_beside_others: True when the trial was handed back because memory ran out, and others had some of it.
+        left: what was done for the trial when its end could not be told to the database.
+    """
+
+    def __init__(self, place: Workplace, claim: Claim) -> None:
+        self.place, self.claim = place, claim
+        self.study, self.courier = place.study, place.courier
+        self.checkpoints = Checkpoints(self.study.checkpoint_dir, claim.number, claim.attempt)
+        self.is_at_work = False
+        self.epoch_cost = self.epoch_seconds = 0.0
+        self.ran_out_beside_others = False
+        self.left = ""
+        self._training: Training | None = None
+        self._traceback = ""
+        self._models: dict[str, Any] = {}
+
+    def turns(self) -> Turns[None]:
+        """Train the trial and see it to its end.
+
+        Raises:
+            DatabaseAwayError: the end could not be told to the database; the training has left a checkpoint.
+        """
+        trial = self.study.trial(self.courier.mirror, self.claim, self.place.file)
+        outcome: Outcome
+        try:
+            outcome, reason = yield from self._train(trial)
+        except TrainingDivergedError as error:
+            outcome, reason = "pruned", f"diverged: {error}"
+        except Exception as error:  # whatever breaks a trial must not break the study
+            outcome, reason = self._broken_by(error)
+        attributes = self._attributes(reason)
+        ended = self._ended(trial, outcome, reason)
+        if self._traceback:
+            self._give_back_memory()  # before the database is waited for: others may want it
+        try:
+            outcome = yield from self._end(trial, ended, attributes)
+        except DatabaseAwayError:
+            how = ended.reason if outcome == "handed back" else "without a checkpoint"
+            if self._training is not None and outcome != "handed back":
+                how = _save(self.checkpoints, self._training)
+            self.left = f"Trial {self.claim.number} was left {how}."
+            raise
+        if outcome == "lost":
+            self.checkpoints.discard_own()
+        elif outcome != "handed back":
+            self.checkpoints.discard()
+        if outcome == "complete":
+            yield self._validated(trial)
+        if self.is_at_work:
+            self._give_back_memory()
+        yield replace(ended, outcome=outcome, reason=LOST if outcome == "lost" else ended.reason)
+
+    def _train(self, trial: Trial) -> Turns[tuple[Outcome, str]]:
+        """Train to the end, the pruner's no, a stop, or the loss of the trial; return which of them it was, and why."""
+        place = self.place
+        config = place.file.suggest(trial)
+        data = place.data.of(place.file.data_of(trial.params))
+        if place.device.type == "cpu":
+            torch.set_num_threads(threads_for(config, place.cores))
+        seed = self.study.training_seed(self.claim.number)
+        for key, value in description(config, data.digest, seed, place.device).items():
+            trial.set_user_attr(key, value)
+        needed, most = place.room.needed(config, data), place.room.most()
+        if needed > most:
+            trial.set_constraint(MEMORY_CONSTRAINT, (needed - most) / GIB)
+            return "pruned", f"infeasible: {place.room.excess(needed)}"
+        while not place.room.has(needed):
+            if self.courier.has_lost(self.claim):
+                return "lost", LOST
+            if place.stop.why:
+                return "handed back", "before it began"
+            yield Pause.SOON
+        place.room.hold(self.claim.trial_id, needed)
+        self.is_at_work = True
+        self.epoch_cost = epoch_cost(config, len(data.train_images))
+        self._training = training = Training(
+            config, data, seed=seed, device=place.device, keeps_best=place.file.keeps_models
+        )
+        self._resume(trial, training)
+        yield TrialStarted(
+            number=trial.number,
+            params=trial.params,
+            num_parameters=cost.num_parameters(config.model),
+            epochs_done=len(training.history),
+        )
+        return (yield from self._epochs(trial, training))
+
+    def _resume(self, trial: Trial, training: Training) -> None:
+        self.checkpoints.resume(training)
+        for epoch in training.history:  # claiming a trial wiped its reports, so that they agree with the checkpoint
+            trial.report(self._metric(epoch), step=epoch.number)
+            trial.should_prune()
+
+    def _epochs(self, trial: Trial, training: Training) -> Turns[tuple[Outcome, str]]:
+        # A CPU has just taken a step and can take the next; a GPU has enough queued for a while.
+        pause = Pause.TURN if self.place.device.type == "cpu" else Pause.SOON
+        saved_at = time.monotonic()
+        while not training.finished:
+            if self.courier.has_lost(self.claim):
+                return "lost", LOST
+            if self.place.stop.why:
+                return "handed back", _save(self.checkpoints, training)
+            if not training.advance():
+                yield pause
+                continue
+            before = training.seconds
+            epoch = training.read()
+            self.epoch_seconds = training.seconds - before
+            trial.report(self._metric(epoch), step=epoch.number)
+            yield EpochDone(number=trial.number, epoch=epoch)
+            if not training.finished and trial.should_prune():
+                return "pruned", f"by the pruner after epoch {epoch.number}"
+            if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
+                _save(self.checkpoints, training)
+                saved_at = time.monotonic()
+        if self.place.file.keeps_models:
+            data = self.place.file.data_of(trial.params)
+            self._models = trial_models.keep(training, data, self.study.checkpoint_dir, trial.number)
+        return "complete", ""
+
+    def _broken_by(self, error: Exception) -> tuple[Outcome, str]:
+        self._traceback = traceback.format_exc()
+        if is_out_of_memory(error) and self.place.room.is_shared():
+            self.ran_out_beside_others = True
+            return "handed back", OUT_OF_MEMORY
+        return "failed", reason_of_failure(error)
+
+    def _ended(self, trial: Trial, outcome: Outcome, reason: str) -> TrialEnded:
+        training = self._training
+        history = training.history if training else []
+        return TrialEnded(
+            number=trial.number,
+            params=trial.params,
+            outcome=outcome,
+            value=self._metric(history[-1]) if history else None,
+            reason=reason,
+            epochs=len(history),
+            seconds=training.seconds_so_far if training else 0.0,
+        )
+
+    def _validated(self, trial: Trial) -> TrialValidated:
+        training = self._training
+        assert training is not None
+        return TrialValidated(
+            trial_id=self.claim.trial_id,
+            number=self.claim.number,
+            params=trial.params,
+            history=training.history,
+            val_probabilities=training.val_probabilities(),
+        )
+
+    def _attributes(self, reason: str) -> dict[str, Any]:
+        attributes = results(self._training) if self._training else {}
+        if self._models:
+            attributes[trial_models.MODELS_KEY] = self._models
+        if reason:
+            attributes[REASON_KEY] = reason
+        if self._traceback:
+            attributes[TRACEBACK_KEY] = self._traceback
+        return attributes
+
+    def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Turns[Outcome]:
+        """End the trial in the study; return how it really ended, which is "lost" if it was no longer ours."""
+        if self.courier.has_lost(self.claim):
+            self.courier.abandon(self.claim)
+            return "lost"
+        if ended.outcome == "handed back":
+            why = ended.reason if self.ran_out_beside_others else self.place.stop.why
+            kept = yield from waited(self.courier.hand_back(self.claim, epochs=ended.epochs, reason=why))
+            return "handed back" if kept else "lost"
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        if ended.outcome == "complete":
+            trial.study.tell(trial, ended.value)
+        else:
+            trial.study.tell(trial, state=TrialState.PRUNED if ended.outcome == "pruned" else TrialState.FAIL)
+        told = yield from waited(self.courier.finish(self.claim, epochs=ended.epochs))
+        return ended.outcome if told else "lost"
+
+    def _give_back_memory(self) -> None:
+        self._training = None
+        self.is_at_work = False
+        self.place.room.release(self.claim.trial_id)
+        self.place.room.clean_up(after_error=bool(self._traceback))
+
+    def _metric(self, epoch: Epoch) -> float:
+        return float(getattr(epoch, self.study.metric))
+
+
+def _save(checkpoints: Checkpoints, training: Training) -> str:
+    """Save a checkpoint and return what became of it; without one the trial would only begin anew."""
+    try:
+        checkpoints.save(training)
+    except OSError as error:
+        return f"without a checkpoint: {error}"
+    return f"with a checkpoint at step {training.step:,}"

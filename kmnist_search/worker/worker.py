@@ -1,0 +1,276 @@
+"""Go round the lanes, in each of which one trial is trained, until a limit is reached. Knows nothing of terminals.
+
+`Worker.work` is a generator of events: what happens is told to whoever drives it, and nothing is called back. The
+database is talked to by a courier; the worker waits for it only when no lane can go on.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+
+import torch
+
+from kmnist_search.data.search_data import StudyData
+from kmnist_search.database.retry import HURRY_SECONDS, Trouble
+from kmnist_search.engine.backends import missing_kernels
+from kmnist_search.engine.memory_budget import Room
+from kmnist_search.engine.packing import Packing
+from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
+from kmnist_search.host.signals import StopSignals
+from kmnist_search.queue.queue import Claim
+from kmnist_search.study.study import SearchStudy
+from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.events import (
+    DatabaseAway,
+    DatabaseBack,
+    EpochDone,
+    Event,
+    KernelsMissing,
+    StoppedBy,
+    Stopping,
+    TrialEnded,
+    Waiting,
+)
+from kmnist_search.worker.stop import Limits, Stop
+from kmnist_search.worker.tasks import Pause, Task, Turns, waited
+from kmnist_search.worker.trial_run import Lane, Workplace
+
+#: So many failures in a row are not the trials' fault.
+FAILURES_IN_A_ROW = 5
+#: How long the worker sleeps when all lanes wait for a GPU: a hundredth of what is queued there (`engine/pace.py`).
+SOON_SECONDS = 0.0005
+#: How often a worker that waits for more looks into the queue; each look is two transactions.
+LOOK_SECONDS = 5.0
+#: A database that answers within this is not said to be waited for when the run is to stop.
+ANSWER_SECONDS = 0.1
+
+
+class Worker:
+    """One process that works on one study on one device.
+
+    Attributes:
+        cores: of the CPU that it may keep busy; None is all that the process may.
+        stopped_by: after `work` is exhausted, why: "budget", "queue" (nothing is left to claim, but others still run),
+            "signal", "timeout", "target" or "max_trials".
+    """
+
+    def __init__(
+        self,
+        study: SearchStudy,
+        file: StudyFile,
+        data: StudyData,
+        courier: Courier,
+        *,
+        device: torch.device,
+        limits: Limits,
+        signals: StopSignals,
+        packing: Packing,
+        cores: int | None = None,
+    ) -> None:
+        self.study, self.courier, self.limits, self.packing = study, courier, limits, packing
+        self.stop = Stop(signals, seconds=limits.seconds)
+        self.stopped_by: StoppedBy = "budget"
+        self._place = Workplace(
+            study=study,
+            file=file,
+            data=data.to(device),
+            courier=courier,
+            device=device,
+            cores=cores,
+            room=Room(device),
+            stop=self.stop,
+        )
+        self._tasks: list[Task] = []
+        self._lanes: dict[int, Lane] = {}  # by the number of the trial
+        self._left: list[str] = []
+        self._look_at = 0.0  # into the queue, for a trial to claim
+        self._finished = 0
+        self._is_idle = False
+        self._failures_in_a_row = 0
+        self._trouble: Trouble | None = None
+        self._answered_at = 0.0
+        self._is_in_a_hurry = False
+        self._error: Exception | None = None
+
+    def work(self) -> Generator[Event, None, None]:
+        """Run trials until a limit is reached, a signal comes, or none is left to claim.
+
+        Whatever ends the work, trials that are not over go back to the queue with a checkpoint.
+
+        Raises:
+            TrialsKeepFailingError: one trial after another failed.
+            DatabaseAwayError: the database could not be used for too long; trials at work have left a checkpoint.
+        """
+        if reason := missing_kernels(self._place.device):
+            yield KernelsMissing(reason=reason)
+        with self.courier:
+            while True:
+                self._look_for_stop()
+                if self._wants_another():
+                    self._tasks.append(Task(self._trial()))
+                if self._tasks:
+                    yield from self._round()
+                elif self._stays():
+                    if not self._is_idle:
+                        self._is_idle = True
+                        yield Waiting()
+                    time.sleep(0.1)
+                else:
+                    break
+            self._conclude()
+
+    def _look_for_stop(self) -> None:
+        self.stop.look()
+        if self.courier.failure is not None:
+            self.stop.order("the database failed")
+
+    def _stays(self) -> bool:
+        """Return whether to stay with nothing to do."""
+        return self.limits.waits and not self.stop.why and not self._has_done_its_share()
+
+    def _has_done_its_share(self) -> bool:
+        return self.limits.max_trials is not None and self._finished + len(self._lanes) >= self.limits.max_trials
+
+    def _wants_another(self) -> bool:
+        """Return whether to claim a trial: one after the other, so that each is proposed knowing those before.
+
+        None is claimed while one waits for memory, and after a vain claim not before one here is over, or some time is.
+        """
+        if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.packing.lanes:
+            return False
+        if self._has_done_its_share():
+            return False
+        return len(self._lanes) == len(self._tasks) and all(lane.is_at_work for lane in self._lanes.values())
+
+    def _trial(self) -> Turns[None]:
+        """Claim a trial and see it to its end."""
+        claim = yield from self._claim()
+        if claim is None:
+            self._look_at = time.monotonic() + LOOK_SECONDS if self.limits.waits else float("inf")
+            return
+        self._is_idle = False
+        lane = self._lanes[claim.number] = Lane(self._place, claim)
+        try:
+            yield from lane.turns()
+            if lane.ran_out_beside_others:
+                self.packing.ran_out_of_memory(self._at_work() + 1)
+        finally:
+            del self._lanes[claim.number]
+            if lane.left:
+                self._left.append(lane.left)
+
+    def _claim(self) -> Turns[Claim | None]:
+        if self.limits.budget is not None and self.courier.counts.finished >= self.limits.budget:
+            return None
+        if self.limits.target is not None and (yield from self._is_reached(self.limits.target)):
+            self.stop.order("the target is reached", by="target")
+            return None
+        return (yield from waited(self.courier.claim(budget=self.limits.budget)))
+
+    def _is_reached(self, target: float) -> Turns[bool]:
+        mirror = self.courier.mirror
+        yield from waited(self.courier.refresh())
+        best = self.study.ranked(mirror.get_all_trials(mirror.study_id, deepcopy=False))[:1]
+        return bool(best) and self.study.is_as_good(best[0].values[0], target)
+
+    def _round(self) -> Iterator[Event]:
+        """Let each lane go on by a turn, and rest if none could."""
+        turns = []
+        for task in self._tasks:
+            turn = self._turn(task)
+            turns.append(turn)
+            if turn is not None and not isinstance(turn, Pause):
+                self._take_in(turn)
+                yield turn
+        yield from self._trouble_told()
+        yield from self._hurried()
+        self._tasks = [task for task in self._tasks if not task.is_over]
+        self._rest(turns)
+
+    def _turn(self, task: Task, error: Exception | None = None) -> Event | Pause | None:
+        if task.awaited is not None and task.awaited.done():
+            self._answered_at = time.monotonic()
+        try:
+            return task.go_on(error)
+        except Exception as broken:  # the others shall still hand their trials back
+            self._error = self._error or broken
+            self.stop.order("the run broke down")
+            return Pause.TURN
+
+    def _rest(self, turns: Sequence[Event | Pause | None]) -> None:
+        if all(turn is None for turn in turns):
+            wait([task.awaited for task in self._tasks if task.awaited], timeout=0.1, return_when=FIRST_COMPLETED)
+        elif all(turn in (None, Pause.SOON) for turn in turns):
+            time.sleep(SOON_SECONDS)
+
+    def _take_in(self, event: Event) -> None:
+        match event:
+            case EpochDone():
+                lane = self._lanes[event.number]
+                self.packing.epoch_done(
+                    lane.epoch_cost, seconds=lane.epoch_seconds, at_work=self._at_work(), now=time.monotonic()
+                )
+            case TrialEnded():
+                self._look_at = 0.0
+                self._finished += event.outcome in ("complete", "pruned", "failed")
+                self._give_up_if_all_fail(event)
+
+    def _at_work(self) -> int:
+        return sum(lane.is_at_work for lane in self._lanes.values())
+
+    def _trouble_told(self) -> Iterator[Event]:
+        """Tell, once each, that the database went away and that it came back."""
+        before, self._trouble = self._trouble, self.courier.patience.trouble
+        if before is None and self._trouble is not None:
+            yield DatabaseAway(reason=self._trouble.reason)
+        elif before is not None and self._trouble is None:
+            yield DatabaseBack(seconds=time.monotonic() - before.since)
+
+    def _hurried(self) -> Iterator[Event]:
+        """When a stop is urgent, wait for a silent database a little longer, and then no more."""
+        waiting = [task for task in self._tasks if task.is_waiting]
+        if not waiting:
+            return
+        # Not the time before it was asked: a checkpoint of gigabytes may have taken longer than any patience.
+        asked_at = min(task.waits_since for task in waiting)
+        silence = time.monotonic() - max(self.stop.urgent_at, self._answered_at, asked_at)
+        if silence < ANSWER_SECONDS:
+            return
+        if not self._is_in_a_hurry:
+            self._is_in_a_hurry = True
+            yield Stopping(seconds=HURRY_SECONDS)
+            self.courier.patience.hurry()
+        if silence > ANSWER_SECONDS + HURRY_SECONDS + 0.5:
+            trouble = self.courier.patience.trouble
+            reason = trouble.reason if trouble else "no answer"
+            for task in waiting:
+                self._turn(task, DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}."))
+
+    def _give_up_if_all_fail(self, ended: TrialEnded) -> None:
+        self._failures_in_a_row = self._failures_in_a_row + 1 if ended.outcome == "failed" else 0
+        if self._failures_in_a_row == FAILURES_IN_A_ROW:
+            self._error = self._error or TrialsKeepFailingError(
+                f"{FAILURES_IN_A_ROW} trials in a row failed, the last (number {ended.number}) with\n  {ended.reason}\n"
+                "so the run was ended; the trials not yet tried wait in the queue. "
+                "The tracebacks: kmnist-search status --json"
+            )
+            self.stop.order("one trial after another failed")
+
+    def _conclude(self) -> None:
+        """Raise what ended the work, or note why it ended."""
+        if isinstance(self._error, DatabaseAwayError) and self._left:
+            goes, its_lease = ("It goes", "its lease runs") if len(self._left) == 1 else ("They go", "their leases run")
+            raise DatabaseAwayError(
+                f"{self._error}\n{' '.join(self._left)} {goes} back to the queue when {its_lease} out, "
+                f"{self.courier.lease_seconds:g} s after the database was last told of it. When the database is back, "
+                "start the same command again."
+            ) from self._error
+        if (error := self._error or self.courier.failure) is not None:
+            raise error
+        if self.courier.counts.reach(self.limits.budget):
+            self.stopped_by = "budget"
+        elif self.stop.by is None and self._has_done_its_share():
+            self.stopped_by = "max_trials"
+        else:
+            self.stopped_by = self.stop.by or "queue"

@@ -6,19 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.command import CHECKOUT, COMMAND, TINY_STUDY, Command, environment
+
 if TYPE_CHECKING:
     from click.testing import Result
-    from postgres import PostgresServer
-    from slurm import SlurmCluster
 
     from kmnist_search.host.process import Owner
+    from tests.support.postgres import PostgresServer
+    from tests.support.slurm import SlurmCluster
 
 # As the command sets it, before torch is imported: a busy machine would bring the trainings in here to a standstill.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -26,41 +27,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Triton reads this when it is imported, as torch does in many a place: without a GPU kernels run in its interpreter.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-# A run works in its own process: more of them each import torch for seconds. `test_fleet.py` is about those.
+# A run works in its own process: more of them each import torch for seconds. `test_supervisor.py` is about those.
 os.environ["KMNIST_SEARCH_WORKERS"] = "1"
 
 # Where the tests run in the background, Ctrl-C is ignored, and commands they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CHECKOUT = Path(__file__).parent.parent
-COMMAND = Path(sys.executable).with_name("kmnist-search")
-
 #: A minute or so each, the longest first; they wait for much of it.
-LONG_FILES = ("test_database_away", "test_faults", "test_slurm", "test_hosts", "test_kubernetes_pods", "test_fleet")
-
-TINY_STUDY = """
-[study]
-trials = 6
-sampler = { name = "tpe", startup_trials = 3 }
-pruner = { name = "successive_halving", min_epochs = 1, reduction_factor = 2 }
-
-[data]
-dataset = "digits"
-
-[train]
-epochs = 4
-
-[space]
-learning_rate = { low = 1e-3, high = 1e-2, log = true }
-dim = { choices = [8, 16] }
-
-[fixed]
-patch_size = 14
-token_width = 8
-channel_width = 16
-num_blocks = 1
-batch_size = 128
-"""
+LONG_FILES = (
+    "test_database_away",
+    "test_faults",
+    "test_slurm",
+    "test_hosts",
+    "test_kubernetes_pods",
+    "test_supervisor",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,7 +87,7 @@ def storage_url(tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator["PostgresServer"]:
     """A server that the tests share; those that kill one start their own."""
-    from postgres import PostgresServer
+    from tests.support.postgres import PostgresServer
 
     server = PostgresServer()
     yield server
@@ -116,7 +97,7 @@ def postgres() -> Iterator["PostgresServer"]:
 @pytest.fixture(scope="module")
 def slurm() -> Iterator["SlurmCluster"]:
     """A cluster of this machine, where one can be started; nothing is left of it."""
-    from slurm import SlurmCluster, reason_for_none
+    from tests.support.slurm import SlurmCluster, reason_for_none
 
     if reason := reason_for_none():
         pytest.skip(reason)
@@ -206,7 +187,7 @@ def memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def dead_owner() -> "Owner":
     """The owner that a process would be which was killed a moment ago."""
     code = (
-        "import dataclasses, json; from kmnist_search.owner import Owner;"
+        "import dataclasses, json; from kmnist_search.host.process import Owner;"
         "print(json.dumps(dataclasses.asdict(Owner.this_process())), flush=True); import time; time.sleep(600)"
     )
     from kmnist_search.host.process import Owner
@@ -218,51 +199,6 @@ def dead_owner() -> "Owner":
         process.send_signal(signal.SIGKILL)
     assert owner.is_dead()
     return owner
-
-
-class Command:
-    """A running `kmnist-search`, its output in a file, which never fills up, in a process group of its own.
-
-    Args:
-        arguments: of the command.
-        folder: where it is started.
-        within: what the command line begins with, so that it runs on another host, for example.
-    """
-
-    def __init__(self, arguments: Sequence[str], folder: Path, *, within: Sequence[str] = ()) -> None:
-        self.log = folder / f"{time.monotonic_ns()}.log"
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*within, COMMAND, *arguments],
-                cwd=folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment(),
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def wait_for(self, ready: Callable[[], bool], *, seconds: float = 90) -> None:
-        """Wait until `ready()`; fail if the command ends or time runs out before."""
-        deadline = time.monotonic() + seconds
-        while not ready():
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
-            assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{self.output}"
-            time.sleep(0.1)
-
-    def ended(self, *, seconds: float = 120) -> int:
-        return self.process.wait(seconds)
-
-
-def environment() -> dict[str, str]:
-    """The environment of a user who has set nothing up, but that a run works in its own process."""
-    others = {
-        key: value for key, value in os.environ.items() if not key.startswith(("KMNIST_SEARCH_", "OMP_", "TRITON_"))
-    }
-    return {**others, "KMNIST_SEARCH_WORKERS": "1"}
 
 
 @pytest.fixture

@@ -12,13 +12,22 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CHECKOUT, TINY_STUDY
-from containers import DOCKERFILE, Container, Containers, Mount, Spec, containers, image_environment, wait_until
-from exact import Look, assert_exact
 
 from kmnist_search.database.storage import open_storage
 from kmnist_search.study.status import status_of
 from kmnist_search.study.study import find_study
+from tests.support.command import CHECKOUT, TINY_STUDY
+from tests.support.containers import (
+    DOCKERFILE,
+    Container,
+    Containers,
+    Mount,
+    Spec,
+    containers,
+    image_environment,
+    wait_until,
+)
+from tests.support.exact import Look, assert_exact
 
 Service = dict[str, Any]
 

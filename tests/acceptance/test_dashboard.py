@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Command
-from postgres import PostgresServer
+
+from tests.support.command import Command
+from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Response

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Command
-from exact import Look, assert_exact
-from forked import Forks, forks, wait_until
-from postgres import PostgresServer
-from proxy import Proxy
 
 from kmnist_search.queue.attempts import LEASE_RAN_OUT, PROCESS_DIED
+from tests.support.command import Command
+from tests.support.exact import Look, assert_exact
+from tests.support.forked import Forks, forks, wait_until
+from tests.support.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import TINY_STUDY
-from exact import CURVES, Look, assert_exact
-from forked import Forked, Forks, forks, wait_until
 from optuna.trial import FrozenTrial
 
 from kmnist_search.queue.attempts import LEASE_RAN_OUT, PROCESS_DIED
+from tests.support.command import TINY_STUDY
+from tests.support.exact import CURVES, Look, assert_exact
+from tests.support.forked import Forked, Forks, forks, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from forked import forks
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy import special, stats
+
+from tests.support.forked import forks
 
 pytestmark = pytest.mark.slow
 

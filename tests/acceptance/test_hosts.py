@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import TINY_STUDY
-from exact import Look, assert_exact
-from forked import Forked, Forks, Ways, forks, wait_until
-from hosts import ADDRESSES, Cable, NoNetworkError, Side
-from postgres import PostgresServer
 
 from kmnist_search.queue.attempts import LEASE_RAN_OUT
+from tests.support.command import TINY_STUDY
+from tests.support.exact import Look, assert_exact
+from tests.support.forked import Forked, Forks, Ways, forks, wait_until
+from tests.support.hosts import ADDRESSES, Cable, NoNetworkError, Side
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT, environment
 
 from kmnist_search.study_file.builtin import builtin_studies
+from tests.support.command import CHECKOUT, environment
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_the_wheel_carries_studies_and_templates_and_nothing_of_the_tests(wheel:
     names = zipfile.ZipFile(wheel).namelist()
     studies = {name for name in names if name.startswith("kmnist_search/studies/")}
     assert studies == {f"kmnist_search/studies/{name}.toml" for name in builtin_studies()}
-    assert "kmnist_search/saved_model/templates/model_card.md.jinja" in names
+    assert "kmnist_search/retrain/templates/model_card.md.jinja" in names
     assert "kmnist_search/benchmarks/loops.py" in names  # which `bench` compares ours with
     assert not [name for name in names if name.startswith("tests")]
 

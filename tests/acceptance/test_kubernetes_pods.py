@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
-from containers import Container, Containers, Mount, Spec, containers, image_environment, wait_until
-from exact import Look, assert_exact
+
+from tests.support.containers import Container, Containers, Mount, Spec, containers, image_environment, wait_until
+from tests.support.exact import Look, assert_exact
 
 Manifest = dict[str, Any]
 

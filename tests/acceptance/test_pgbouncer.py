@@ -6,13 +6,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from exact import Look, assert_exact
-from forked import Forks, forks, wait_until
-from pgbouncer import PgBouncer, program
-from postgres import PostgresServer
 from sqlalchemy import text
 
 from kmnist_search.database.storage import open_storage
+from tests.support.exact import Look, assert_exact
+from tests.support.forked import Forks, forks, wait_until
+from tests.support.pgbouncer import PgBouncer, program
+from tests.support.postgres import PostgresServer
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from exact import Look, assert_exact
-from forked import forks, wait_until
+
+from tests.support.exact import Look, assert_exact
+from tests.support.forked import forks, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,7 @@ def test_runs_side_by_side_share_the_budget_exactly(tiny_study: Path, tmp_path: 
 
 
 def test_a_terminal_shows_a_live_table(tiny_study: Path, tmp_path: Path) -> None:
-    from conftest import COMMAND, environment
+    from tests.support.command import COMMAND, environment
 
     typed = ["script", "-qec", f"{COMMAND} run tiny.toml --trials 4", "/dev/null"]
     shown = subprocess.run(

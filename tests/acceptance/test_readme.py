@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import CHECKOUT
 
 from kmnist_search.cli.main import main
 from kmnist_search.config import HYPERPARAMETERS, DataConfig, TrainConfig
 from kmnist_search.study_file.builtin import builtin_studies
 from kmnist_search.study_file.parser import load
+from tests.support.command import CHECKOUT
 
 README = (CHECKOUT / "README.md").read_text()
 PAGES = (CHECKOUT / "README.md", CHECKOUT / "docker" / "README.md")

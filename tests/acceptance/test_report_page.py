@@ -24,9 +24,9 @@ DRAWN = ".points path, .point path, .lines path, .bars path"
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a retraining, and beside it that of the search alone, of a study that was run for it."""
     from click.testing import CliRunner
-    from conftest import TINY_STUDY
 
     from kmnist_search.cli.main import main
+    from tests.support.command import TINY_STUDY
 
     folder = tmp_path_factory.mktemp("report")
     (folder / "tiny.toml").write_text(TINY_STUDY)

@@ -5,7 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from forked import forks, wait_until
+
+from tests.support.forked import forks, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import TINY_STUDY
-from exact import Look, assert_exact
-from forked import Ways, forks
-from postgres import PostgresServer
-from slurm import SlurmCluster, wait_for
+
+from tests.support.command import TINY_STUDY
+from tests.support.exact import Look, assert_exact
+from tests.support.forked import Ways, forks
+from tests.support.postgres import PostgresServer
+from tests.support.slurm import SlurmCluster, wait_for
 
 pytestmark = pytest.mark.slow
 

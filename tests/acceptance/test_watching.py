@@ -6,10 +6,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import TINY_STUDY
-from forked import Forked, forks, wait_until
-from on_screen import CTRL_C, CTRL_Z, OnScreen, on_screen
-from postgres import PostgresServer
+
+from tests.support.command import TINY_STUDY
+from tests.support.forked import Forked, forks, wait_until
+from tests.support.on_screen import CTRL_C, CTRL_Z, OnScreen, on_screen
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.slow
 

@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from kmnist_search.cli.options import threads_wait_passively
 from kmnist_search.config import TrainConfig, TrialConfig, trial_config
 
@@ -47,13 +49,13 @@ def measure_here(data_dir: Path, name: str, way: str, seconds: float) -> None:
     if way.startswith("ours"):
         threads_wait_passively()
     import torch
-    from loops import dataloader_loop
 
     from kmnist_search.bench.stopwatch import time_steps
     from kmnist_search.config import DataConfig
     from kmnist_search.data import search_data
     from kmnist_search.engine.threads import threads_for
     from kmnist_search.engine.training import Training
+    from tests.benchmarks.loops import dataloader_loop
 
     config, device = configurations()[name], torch.device("cpu")
     data = search_data.load(DataConfig(), data_dir)

@@ -28,13 +28,11 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from postgres import free_port
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from kmnist_search.errors import DatabaseAwayError
-from studies import Desk, fill_up, place
+from tests.benchmarks.studies import Desk, fill_up, place
+from tests.support.postgres import free_port
 
 BROWSERS = 10
 #: What the page waits between two polls, if nobody changes that.

@@ -20,9 +20,7 @@ import torch
 from optuna.trial import TrialState
 from sqlalchemy import func, select
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from postgres import PostgresServer
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from kmnist_search.archive.records import TrialRecord, add_trials, read_study
 from kmnist_search.dashboard_content.attributes import Board
@@ -32,6 +30,7 @@ from kmnist_search.database.storage import Storage
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.search import Search, prepare
 from kmnist_search.study_file.builtin import builtin_studies
+from tests.support.postgres import PostgresServer
 
 STUDY = "kmnist-cpu"
 

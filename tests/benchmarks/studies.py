@@ -32,9 +32,7 @@ import optuna
 from optuna.trial import TrialState
 from sqlalchemy import insert, select, text
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from postgres import PostgresServer
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from kmnist_search.database import tables
 from kmnist_search.database.storage import open_storage
@@ -44,6 +42,7 @@ from kmnist_search.study.study import SearchStudy, open_study
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.database_thread import Courier
+from tests.support.postgres import PostgresServer
 
 EPOCHS = 20
 TRIALS = 400

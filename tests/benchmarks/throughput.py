@@ -37,15 +37,14 @@ import psutil
 import psycopg
 from optuna.trial import TrialState
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from pgbouncer import PgBouncer
-from postgres import PostgresServer
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from kmnist_search.study_file.builtin import builtin_studies
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
-from studies import Desk, fill_up, value_of
+from tests.benchmarks.studies import Desk, fill_up, value_of
+from tests.support.pgbouncer import PgBouncer
+from tests.support.postgres import PostgresServer
 
 #: Seconds, epochs of 5 and outcome of each trial of `kmnist-search run kmnist-cpu --trials 20 --workers 1`.
 TRIALS = [

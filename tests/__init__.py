@@ -1,0 +1,1 @@
+"""The tests of kmnist-search; what they share is in `support`."""

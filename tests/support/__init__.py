@@ -1,0 +1,1 @@
+"""What tests share: databases, clusters, hosts, terminals, processes and the command itself."""

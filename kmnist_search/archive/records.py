@@ -33,7 +33,7 @@ from sqlalchemy.engine import Connection
 from kmnist_search.database import tables
 
 #: How the names begin of attributes that stay where they are: the dashboard's plots, which are drawn anew elsewhere,
-#: what it knows of artifacts, which lie in a store of here, and whose duty it is to see to both.
+#: what it knows of artifacts, which lie in a store of here, and whose leader lease it is to see to both.
 STAYING_KEYS = ("dashboard:plot_data:", "artifacts:", "kmnist_search:")
 
 #: Trials in memory at a time. So 10,000 trials of 20 reports are read in 2.2 s and written in 3 s (SQLite), in 30 MB.

@@ -9,7 +9,7 @@ from rich.console import Console
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
-from kmnist_search.run.supervisor import Fleet
+from kmnist_search.run.supervisor import Supervisor
 from kmnist_search.terminal import run as terminal
 from kmnist_search.worker.events import StoppedBy
 
@@ -37,10 +37,10 @@ def work(
         KmnistSearchError: what ended the work.
     """
     if len(working) > 1:
-        with Fleet(search, prepare_on, working, signals=signals, seconds=seconds) as fleet:
-            terminal.follow(console, search, fleet.progress, fleet.work())
-        return fleet.stopped_by
+        with Supervisor(search, prepare_on, working, signals=signals, seconds=seconds) as supervisor:
+            terminal.follow(console, search, supervisor.progress, supervisor.work())
+        return supervisor.stopped_by
     worker, events = search.work(signals, seconds=seconds, cores=working[0].cores)
-    with closing(events):  # whatever ends this, the courier ends in order
+    with closing(events):  # whatever ends this, the database thread ends in order
         terminal.follow(console, search, partial(search.seen_by, worker), events)
     return worker.stopped_by

@@ -1,6 +1,6 @@
 """Pictures and recipes of a study's best trials as artifacts, hung when a trial is among them and taken down after.
 
-A worker hangs those of its own trials; who has the duty (see `duty.py`) takes down.
+A worker hangs those of its own trials; who has the leader lease (see `leader_lease.py`) takes down.
 """
 
 import json
@@ -23,21 +23,21 @@ from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.tables import put, system_attributes, trials, values
 from kmnist_search.study.artifacts import ARTIFACT_KEYS, ArtifactStore, artifact_id_in, remove_all
-from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.events import TrialValidated
 
 
-class Gallery:
+class TrialArtifacts:
     """The artifacts of the best trials of one study, in a store."""
 
     def __init__(self, study: SearchStudy, file: StudyFile, store: ArtifactStore, images: StudyData) -> None:
         self.study, self.file, self.store, self.images = study, file, store, images
 
-    def hang(self, validated: TrialValidated, mirror: Mirror) -> None:
+    def hang(self, validated: TrialValidated, cached_storage: CachedStorage) -> None:
         """Put a trial's artifacts into the store if it is among the best, and tell the database of them."""
-        best = self.study.ranked(mirror.get_all_trials(mirror.study_id, deepcopy=False))[:TOP]
+        best = self.study.ranked(cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))[:TOP]
         if validated.trial_id not in [trial._trial_id for trial in best]:
             return
         rows = []

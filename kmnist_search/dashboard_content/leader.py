@@ -1,6 +1,6 @@
 """Which of a study's workers writes what the dashboard shows: one at a time, for so long. Knows not what that is.
 
-The duty is a row among the study's attributes, taken and given up in transactions that lock the study.
+The leader lease is a row among the study's attributes, taken and given up in transactions that lock the study.
 """
 
 import json
@@ -12,12 +12,12 @@ from sqlalchemy.engine import Connection
 from kmnist_search.database.tables import database_now, put, study_system_attributes
 from kmnist_search.queue.queue import Counts, Queue
 
-KEY = "kmnist_search:showcase"
+KEY = "kmnist_search:publisher"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duty:
-    """The duty as the database knows it.
+class LeaderLease:
+    """The leader lease as the database knows it.
 
     Attributes:
         worker: who had it last; empty if nobody ever had.
@@ -30,19 +30,19 @@ class Duty:
     shown: Counts | None = None
 
 
-def look(connection: Connection, queue: Queue) -> Duty:
-    """Return the duty as it is now."""
+def look(connection: Connection, queue: Queue) -> LeaderLease:
+    """Return the leader lease as it is now."""
     table = study_system_attributes
     row = (table.c.study_id == queue.study_id) & (table.c.key == KEY)
     text = connection.scalar(select(table.c.value_json).where(row))
     if text is None:
-        return Duty()
+        return LeaderLease()
     known = json.loads(text)
-    return Duty(worker=known["worker"], until=known["until"], shown=known["shown"] and Counts(**known["shown"]))
+    return LeaderLease(worker=known["worker"], until=known["until"], shown=known["shown"] and Counts(**known["shown"]))
 
 
-def take(connection: Connection, queue: Queue, worker: str, *, seconds: float) -> Duty:
-    """Take the duty for so many seconds if nobody has it, or keep it; return whose it is then.
+def take(connection: Connection, queue: Queue, worker: str, *, seconds: float) -> LeaderLease:
+    """Take the leader lease for so many seconds if nobody has it, or keep it; return whose it is then.
 
     Raises:
         StudyNotFoundError: the study was deleted.
@@ -55,7 +55,7 @@ def take(connection: Connection, queue: Queue, worker: str, *, seconds: float) -
 
 
 def fulfil(connection: Connection, queue: Queue, worker: str, *, shown: Counts | None, seconds: float) -> bool:
-    """Note what is written in this transaction, and keep the duty for a while; False if it is another's by now.
+    """Note what is written in this transaction, and keep the leader lease for a while; False if it is another's by now.
 
     Args:
         connection: in a transaction.
@@ -71,12 +71,12 @@ def fulfil(connection: Connection, queue: Queue, worker: str, *, shown: Counts |
     if look(connection, queue).worker != worker:
         return False
     until = _now(connection) + seconds if seconds else 0.0
-    _write(connection, queue, Duty(worker=worker, until=until, shown=shown))
+    _write(connection, queue, LeaderLease(worker=worker, until=until, shown=shown))
     return True
 
 
 def give_up(connection: Connection, queue: Queue, worker: str) -> None:
-    """Leave the duty to whoever looks next, if this worker has it.
+    """Leave the leader lease to whoever looks next, if this worker has it.
 
     Raises:
         StudyNotFoundError: the study was deleted.
@@ -91,7 +91,7 @@ def _now(connection: Connection) -> float:
     return float(connection.execute(select(database_now(connection.dialect.name))).scalar_one())
 
 
-def _write(connection: Connection, queue: Queue, duty: Duty) -> Duty:
-    row = {"study_id": queue.study_id, "key": KEY, "value_json": json.dumps(asdict(duty))}
+def _write(connection: Connection, queue: Queue, leader_lease: LeaderLease) -> LeaderLease:
+    row = {"study_id": queue.study_id, "key": KEY, "value_json": json.dumps(asdict(leader_lease))}
     put(connection, study_system_attributes, [row], unique=("study_id", "key"))
-    return duty
+    return leader_lease

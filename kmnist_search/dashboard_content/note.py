@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from kmnist_search.charts import trials as read
-from kmnist_search.dashboard_content.snapshot import Standing
+from kmnist_search.dashboard_content.snapshot import Snapshot
 from kmnist_search.data.catalog import title_of
 from kmnist_search.study_file.space import Choices, Hyperparameter
 from kmnist_search.wording import SPACE, count, moment, percent, seconds, value
@@ -22,7 +22,7 @@ MOST_REASONS = 5
 MOST_REASON = 200
 
 
-def note(standing: Standing, before: str = "") -> str:
+def note(standing: Snapshot, before: str = "") -> str:
     """Return the note of a study.
 
     Args:
@@ -36,7 +36,7 @@ def note(standing: Standing, before: str = "") -> str:
     return f"{ours}\n\n---\n{END}{theirs}"
 
 
-def _progress(standing: Standing) -> Iterator[str]:
+def _progress(standing: Snapshot) -> Iterator[str]:
     counts, finished = standing.counts, standing.counts.finished
     yield "## Progress"
     yield ""
@@ -52,11 +52,11 @@ def _progress(standing: Standing) -> Iterator[str]:
     yield f"This was so at {moment(standing.at)}."
 
 
-def _clock(standing: Standing) -> str:
+def _clock(standing: Snapshot) -> str:
     return "GPU time" if read.clock_name(standing.trials) == "GPU-seconds" else "training"
 
 
-def _best(standing: Standing) -> Iterator[str]:
+def _best(standing: Snapshot) -> Iterator[str]:
     if standing.file.systems:
         return  # of different images: they cannot be ranked
     yield "## Best"
@@ -74,7 +74,7 @@ def _best(standing: Standing) -> Iterator[str]:
         yield f"The next is trial {second.number} with {_result(standing, second)}."
 
 
-def _result(standing: Standing, trial: FrozenTrial) -> str:
+def _result(standing: Snapshot, trial: FrozenTrial) -> str:
     if standing.file.study.metric == "val_accuracy":
         return f"{percent(trial.values[0])} of the validation images right"
     return f"a validation loss of {value(trial.values[0])}"
@@ -89,7 +89,7 @@ def _cost(trial: FrozenTrial) -> str:
     return " ".join(known)
 
 
-def _searched(standing: Standing) -> Iterator[str]:
+def _searched(standing: Snapshot) -> Iterator[str]:
     file, images = standing.file, standing.images
     if images is None:
         yield "## What is compared"
@@ -119,12 +119,12 @@ def _searched(standing: Standing) -> Iterator[str]:
         yield f"Fixed: {', '.join(f'`{name}` {_fixed(each)}' for name, each in file.fixed.items())}."
 
 
-def _sampler(standing: Standing) -> str:
+def _sampler(standing: Snapshot) -> str:
     sampler = standing.file.study.sampler
     return f"TPE after {count(sampler.startup_trials, 'random trial')}" if sampler.name == "tpe" else "chance"
 
 
-def _pruner(standing: Standing) -> str:
+def _pruner(standing: Snapshot) -> str:
     pruner = standing.file.study.pruner
     if pruner.name == "none":
         return "nobody"
@@ -147,7 +147,7 @@ def _fixed(setting: Any) -> str:
     return value(setting)
 
 
-def _commands(standing: Standing) -> Iterator[str]:
+def _commands(standing: Snapshot) -> Iterator[str]:
     name, storage = shlex.quote(standing.name), f"--storage {shlex.quote(standing.storage_url)}"
     more = max(standing.budget, standing.counts.total) + 20
     yield "## Go on, stop, retrain"
@@ -169,7 +169,7 @@ def _commands(standing: Standing) -> Iterator[str]:
     yield "```"
 
 
-def _stopping(standing: Standing) -> Iterator[str]:
+def _stopping(standing: Snapshot) -> Iterator[str]:
     """Say how to stop: in each worker's terminal, or by a signal to its process."""
     pids: dict[str, list[str]] = {}
     for worker in standing.workers:
@@ -181,7 +181,7 @@ def _stopping(standing: Standing) -> Iterator[str]:
         yield f"kill {' '.join(those)}    # on {host}"
 
 
-def _failures(standing: Standing) -> Iterator[str]:
+def _failures(standing: Snapshot) -> Iterator[str]:
     found = read.failures(standing.trials)
     if not found:
         return

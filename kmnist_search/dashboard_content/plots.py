@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from kmnist_search.charts import cost_charts, search_charts, work_charts
 from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import Chart
-from kmnist_search.dashboard_content.snapshot import Standing
+from kmnist_search.dashboard_content.snapshot import Snapshot
 
 #: Trials that are drawn as dots: of more, the best; what is not drawn need not be written again and again.
 MOST_DOTS = 1000
@@ -55,7 +55,7 @@ class Plot:
         return text
 
 
-def plots(standing: Standing) -> Mapping[str, Plot]:
+def plots(standing: Snapshot) -> Mapping[str, Plot]:
     """Return the plots that there is something to draw in, by their names."""
     metric, maximize = standing.file.study.metric, standing.direction == StudyDirection.MAXIMIZE
     trials, ranked, clock = standing.trials, standing.ranked, read.clock_name(standing.trials)

@@ -1,6 +1,6 @@
 """Keeps what the dashboard shows of a study up to date, in a thread that no training and no trial waits for.
 
-Of several workers one writes, see `duty.py`. Whatever goes wrong here is told once and forgotten.
+Of several workers one writes, see `leader_lease.py`. Whatever goes wrong here is told once and forgotten.
 """
 
 import queue as thread_queue
@@ -13,17 +13,17 @@ from functools import partial
 from sqlalchemy.engine import Connection
 
 from kmnist_search.charts.trials import complete
-from kmnist_search.dashboard_content import leader as duty
-from kmnist_search.dashboard_content.artifacts import Gallery
+from kmnist_search.dashboard_content import leader as leader_lease
+from kmnist_search.dashboard_content.artifacts import TrialArtifacts
 from kmnist_search.dashboard_content.attributes import Board
 from kmnist_search.dashboard_content.note import note
 from kmnist_search.dashboard_content.plots import plots
-from kmnist_search.dashboard_content.snapshot import Images, Knowledge, Standing
+from kmnist_search.dashboard_content.snapshot import Images, Knowledge, Snapshot
 from kmnist_search.database.errors import is_passing, reason_of
 from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.queue import workers as roster
-from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.events import TrialValidated
@@ -44,15 +44,15 @@ CLOSING_SECONDS = 5.0
 LAST_TRIES = 3
 
 
-class Showcase:
+class Publisher:
     """What one worker does for the dashboard. To be entered, which starts the thread, and left, which ends it."""
 
     def __init__(
         self,
         study: SearchStudy,
         file: StudyFile,
-        mirror: Mirror,
-        gallery: Gallery,
+        cached_storage: CachedStorage,
+        trial_artifacts: TrialArtifacts,
         *,
         worker: str,
         budget: int | None,
@@ -63,24 +63,24 @@ class Showcase:
         Args:
             study: what is shown.
             file: of the study.
-            mirror: how the worker sees it.
-            gallery: for the pictures of its best trials.
+            cached_storage: how the worker sees it.
+            trial_artifacts: for the pictures of its best trials.
             worker: its id in the roster.
             budget: trials that shall be finished; None is all that there are.
             images: that it is searched on; None if each system that is compared has its own.
         """
-        self.study, self.file, self.mirror, self.gallery = study, file, mirror, gallery
+        self.study, self.file, self.cached_storage, self.trial_artifacts = study, file, cached_storage, trial_artifacts
         self.worker, self.budget, self.images = worker, budget, images
-        self._knowledge = Knowledge(mirror)
+        self._knowledge = Knowledge(cached_storage)
         self._board: Board | None = None
         self._rest = UPDATE_SECONDS
         self._began_at, self._cpu_began_at = time.monotonic(), time.process_time()
         self._trouble = ""
         self._is_told = self._ends_at_once = False
         self._inbox: thread_queue.SimpleQueue[TrialValidated | None] = thread_queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="showcase", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
-    def __enter__(self) -> "Showcase":
+    def __enter__(self) -> "Publisher":
         self._thread.start()
         return self
 
@@ -114,7 +114,7 @@ class Showcase:
             if validated is None:
                 break
             if not self._ends_at_once:
-                self._try(partial(self.gallery.hang, validated, self.mirror))
+                self._try(partial(self.trial_artifacts.hang, validated, self.cached_storage))
         if not self._ends_at_once:
             self._try(self._conclude)
 
@@ -127,12 +127,12 @@ class Showcase:
             self._board = None  # there is nothing left to show; who claims its trials says so
         except Exception as error:  # whatever breaks what is shown must not break what is searched
             self._board = None
-            if not is_passing(error):  # of a database that is away the courier tells
+            if not is_passing(error):  # of a database that is away the database thread tells
                 self._trouble = self._trouble or f"{type(error).__name__}: {reason_of(error)}"
         self.study.storage.let_go()
         took = time.thread_time() - began
         rest = min(REST * took * self._seconds_a_cpu_second(), MOST_REST_SECONDS)
-        self._rest = max(UPDATE_SECONDS, rest, self.mirror.num_running() / LOOKS_A_SECOND)
+        self._rest = max(UPDATE_SECONDS, rest, self.cached_storage.num_running() / LOOKS_A_SECOND)
 
     def _seconds_a_cpu_second(self) -> float:
         """Return how long this process takes to work for a second: more than one if others want the cores, too."""
@@ -146,11 +146,11 @@ class Showcase:
         storage, queue = self.study.storage, self.study.queue
         with storage.reading() as connection:
             members = roster.members(connection, queue.study_id)  # this worker has left
-            held, counts = duty.look(connection, queue), queue.counts(connection)
+            held, counts = leader_lease.look(connection, queue), queue.counts(connection)
         if counts == held.shown or any(not member.is_gone for member in members):
             if held.worker == self.worker:
                 with storage.writing() as connection:
-                    duty.give_up(connection, queue, self.worker)
+                    leader_lease.give_up(connection, queue, self.worker)
             return
         for _ in range(LAST_TRIES):
             with storage.reading() as connection:
@@ -159,16 +159,16 @@ class Showcase:
                 break
 
     def _read_news(self, connection: Connection) -> None:
-        """Do what the courier did for the mirror while there was one."""
-        since = self.mirror.unknown_since
-        known = self.mirror.finished_since(since)
-        self.mirror.update(read_trials(connection, self.study.queue.study_id, since=since, without=known))
+        """Do what the database thread did for the cached storage while there was one."""
+        since = self.cached_storage.unknown_since
+        known = self.cached_storage.finished_since(since)
+        self.cached_storage.update(read_trials(connection, self.study.queue.study_id, since=since, without=known))
 
     def _show(self, *, is_last: bool) -> bool:
-        """Show how the study stands, if that is this worker's duty and there is news; False if more came since."""
+        """Show how the study stands, if this worker leads and there is news; False if more came since."""
         storage, queue, hold = self.study.storage, self.study.queue, 2 * self._rest + UPDATE_SECONDS
         with storage.writing() as connection:
-            held = duty.take(connection, queue, self.worker, seconds=hold)
+            held = leader_lease.take(connection, queue, self.worker, seconds=hold)
         if held.worker != self.worker:
             self._board = None  # what it knows to be written may be written over
             return True
@@ -179,20 +179,20 @@ class Showcase:
                 self._board.look(connection)
         counts, known = standing.counts, sum(trial.state.is_finished() for trial in standing.trials)
         if counts == held.shown or (counts.finished and not known):
-            return True  # no news, or the mirror is not filled yet
-        self.gallery.sweep()
+            return True  # no news, or the cached storage is not filled yet
+        self.trial_artifacts.sweep()
         self._board.hang(plots(standing))
         with storage.writing() as connection:
             is_whole = counts == queue.counts(connection) and counts.finished == known
             shown, seconds = (counts if is_whole else None), (0.0 if is_last and is_whole else hold)
-            if duty.fulfil(connection, queue, self.worker, shown=shown, seconds=seconds):
+            if leader_lease.fulfil(connection, queue, self.worker, shown=shown, seconds=seconds):
                 self._board.write(connection, partial(note, standing))
         return is_whole
 
-    def _standing(self, connection: Connection) -> Standing:
+    def _standing(self, connection: Connection) -> Snapshot:
         study, counts = self.study, self.study.queue.counts(connection)
         trials = self._knowledge.trials(connection)
-        return Standing(
+        return Snapshot(
             name=study.name,
             storage_url=study.storage.lasting_url,
             file=self.file,

@@ -18,7 +18,7 @@ from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import Member
-from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study_file.schema import StudyFile
 
 #: The attributes of a trial that are shown; curves and configurations would be many times more.
@@ -35,7 +35,7 @@ class Images:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Standing:
+class Snapshot:
     """A study at a moment.
 
     Attributes:
@@ -65,14 +65,14 @@ class Standing:
 
 
 class Knowledge:
-    """The trials of a worker's mirror with the attributes that are shown, each read once when it is finished."""
+    """The trials of a cached storage with the attributes that are shown, each read once when it is finished."""
 
-    def __init__(self, mirror: Mirror) -> None:
-        self._mirror = mirror
+    def __init__(self, cached_storage: CachedStorage) -> None:
+        self._mirror = cached_storage
         self._finished: dict[int, FrozenTrial] = {}
 
     def trials(self, connection: Connection) -> list[FrozenTrial]:
-        """Return the trials that run or are finished, by number, as far as the mirror knows them."""
+        """Return the trials that run or are finished, by number, as far as the cached storage knows them."""
         seen = self._mirror.get_all_trials(self._mirror.study_id, deepcopy=False)
         missing = [trial for trial in seen if trial._trial_id not in self._finished]
         read: dict[int, FrozenTrial] = {}
@@ -83,7 +83,7 @@ class Knowledge:
 
 
 def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """Return copies of trials with their attributes, by id; the mirror's own are not touched."""
+    """Return copies of trials with their attributes, by id; the cached storage's own are not touched."""
     found = {trial._trial_id: copy.copy(trial) for trial in trials}
     attributes: dict[int, dict[str, Any]] = {key: {} for key in found}
     table = user_attributes
@@ -97,6 +97,6 @@ def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> d
 
 
 def _is_settled(trial: FrozenTrial) -> bool:
-    """Return whether the database, too, has the end of a trial, which the mirror knows a moment before."""
+    """Return whether the database, too, has the end of a trial, which the cached storage knows a moment before."""
     attempts = trial.user_attrs.get(ATTEMPTS_KEY)
     return trial.state.is_finished() and (not attempts or "how" in attempts[-1])

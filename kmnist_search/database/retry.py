@@ -32,7 +32,7 @@ class Trouble:
     since: float
 
 
-class Patience:
+class Retry:
     """Does work in transactions, with growing pauses again while the database is away.
 
     One thread does the work; others may look at the attributes and ask to hurry.

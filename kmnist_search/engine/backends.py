@@ -13,7 +13,7 @@ import torch
 from kmnist_search.config import ModelConfig, PatchMLPConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.program import Program
-from kmnist_search.engine.torch_program import PlainProgram
+from kmnist_search.engine.torch_program import TorchProgram
 from kmnist_search.errors import ConfigError
 
 #: "auto" is "fused" where there are kernels for it, else "plain"; "compiled" is plain torch through `torch.compile`.
@@ -86,8 +86,8 @@ def program_for(
     there = {id(data): data.to(device).resized(config.model.image_size) for data in datas}
     datas = [there[id(data)] for data in datas]
     if is_fused(config, device, way):
-        from kmnist_search.engine.triton_program import FusedProgram  # its kernels need Triton, which CPUs do without
+        from kmnist_search.engine.triton_program import TritonProgram  # its kernels need Triton, which CPUs do without
 
-        return FusedProgram(config, datas, seeds=seeds, device=device)
+        return TritonProgram(config, datas, seeds=seeds, device=device)
     (data,), (seed,) = datas, seeds
-    return PlainProgram(config, data, seed=seed, device=device, compiled=way == "compiled")
+    return TorchProgram(config, data, seed=seed, device=device, compiled=way == "compiled")

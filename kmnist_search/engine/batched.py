@@ -15,7 +15,7 @@ from kmnist_search.errors import ConfigError, TrainingDivergedError
 from kmnist_search.model import Model
 
 
-class Stack:
+class BatchedTraining:
     """Trainings that differ in their seeds and in which images they see: `advance()` until True, then `read()`.
 
     Several members need the fused way, which computes their products as batched products; each comes to what its

@@ -8,7 +8,7 @@ import torch
 
 from kmnist_search.engine.member import Member
 from kmnist_search.engine.program import Program
-from kmnist_search.engine.stepping import EagerPace, GraphPace, Pace
+from kmnist_search.engine.stepping import EagerStepping, GraphStepping, Stepping
 
 
 class Drive:
@@ -21,7 +21,9 @@ class Drive:
         self._stream = _stream_beside_others(device)
         with self.here():
             self.program = make()
-        self._pace: Pace = GraphPace(self.program, self._stream) if self._stream else EagerPace(self.program)
+        self._pace: Stepping = (
+            GraphStepping(self.program, self._stream) if self._stream else EagerStepping(self.program)
+        )
         self._is_begun = False
 
     def advance(self, members: Sequence[Member]) -> bool:

@@ -12,7 +12,7 @@ from kmnist_search.engine.torch_program import uses_bfloat16
 from kmnist_search.host.resources import available_memory
 
 
-class Room:
+class MemoryBudget:
     """What the trainings of one process hold of a device's memory, by estimate.
 
     Whoever wants to hold some asks first: not more than `most`, and not before `has` says that it is there.

@@ -12,7 +12,7 @@ FLOPS_OF_A_STEP = 6e10
 MOST_LANES = 16
 #: One more training is worth its memory if the pace grows by more than this.
 WORTHWHILE = 1.05
-#: A window is at least so long, with so many epochs a lane, so that several nets have their say in it.
+#: A window is at least so long, with so many epochs a trial, so that several nets have their say in it.
 WINDOW_SECONDS = 10.0
 WINDOW_EPOCHS = 4
 
@@ -45,11 +45,11 @@ class Window:
         self._end: float | None = None
         self._work: list[Work] = []
 
-    def pace(self, work: Work, lanes: int) -> float | None:
+    def pace(self, work: Work, trial_runs: int) -> float | None:
         """Take in what was done, and return the pace once the window is over and all that spans its end is done."""
         self._work.append(work)
         if self._end is None:
-            lengths = min((work.ended - self.start) / WINDOW_SECONDS, len(self._work) / (WINDOW_EPOCHS * lanes))
+            lengths = min((work.ended - self.start) / WINDOW_SECONDS, len(self._work) / (WINDOW_EPOCHS * trial_runs))
             self._end = work.ended if lengths >= self.lengths else None
             return None
         if work.ended - self._end < max(work.ended - work.begun for work in self._work):
@@ -62,56 +62,56 @@ class Window:
 
 
 class Packing:
-    """Finds the number of lanes: one more as long as the pace grows, then one back, and there it stays.
+    """Finds the number of trial_runs: one more as long as the pace grows, then one back, and there it stays.
 
     The pace is the cost of the epochs done in a window by its length. One window that shows no growth is doubled
     before it is believed. Staying is on purpose: the pace also moves with the nets that happen to train, and a search
     for the best number that never ends would follow that.
 
     Attributes:
-        lanes: how many trainings shall be at work.
+        trial_runs: how many trainings shall be at work.
         most: how many that will ever be.
     """
 
     def __init__(self, *, start: int, most: int) -> None:
-        self.lanes, self.most = start, most
+        self.trial_runs, self.most = start, most
         self._is_settled = start >= most
         self._best_pace = 0.0
         self._window: Window | None = None
 
     @classmethod
-    def fixed(cls, lanes: int) -> "Packing":
-        """Return one that never measures, and never uses more than `lanes`."""
-        return cls(start=lanes, most=lanes)
+    def fixed(cls, trial_runs: int) -> "Packing":
+        """Return one that never measures, and never uses more than `trial_runs`."""
+        return cls(start=trial_runs, most=trial_runs)
 
     @classmethod
     def measured(cls) -> "Packing":
-        """Return one that begins with four lanes, which have always paid on an H200, and finds out."""
+        """Return one that begins with four trials, which have always paid on an H200, and finds out."""
         return cls(start=4, most=MOST_LANES)
 
     def epoch_done(self, cost: float, *, seconds: float, at_work: int, now: float) -> None:
         """Take in that an epoch of this cost, which took so long, was done while so many trainings were at work."""
         if self._is_settled:
             return
-        if self._window is None:  # not before all lanes are at work; a short gap between two trials is theirs
-            self._window = Window(now) if at_work >= self.lanes else None
+        if self._window is None:  # not before all trials are at work; a short gap between two trials is theirs
+            self._window = Window(now) if at_work >= self.trial_runs else None
             return
-        pace = self._window.pace(Work(cost=cost, begun=now - seconds, ended=now), self.lanes)
+        pace = self._window.pace(Work(cost=cost, begun=now - seconds, ended=now), self.trial_runs)
         if pace is None:
             return
         if pace > self._best_pace * WORTHWHILE:
             self._best_pace = pace
-            self._use(min(self.lanes + 1, self.most), is_settled=self.lanes == self.most)
+            self._use(min(self.trial_runs + 1, self.most), is_settled=self.trial_runs == self.most)
         elif self._window.lengths == 1:
             self._window.double()
         else:
-            self._use(self.lanes - 1, is_settled=True)
+            self._use(self.trial_runs - 1, is_settled=True)
 
     def ran_out_of_memory(self, at_work: int) -> None:
-        """Never again use as many lanes as were at work when memory ran out."""
+        """Never again use as many trials as were at work when memory ran out."""
         self.most = max(1, min(self.most, at_work - 1))
-        if self.lanes >= self.most:
+        if self.trial_runs >= self.most:
             self._use(self.most, is_settled=True)
 
-    def _use(self, lanes: int, *, is_settled: bool) -> None:
-        self.lanes, self._is_settled, self._window = lanes, is_settled, None
+    def _use(self, trial_runs: int, *, is_settled: bool) -> None:
+        self.trial_runs, self._is_settled, self._window = trial_runs, is_settled, None

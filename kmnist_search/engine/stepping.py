@@ -16,7 +16,7 @@ STEPS_A_GRAPH = 8
 SLICE_SECONDS = 0.15
 
 
-class Pace(Protocol):
+class Stepping(Protocol):
     """Brings a program through an epoch.
 
     Attributes:
@@ -38,7 +38,7 @@ class Pace(Protocol):
         """Take the program as it is now: some of its tensors may be others."""
 
 
-class EagerPace:
+class EagerStepping:
     """One step or one validation batch a call: the way of CPUs."""
 
     def __init__(self, program: Program) -> None:
@@ -70,7 +70,7 @@ class EagerPace:
         return
 
 
-class GraphPace:
+class GraphStepping:
     """Steps as CUDA graphs, captured when the first epoch begins and replayed on a stream of their own.
 
     At most two slices of an epoch are queued, so that a stop need not wait for more, and no call waits for the GPU.

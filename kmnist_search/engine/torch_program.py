@@ -23,7 +23,7 @@ from kmnist_search.model import Model, build
 VAL_BATCH_SIZE = 1000
 
 
-class PlainProgram:
+class TorchProgram:
     """Model, autograd and optimizer of torch; on a GPU in bfloat16 by autocast.
 
     `compiled` fuses the model's operations with `torch.compile`, which takes some ten seconds for each architecture.

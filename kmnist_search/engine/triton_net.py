@@ -130,7 +130,7 @@ class Tape:
     logits_SBL: Tensor
 
 
-class FusedNet:
+class TritonNet:
     """S PatchMLPs of one architecture, whose norms are layer norms or that have none."""
 
     def __init__(self, config: PatchMLPConfig) -> None:

@@ -1,7 +1,7 @@
 """The steps of S trainings of one configuration in fused kernels, on a GPU or in Triton's interpreter.
 
 bfloat16 working weights and activations, float32 masters, moments, norms and sums. What is drawn is what
-`plain.PlainProgram` draws, in the same order.
+`plain.TorchProgram` draws, in the same order.
 
 Legend: S members, E steps of an epoch, B images of a batch, P parameters in a flat buffer.
 """
@@ -24,7 +24,7 @@ from kmnist_search.engine.layout import Layout
 from kmnist_search.engine.optimizer import average_share
 from kmnist_search.engine.program import EpochPlan
 from kmnist_search.engine.torch_program import uses_bfloat16
-from kmnist_search.engine.triton_net import FusedNet, Gradients, Noise, Weights
+from kmnist_search.engine.triton_net import Gradients, Noise, TritonNet, Weights
 from kmnist_search.model import build
 from kmnist_search.model.parts import dropout_mask
 from kmnist_search.model.patch_mlp import PatchMLP, drop_path_factors, drop_path_keeps
@@ -35,7 +35,7 @@ VAL_BATCH_SIZE = 2500
 NORM_SLOTS = 128
 
 
-class FusedProgram:
+class TritonProgram:
     """Steps of S trainings in one set of products and kernels; see `Program`."""
 
     name = "fused"
@@ -54,7 +54,7 @@ class FusedProgram:
         self.sums_S4 = torch.zeros(len(seeds), 4, dtype=torch.float64, device=device)
         self.val_logits_SVL = torch.zeros(*self._val.positions_SI.shape, NUM_CLASSES, device=device)
         self._dtype = torch.bfloat16 if uses_bfloat16(config, device) else torch.float32
-        self._net = FusedNet(config.patch_mlp)
+        self._net = TritonNet(config.patch_mlp)
         self._keeps_K11 = drop_path_keeps(config.patch_mlp, device)
         self._layout = layout = Layout(config.patch_mlp)
         self._gradients = Gradients(layout, len(seeds), batch_size, self._dtype, device)

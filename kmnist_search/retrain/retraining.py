@@ -18,9 +18,9 @@ from kmnist_search.data.search_data import SearchData, TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.engine import checkpoint
 from kmnist_search.engine.backends import Way, is_fused
-from kmnist_search.engine.batched import Stack
+from kmnist_search.engine.batched import BatchedTraining
 from kmnist_search.engine.member import Member
-from kmnist_search.engine.memory_budget import Room
+from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import POLL_SECONDS
 from kmnist_search.errors import TrainingDivergedError
@@ -185,11 +185,11 @@ class Retraining:
         """Return what is to be trained, in groups of those that are trained together: as many as memory holds."""
         together = 1
         if is_fused(config, self.device, self.way):
-            room = Room(self.device)
+            room = MemoryBudget(self.device)
             together = max(1, min(len(items), room.most() // room.needed(config, self._whole)))
         return [items[begin : begin + together] for begin in range(0, len(items), together)]
 
-    def _kept(self, stack: Stack, index: int, recipe: Recipe) -> FinalTraining:
+    def _kept(self, stack: BatchedTraining, index: int, recipe: Recipe) -> FinalTraining:
         member = stack.members[index]
         if not member.finished:
             raise TrainingDivergedError(
@@ -201,11 +201,11 @@ class Retraining:
 
     def _trained(
         self, stage: Stage, planned: Planned, datas: Sequence[SearchData], seeds: Sequence[int]
-    ) -> Generator[RetrainingEvent, None, Stack | None]:
+    ) -> Generator[RetrainingEvent, None, BatchedTraining | None]:
         """Train to the end or until no loss is finite; None after a stop, with a checkpoint."""
         if self.device.type == "cpu":
             torch.set_num_threads(threads_for(planned.config))
-        stack = Stack(planned.config, datas, seeds=seeds, device=self.device, way=self.way)
+        stack = BatchedTraining(planned.config, datas, seeds=seeds, device=self.device, way=self.way)
         path = self._checkpoint(planned.config, seeds)
         checkpoint.resume(stack, path)
         yield TrainingStarted(
@@ -232,7 +232,7 @@ class Retraining:
                 time.sleep(POLL_SECONDS)
         return stack
 
-    def _save(self, stack: Stack, path: Path) -> None:
+    def _save(self, stack: BatchedTraining, path: Path) -> None:
         """Save a checkpoint; without one the training would only begin anew."""
         try:
             checkpoint.save(stack, path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from kmnist_search.dashboard_content.artifacts import Gallery
-from kmnist_search.dashboard_content.publisher import Showcase
+from kmnist_search.dashboard_content.artifacts import TrialArtifacts
+from kmnist_search.dashboard_content.publisher import Publisher
 from kmnist_search.dashboard_content.snapshot import Images
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.errors import when_it_answers
@@ -28,7 +28,7 @@ from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.checkpoints import check_writable
-from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import Event, NotShown, TrialValidated
 from kmnist_search.worker.stop import Limits
 from kmnist_search.worker.worker import Worker
@@ -92,46 +92,46 @@ class Search:
         """Return a worker, for so many cores, and the events of its work, which goes on while they are drawn."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # else what names no device would set up the first GPU, too
-        courier = Courier(
+        database_thread = DatabaseThread(
             self.study.storage,
             self.study.queue,
-            self.study.mirror(),
+            self.study.cached_storage(),
             lease_seconds=self.file.study.lease_seconds,
             max_retries=self.file.study.max_retries,
             database_timeout=self.database_timeout,
             counts=self.counts(),
             facts=self.facts(),
         )
-        showcase = self._showcase(courier)
+        publisher = self._showcase(database_thread)
         worker = Worker(
             self.study,
             self.file,
             self.data,
-            courier,
+            database_thread,
             device=self.device,
             limits=replace(self.limits, seconds=seconds),
             signals=signals,
             packing=self._packing(),
             cores=cores,
         )
-        return worker, _shown(worker.work(), showcase)
+        return worker, _shown(worker.work(), publisher)
 
     def seen_by(self, worker: Worker) -> Progress:
         """Return how far the study has come as a worker knows it; asks no database."""
-        return progress_seen_by(self.study, worker.courier.mirror, worker.courier.counts)
+        return progress_seen_by(self.study, worker.database_thread.cached_storage, worker.database_thread.counts)
 
-    def _showcase(self, courier: Courier) -> Showcase:
+    def _showcase(self, database_thread: DatabaseThread) -> Publisher:
         """Return what keeps the dashboard's view of the study up to date; on a GPU, too, it works on the CPU."""
         images = None
         if not self.file.systems:
             data = self.data.of(self.file.data)
             images = Images(train=len(data.train_images), val=len(data.val_images), digest=data.digest)
-        return Showcase(
+        return Publisher(
             self.study,
             self.file,
-            courier.mirror,
-            Gallery(self.study, self.file, self.artifact_store, self.data),
-            worker=courier.registration.worker_id,
+            database_thread.cached_storage,
+            TrialArtifacts(self.study, self.file, self.artifact_store, self.data),
+            worker=database_thread.registration.worker_id,
             budget=self.limits.budget,
             images=images,
         )
@@ -142,17 +142,17 @@ class Search:
         return Packing.measured() if self.device.type == "cuda" else Packing.fixed(1)
 
 
-def _shown(events: Generator[Event, None, None], showcase: Showcase) -> Generator[Event, None, None]:
-    """Hand the showcase what is for it, and tell all else, and if it is in trouble that as well."""
-    with closing(events), showcase:
+def _shown(events: Generator[Event, None, None], publisher: Publisher) -> Generator[Event, None, None]:
+    """Hand the publisher what is for it, and tell all else, and if it is in trouble that as well."""
+    with closing(events), publisher:
         for event in events:
             if isinstance(event, TrialValidated):
-                showcase.take(event)
+                publisher.take(event)
             else:
                 yield event
-            if reason := showcase.new_trouble():
+            if reason := publisher.new_trouble():
                 yield NotShown(reason=reason)
-    if reason := showcase.new_trouble():
+    if reason := publisher.new_trouble():
         yield NotShown(reason=reason)
 
 

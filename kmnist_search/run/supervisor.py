@@ -74,7 +74,7 @@ class _Child:
     last: Message | None = None
 
 
-class Fleet:
+class Supervisor:
     """Worker processes that share one run. To be entered, and left, which ends what is left of them.
 
     Attributes:
@@ -112,7 +112,7 @@ class Fleet:
         self._without_database: set[int] = set()
         self._is_stopping = self._lacks_kernels = self._lacks_show = self._is_idle = False
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> "Supervisor":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -67,7 +67,7 @@ def work_for_parent(
         deadline: by `time.monotonic`, which all processes of a machine share; None is no such.
     """
     with StopSignals() as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `Fleet`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `Supervisor`
         threading.Thread(target=_stop_when_orphaned, daemon=True).start()
         try:
             stopped_by = _work(pipe, place, prepare_on, deadline, signals)

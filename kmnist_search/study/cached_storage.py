@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmnist_search.database.trial_writer import Changes
 
 
-class Mirror(BaseStorage):
+class CachedStorage(BaseStorage):
     """The trials of one study that are running or finished.
 
     Trials that others run are put in by `update`; those of this process by `begin`, after which only `end` and the
@@ -215,4 +215,4 @@ class Mirror(BaseStorage):
 
 
 def _refuse(what: str) -> NoReturn:
-    raise RuntimeError(f"to {what} belongs to the database; a mirror holds the trials of one study")
+    raise RuntimeError(f"to {what} belongs to the database; the cached storage holds the trials of one study")

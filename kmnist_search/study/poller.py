@@ -26,12 +26,12 @@ class Away:
     reason: str
 
 
-class Lookout:
+class Poller:
     """Looks at one study; of the trials it has seen to their end it reads nothing again."""
 
     def __init__(self, study: SearchStudy) -> None:
         self.study = study
-        self._mirror = study.mirror()
+        self._mirror = study.cached_storage()
         self._known_until = 0
         self._recover_at = float("-inf")
 
@@ -76,8 +76,8 @@ class Lookout:
             self._recover_at = time.monotonic() + RECOVER_SECONDS
 
     def _status(self) -> Status:
-        study, mirror = self.study, self._mirror
-        since = mirror.unknown_since
+        study, cached_storage = self.study, self._mirror
+        since = cached_storage.unknown_since
         with study.storage.reading() as connection:
             study.check_is_there(connection)
             counts = study.queue.counts(connection)
@@ -85,10 +85,10 @@ class Lookout:
                 connection,
                 study.queue.study_id,
                 since=since,
-                without=mirror.finished_since(since),
+                without=cached_storage.finished_since(since),
                 waiting_before=self._known_until,
                 with_reports=False,
             )
-        mirror.update(news, complete_until=self._known_until)
+        cached_storage.update(news, complete_until=self._known_until)
         self._known_until = max((trial._trial_id + 1 for trial in news), default=self._known_until)
-        return status_from(study, counts, mirror.get_all_trials(mirror.study_id, deepcopy=False))
+        return status_from(study, counts, cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))

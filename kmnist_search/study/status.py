@@ -14,7 +14,7 @@ from kmnist_search.host.process import Owner
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import Member
-from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.forecast import AtWork, Ended, Forecast, forecast, looked_at
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
 
@@ -129,9 +129,9 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
     )
 
 
-def progress_seen_by(study: SearchStudy, mirror: Mirror, counts: Counts) -> Progress:
+def progress_seen_by(study: SearchStudy, cached_storage: CachedStorage, counts: Counts) -> Progress:
     """Return how far a study has come as a worker knows it, without asking the database."""
-    return _progress(study, counts, mirror.get_all_trials(mirror.study_id, deepcopy=False))
+    return _progress(study, counts, cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))
 
 
 def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial]) -> Progress:

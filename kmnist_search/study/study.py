@@ -22,7 +22,7 @@ from kmnist_search.database.trial_reader import read_attributes, read_reports, r
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.queue import workers as roster
 from kmnist_search.queue.queue import Claim, Counts, Queue
-from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.samplers import Remembered, experimental, pruner_of, sampler_of
 from kmnist_search.study_file.parser import loads
 from kmnist_search.study_file.schema import StudyFile
@@ -124,16 +124,16 @@ class SearchStudy:
         """Note that the study is worked on now."""
         self.optuna.set_user_attr(LAST_WORKED_KEY, datetime.now(UTC).isoformat())
 
-    def mirror(self) -> Mirror:
+    def cached_storage(self) -> CachedStorage:
         """Return an empty picture of the study for the samplers and pruners of one worker."""
-        return Mirror(self.queue.study_id, self.direction)
+        return CachedStorage(self.queue.study_id, self.direction)
 
-    def trial(self, mirror: Mirror, claim: Claim, file: StudyFile) -> Trial:
-        """Return a claimed trial, which is in the mirror, ready to be asked for its hyperparameters."""
+    def trial(self, cached_storage: CachedStorage, claim: Claim, file: StudyFile) -> Trial:
+        """Return a claimed trial, which is in the cached storage, ready to be asked for its hyperparameters."""
         seed = derived_seed(file.study.seed, claim.number, 1)
         study = optuna.Study(
-            study_name=mirror.NAME,
-            storage=mirror,
+            study_name=cached_storage.NAME,
+            storage=cached_storage,
             sampler=sampler_of(file.study.sampler, file.space, seed, self._remembered),
             pruner=pruner_of(file.study.pruner, file.train.epochs),
         )

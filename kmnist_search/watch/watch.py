@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from kmnist_search.study.poller import Away, Lookout
+from kmnist_search.study.poller import Away, Poller
 from kmnist_search.study.status import Status
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.terminal.tables import best_text, counts_text, status_view
@@ -93,14 +93,14 @@ def _looking(study: SearchStudy, tell: Callable[[Status | Away | Exception], Non
 
     def look() -> None:
         try:
-            for seen in Lookout(study).looks(pause=stop.wait):
+            for seen in Poller(study).looks(pause=stop.wait):
                 if stop.is_set():
                     return
                 tell(seen)
         except Exception as error:
             tell(error)
 
-    thread = threading.Thread(target=look, name="lookout", daemon=True)
+    thread = threading.Thread(target=look, name="poller", daemon=True)
     thread.start()
     try:
         yield
@@ -111,7 +111,7 @@ def _looking(study: SearchStudy, tell: Callable[[Status | Away | Exception], Non
 
 def _watch_plainly(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
     told = ""
-    for seen in Lookout(study).looks():
+    for seen in Poller(study).looks():
         line = _line(seen)
         if line != told:
             console.print(line, soft_wrap=True, highlight=False, markup=False)

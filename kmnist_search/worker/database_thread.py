@@ -17,14 +17,14 @@ from uuid import uuid4
 
 from sqlalchemy.engine import Connection
 
-from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Patience
+from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Retry
 from kmnist_search.database.storage import Storage
 from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Claim, Counts, Queue
 from kmnist_search.queue.workers import Facts, Registration
-from kmnist_search.study.cached_storage import Mirror
+from kmnist_search.study.cached_storage import CachedStorage
 
 #: How long a trial that was just claimed may take before the others are told of it; many are over before.
 FIRST_FLUSH_SECONDS = 0.5
@@ -44,7 +44,7 @@ LINGER_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
-class Courier:
+class DatabaseThread:
     """Carries claims, changes and endings of trials to the database, and news back.
 
     Each call returns a future and never waits. To be entered, which starts the thread, and left, which ends it.
@@ -60,7 +60,7 @@ class Courier:
         self,
         storage: Storage,
         queue: Queue,
-        mirror: Mirror,
+        cached_storage: CachedStorage,
         *,
         lease_seconds: float,
         max_retries: int,
@@ -68,24 +68,24 @@ class Courier:
         counts: Counts,
         facts: Facts,
     ) -> None:
-        self.storage, self.queue, self.mirror = storage, queue, mirror
+        self.storage, self.queue, self.cached_storage = storage, queue, cached_storage
         self.lease_seconds, self.max_retries = lease_seconds, max_retries
         self.owner = Owner.this_process()
         self.registration = Registration(
             worker_id=uuid4().hex, study_id=queue.study_id, owner=self.owner, facts=facts, seconds=lease_seconds
         )
-        self.patience = Patience(storage, database_timeout=database_timeout)
+        self.patience = Retry(storage, database_timeout=database_timeout)
         self.failure: BaseException | None = None
         self.counts = counts
         self._held: dict[str, Claim] = {}
         self._lost: set[str] = set()
         self._jobs: thread_queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = thread_queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="database_thread", daemon=True)
         self._flush_at = self._renew_at = self._news_at = self._recover_at = self._let_go_at = self._appear_at = 0.0
         self._finished = 0
         self._began_at = time.monotonic()
 
-    def __enter__(self) -> "Courier":
+    def __enter__(self) -> "DatabaseThread":
         self._thread.start()
         self._submit(self._appear_if_due)
         return self
@@ -101,7 +101,7 @@ class Courier:
         return self._submit(lambda: self._claim(budget))
 
     def finish(self, claim: Claim, *, epochs: int) -> "Future[bool]":
-        """End a trial as it was told to the mirror; False if it was no longer ours."""
+        """End a trial as it was told to the cached storage; False if it was no longer ours."""
         return self._submit(lambda: self._end(claim, partial(self.queue.finish, epochs=epochs), finished=True))
 
     def hand_back(self, claim: Claim, *, epochs: int, reason: str) -> "Future[bool]":
@@ -110,7 +110,7 @@ class Courier:
         return self._submit(lambda: self._end(claim, end, finished=False))
 
     def refresh(self) -> "Future[None]":
-        """Bring the mirror up to date."""
+        """Bring the cached storage up to date."""
         return self._submit(lambda: self.patience.do(self._read_news, self.storage.reading))
 
     def has_lost(self, claim: Claim) -> bool:
@@ -120,7 +120,7 @@ class Courier:
     def abandon(self, claim: Claim) -> None:
         """Let go of a trial that was lost."""
         self._lost.discard(claim.token)
-        self.mirror.end(claim.trial_id, finished=False)
+        self.cached_storage.end(claim.trial_id, finished=False)
 
     def _submit(self, job: Callable[[], Result]) -> "Future[Result]":
         future: Future[Result] = Future()
@@ -168,7 +168,7 @@ class Courier:
         """Do what is due without having been asked for."""
         now = time.monotonic()
         if self._held and now >= self._flush_at:
-            if self.mirror.has_changes() or now >= self._renew_at:
+            if self.cached_storage.has_changes() or now >= self._renew_at:
                 self._flush()
                 self._let_go_at = self._let_go_at or now
             self._flush_at = now + min(self._shared(FLUSH_SECONDS), self.lease_seconds / 4)
@@ -208,7 +208,7 @@ class Courier:
         self._held[claim.token] = claim
         news = partial(self._read_news, complete_until=claim.trial_id)
         self.patience.do(news, self.storage.reading)
-        if not self.mirror.begin(claim.trial_id):  # this process was paused, and the trial is back in the queue
+        if not self.cached_storage.begin(claim.trial_id):  # this process was paused, and the trial is back in the queue
             del self._held[claim.token]
             return self._claim(budget)
         return claim
@@ -237,18 +237,18 @@ class Courier:
         self._recover_at = time.monotonic() + RECOVER_SECONDS
 
     def _end(self, claim: Claim, end: Callable[[Connection, Claim, Changes], bool], *, finished: bool) -> bool:
-        changes = self.mirror.take_changes(claim.trial_id)
+        changes = self.cached_storage.take_changes(claim.trial_id)
         ended = claim.token in self._held and self.patience.do(lambda connection: end(connection, claim, changes))
         self._finished += finished and ended
         self.counts = self.patience.do(self._counts_when_seen)
         self._held.pop(claim.token, None)
         self._lost.discard(claim.token)
-        self.mirror.end(claim.trial_id, finished=finished and ended)
+        self.cached_storage.end(claim.trial_id, finished=finished and ended)
         return ended
 
     def _flush(self) -> None:
         """Renew the leases, write what the trials have changed, and read news: three statements as a rule."""
-        changed = [(claim, self.mirror.take_changes(claim.trial_id)) for claim in self._held.values()]
+        changed = [(claim, self.cached_storage.take_changes(claim.trial_id)) for claim in self._held.values()]
         # A pruner that has just noted a rung has looked at the others, and will not before the next epoch.
         will_look = any(changes and not changes.system_attributes for _, changes in changed)
         wants_news = time.monotonic() >= self._news_at and will_look
@@ -271,17 +271,17 @@ class Courier:
         self._renew_at = time.monotonic() + self.lease_seconds / 4
 
     def _read_news(self, connection: Connection, *, complete_until: int | None = None) -> None:
-        since = self.mirror.unknown_since
+        since = self.cached_storage.unknown_since
         news = read_trials(
             connection,
             self.queue.study_id,
             since=since,
-            without=self.mirror.finished_since(since),
+            without=self.cached_storage.finished_since(since),
             waiting_before=complete_until or 0,
         )
-        self.mirror.update(news, complete_until=complete_until)
+        self.cached_storage.update(news, complete_until=complete_until)
         self._news_at = time.monotonic() + self._shared(NEWS_SECONDS)
 
     def _shared(self, seconds: float) -> float:
         """Return how long to wait before what is done every so many seconds, given how many others do it, too."""
-        return max(seconds, self.mirror.num_running() / FLUSHES_A_SECOND)
+        return max(seconds, self.cached_storage.num_running() / FLUSHES_A_SECOND)

@@ -1,4 +1,4 @@
-"""One trial's way from its claim to its end, a turn at a time. Of the other lanes it knows only the room they take."""
+"""One trial's way from its claim to its end, a turn at a time. Of the other trials it knows only the room they take."""
 
 import time
 import traceback
@@ -13,7 +13,7 @@ from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.engine.member import Epoch
 from kmnist_search.engine.memory import GIB
-from kmnist_search.engine.memory_budget import Room
+from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.packing import epoch_cost
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import Training
@@ -23,7 +23,7 @@ from kmnist_search.saved_model import trial_models
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.checkpoints import Checkpoints
-from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated
 from kmnist_search.worker.stop import Stop
 from kmnist_search.worker.tasks import Pause, Turns, waited
@@ -40,19 +40,19 @@ OUT_OF_MEMORY = "out of memory beside other trials"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Workplace:
-    """What the lanes of a worker share; `cores` are those a CPU's training may use, None for all."""
+    """What the trials of a worker share; `cores` are those a CPU's training may use, None for all."""
 
     study: SearchStudy
     file: StudyFile
     data: StudyData
-    courier: Courier
+    database_thread: DatabaseThread
     device: torch.device
     cores: int | None
-    room: Room
+    room: MemoryBudget
     stop: Stop
 
 
-class Lane:
+class TrialRun:
     """Takes one trial to its end, whatever that is.
 
     Attributes:
@@ -65,7 +65,7 @@ class Lane:
 
     def __init__(self, place: Workplace, claim: Claim) -> None:
         self.place, self.claim = place, claim
-        self.study, self.courier = place.study, place.courier
+        self.study, self.database_thread = place.study, place.database_thread
         self.checkpoints = Checkpoints(self.study.checkpoint_dir, claim.number, claim.attempt)
         self.is_at_work = False
         self.epoch_cost = self.epoch_seconds = 0.0
@@ -81,7 +81,7 @@ class Lane:
         Raises:
             DatabaseAwayError: the end could not be told to the database; the training has left a checkpoint.
         """
-        trial = self.study.trial(self.courier.mirror, self.claim, self.place.file)
+        trial = self.study.trial(self.database_thread.cached_storage, self.claim, self.place.file)
         outcome: Outcome
         try:
             outcome, reason = yield from self._train(trial)
@@ -126,7 +126,7 @@ class Lane:
             trial.set_constraint(MEMORY_CONSTRAINT, (needed - most) / GIB)
             return "pruned", f"infeasible: {place.room.excess(needed)}"
         while not place.room.has(needed):
-            if self.courier.has_lost(self.claim):
+            if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
             if place.stop.why:
                 return "handed back", "before it began"
@@ -157,7 +157,7 @@ class Lane:
         pause = Pause.TURN if self.place.device.type == "cpu" else Pause.SOON
         saved_at = time.monotonic()
         while not training.finished:
-            if self.courier.has_lost(self.claim):
+            if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
             if self.place.stop.why:
                 return "handed back", _save(self.checkpoints, training)
@@ -222,12 +222,12 @@ class Lane:
 
     def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Turns[Outcome]:
         """End the trial in the study; return how it really ended, which is "lost" if it was no longer ours."""
-        if self.courier.has_lost(self.claim):
-            self.courier.abandon(self.claim)
+        if self.database_thread.has_lost(self.claim):
+            self.database_thread.abandon(self.claim)
             return "lost"
         if ended.outcome == "handed back":
             why = ended.reason if self.ran_out_beside_others else self.place.stop.why
-            kept = yield from waited(self.courier.hand_back(self.claim, epochs=ended.epochs, reason=why))
+            kept = yield from waited(self.database_thread.hand_back(self.claim, epochs=ended.epochs, reason=why))
             return "handed back" if kept else "lost"
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
@@ -235,7 +235,7 @@ class Lane:
             trial.study.tell(trial, ended.value)
         else:
             trial.study.tell(trial, state=TrialState.PRUNED if ended.outcome == "pruned" else TrialState.FAIL)
-        told = yield from waited(self.courier.finish(self.claim, epochs=ended.epochs))
+        told = yield from waited(self.database_thread.finish(self.claim, epochs=ended.epochs))
         return ended.outcome if told else "lost"
 
     def _give_back_memory(self) -> None:

@@ -1,7 +1,7 @@
-"""Go round the lanes, in each of which one trial is trained, until a limit is reached. Knows nothing of terminals.
+"""Go round the trials, in each of which one trial is trained, until a limit is reached. Knows nothing of terminals.
 
 `Worker.work` is a generator of events: what happens is told to whoever drives it, and nothing is called back. The
-database is talked to by a courier; the worker waits for it only when no lane can go on.
+database is talked to by a database thread; the worker waits for it only when no trial can go on.
 """
 
 import time
@@ -13,14 +13,14 @@ import torch
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.retry import HURRY_SECONDS, Trouble
 from kmnist_search.engine.backends import missing_kernels
-from kmnist_search.engine.memory_budget import Room
+from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.packing import Packing
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Claim
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
-from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import (
     DatabaseAway,
     DatabaseBack,
@@ -34,11 +34,11 @@ from kmnist_search.worker.events import (
 )
 from kmnist_search.worker.stop import Limits, Stop
 from kmnist_search.worker.tasks import Pause, Task, Turns, waited
-from kmnist_search.worker.trial_run import Lane, Workplace
+from kmnist_search.worker.trial_run import TrialRun, Workplace
 
 #: So many failures in a row are not the trials' fault.
 FAILURES_IN_A_ROW = 5
-#: How long the worker sleeps when all lanes wait for a GPU: a hundredth of what is queued there (`engine/pace.py`).
+#: How long the worker sleeps when all trials wait for a GPU: a hundredth of what is queued there (`engine/stepping.py`).
 SOON_SECONDS = 0.0005
 #: How often a worker that waits for more looks into the queue; each look is two transactions.
 LOOK_SECONDS = 5.0
@@ -60,7 +60,7 @@ class Worker:
         study: SearchStudy,
         file: StudyFile,
         data: StudyData,
-        courier: Courier,
+        database_thread: DatabaseThread,
         *,
         device: torch.device,
         limits: Limits,
@@ -68,21 +68,21 @@ class Worker:
         packing: Packing,
         cores: int | None = None,
     ) -> None:
-        self.study, self.courier, self.limits, self.packing = study, courier, limits, packing
+        self.study, self.database_thread, self.limits, self.packing = study, database_thread, limits, packing
         self.stop = Stop(signals, seconds=limits.seconds)
         self.stopped_by: StoppedBy = "budget"
         self._place = Workplace(
             study=study,
             file=file,
             data=data.to(device),
-            courier=courier,
+            database_thread=database_thread,
             device=device,
             cores=cores,
-            room=Room(device),
+            room=MemoryBudget(device),
             stop=self.stop,
         )
         self._tasks: list[Task] = []
-        self._lanes: dict[int, Lane] = {}  # by the number of the trial
+        self._lanes: dict[int, TrialRun] = {}  # by the number of the trial
         self._left: list[str] = []
         self._look_at = 0.0  # into the queue, for a trial to claim
         self._finished = 0
@@ -104,7 +104,7 @@ class Worker:
         """
         if reason := missing_kernels(self._place.device):
             yield KernelsMissing(reason=reason)
-        with self.courier:
+        with self.database_thread:
             while True:
                 self._look_for_stop()
                 if self._wants_another():
@@ -122,7 +122,7 @@ class Worker:
 
     def _look_for_stop(self) -> None:
         self.stop.look()
-        if self.courier.failure is not None:
+        if self.database_thread.failure is not None:
             self.stop.order("the database failed")
 
     def _stays(self) -> bool:
@@ -137,11 +137,11 @@ class Worker:
 
         None is claimed while one waits for memory, and after a vain claim not before one here is over, or some time is.
         """
-        if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.packing.lanes:
+        if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.packing.trial_runs:
             return False
         if self._has_done_its_share():
             return False
-        return len(self._lanes) == len(self._tasks) and all(lane.is_at_work for lane in self._lanes.values())
+        return len(self._lanes) == len(self._tasks) and all(trial_run.is_at_work for trial_run in self._lanes.values())
 
     def _trial(self) -> Turns[None]:
         """Claim a trial and see it to its end."""
@@ -150,32 +150,32 @@ class Worker:
             self._look_at = time.monotonic() + LOOK_SECONDS if self.limits.waits else float("inf")
             return
         self._is_idle = False
-        lane = self._lanes[claim.number] = Lane(self._place, claim)
+        trial_run = self._lanes[claim.number] = TrialRun(self._place, claim)
         try:
-            yield from lane.turns()
-            if lane.ran_out_beside_others:
+            yield from trial_run.turns()
+            if trial_run.ran_out_beside_others:
                 self.packing.ran_out_of_memory(self._at_work() + 1)
         finally:
             del self._lanes[claim.number]
-            if lane.left:
-                self._left.append(lane.left)
+            if trial_run.left:
+                self._left.append(trial_run.left)
 
     def _claim(self) -> Turns[Claim | None]:
-        if self.limits.budget is not None and self.courier.counts.finished >= self.limits.budget:
+        if self.limits.budget is not None and self.database_thread.counts.finished >= self.limits.budget:
             return None
         if self.limits.target is not None and (yield from self._is_reached(self.limits.target)):
             self.stop.order("the target is reached", by="target")
             return None
-        return (yield from waited(self.courier.claim(budget=self.limits.budget)))
+        return (yield from waited(self.database_thread.claim(budget=self.limits.budget)))
 
     def _is_reached(self, target: float) -> Turns[bool]:
-        mirror = self.courier.mirror
-        yield from waited(self.courier.refresh())
-        best = self.study.ranked(mirror.get_all_trials(mirror.study_id, deepcopy=False))[:1]
+        cached_storage = self.database_thread.cached_storage
+        yield from waited(self.database_thread.refresh())
+        best = self.study.ranked(cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))[:1]
         return bool(best) and self.study.is_as_good(best[0].values[0], target)
 
     def _round(self) -> Iterator[Event]:
-        """Let each lane go on by a turn, and rest if none could."""
+        """Let each trial go on by a turn, and rest if none could."""
         turns = []
         for task in self._tasks:
             turn = self._turn(task)
@@ -207,9 +207,9 @@ class Worker:
     def _take_in(self, event: Event) -> None:
         match event:
             case EpochDone():
-                lane = self._lanes[event.number]
+                trial_run = self._lanes[event.number]
                 self.packing.epoch_done(
-                    lane.epoch_cost, seconds=lane.epoch_seconds, at_work=self._at_work(), now=time.monotonic()
+                    trial_run.epoch_cost, seconds=trial_run.epoch_seconds, at_work=self._at_work(), now=time.monotonic()
                 )
             case TrialEnded():
                 self._look_at = 0.0
@@ -217,11 +217,11 @@ class Worker:
                 self._give_up_if_all_fail(event)
 
     def _at_work(self) -> int:
-        return sum(lane.is_at_work for lane in self._lanes.values())
+        return sum(trial_run.is_at_work for trial_run in self._lanes.values())
 
     def _trouble_told(self) -> Iterator[Event]:
         """Tell, once each, that the database went away and that it came back."""
-        before, self._trouble = self._trouble, self.courier.patience.trouble
+        before, self._trouble = self._trouble, self.database_thread.patience.trouble
         if before is None and self._trouble is not None:
             yield DatabaseAway(reason=self._trouble.reason)
         elif before is not None and self._trouble is None:
@@ -240,9 +240,9 @@ class Worker:
         if not self._is_in_a_hurry:
             self._is_in_a_hurry = True
             yield Stopping(seconds=HURRY_SECONDS)
-            self.courier.patience.hurry()
+            self.database_thread.patience.hurry()
         if silence > ANSWER_SECONDS + HURRY_SECONDS + 0.5:
-            trouble = self.courier.patience.trouble
+            trouble = self.database_thread.patience.trouble
             reason = trouble.reason if trouble else "no answer"
             for task in waiting:
                 self._turn(task, DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}."))
@@ -263,12 +263,12 @@ class Worker:
             goes, its_lease = ("It goes", "its lease runs") if len(self._left) == 1 else ("They go", "their leases run")
             raise DatabaseAwayError(
                 f"{self._error}\n{' '.join(self._left)} {goes} back to the queue when {its_lease} out, "
-                f"{self.courier.lease_seconds:g} s after the database was last told of it. When the database is back, "
-                "start the same command again."
+                f"{self.database_thread.lease_seconds:g} s after the database was last told of it. "
+                "When the database is back, start the same command again."
             ) from self._error
-        if (error := self._error or self.courier.failure) is not None:
+        if (error := self._error or self.database_thread.failure) is not None:
             raise error
-        if self.courier.counts.reach(self.limits.budget):
+        if self.database_thread.counts.reach(self.limits.budget):
             self.stopped_by = "budget"
         elif self.stop.by is None and self._has_done_its_share():
             self.stopped_by = "max_trials"

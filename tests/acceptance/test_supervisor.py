@@ -17,7 +17,7 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.attempts import PROCESS_DIED
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search, prepare
-from kmnist_search.run.supervisor import Fleet
+from kmnist_search.run.supervisor import Supervisor
 from tests.support.command import Command
 from tests.support.exact import ENDED, Look, assert_exact
 from tests.support.forked import Forked, Ways, forks, wait_until
@@ -185,9 +185,9 @@ def test_an_error_of_a_worker_is_that_of_the_run(
     prepared = partial(prepare, tiny_study, overrides=[], trials=2, target=None, storage_url=storage_url)
     search = prepared(data_dir=tmp_path, device="cpu")
     with StopSignals() as signals:
-        fleet = Fleet(search, prepare_on, [Place(device="cpu", cores=1)], signals=signals, seconds=None)
-        with fleet, pytest.raises(error, match=text):
-            list(fleet.work())
+        supervisor = Supervisor(search, prepare_on, [Place(device="cpu", cores=1)], signals=signals, seconds=None)
+        with supervisor, pytest.raises(error, match=text):
+            list(supervisor.work())
 
 
 def test_a_second_interrupt_ends_all_at_once(start: Callable[..., Forked], look: Look) -> None:

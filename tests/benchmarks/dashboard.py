@@ -129,8 +129,8 @@ def _search(url: str, counter: Any, ending: Any) -> None:
     """Run trials that compute instead of train, on one core, until told to end."""
     desk = Desk(url)
     try:
-        with desk.courier:
-            desk.courier.refresh().result()
+        with desk.database_thread:
+            desk.database_thread.refresh().result()
             while not ending.is_set():
                 _run_a_trial(desk, counter)
     except DatabaseAwayError:
@@ -148,7 +148,7 @@ def _run_a_trial(desk: Desk, counter: Any) -> None:
             counter.value += _work()
         trial.report(epoch / 100, epoch)
     trial.study.tell(trial, 0.5)
-    assert desk.courier.finish(claim, epochs=20).result()
+    assert desk.database_thread.finish(claim, epochs=20).result()
 
 
 def _work() -> int:

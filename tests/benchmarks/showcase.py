@@ -1,6 +1,6 @@
 """What note, plots and pictures for the dashboard cost a worker: CPU seconds, and what of them gets into the database.
 
-    python tests/benchmarks/showcase.py DATA_DIR [--trials 12] [--before 0] [--postgres]
+    python tests/benchmarks/publisher.py DATA_DIR [--trials 12] [--before 0] [--postgres]
 
 A real search of `kmnist-cpu` on real KMNIST in this process, with one thread. With `--before 5000` the study has so
 many trials already: one of its own, copied with other values. A Postgres server is started if one is asked for.
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from kmnist_search.archive.records import TrialRecord, add_trials, read_study
 from kmnist_search.dashboard_content.attributes import Board
-from kmnist_search.dashboard_content.publisher import Showcase
+from kmnist_search.dashboard_content.publisher import Publisher
 from kmnist_search.database import tables
 from kmnist_search.database.storage import Storage
 from kmnist_search.host.signals import StopSignals
@@ -36,7 +36,7 @@ STUDY = "kmnist-cpu"
 
 
 class Meter:
-    """Counts what the showcase does, by what of its work it belongs to."""
+    """Counts what the publisher does, by what of its work it belongs to."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
@@ -44,12 +44,12 @@ class Meter:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While entered, each piece of work of a showcase and each writing of a board is counted."""
-        tried, write = Showcase._try, Board.write
+        """While entered, each piece of work of a publisher and each writing of a board is counted."""
+        tried, write = Publisher._try, Board.write
 
-        def timed(showcase: Showcase, work: Callable[[], None]) -> None:
+        def timed(publisher: Publisher, work: Callable[[], None]) -> None:
             began = time.thread_time()
-            tried(showcase, work)
+            tried(publisher, work)
             name = getattr(work, "func", work).__name__
             self.seconds.setdefault(name, []).append(time.thread_time() - began)
 
@@ -58,7 +58,7 @@ class Meter:
             self.rows.append(rows)
             return rows
 
-        with patch.object(Showcase, "_try", timed), patch.object(Board, "write", counted):
+        with patch.object(Publisher, "_try", timed), patch.object(Board, "write", counted):
             yield
 
 
@@ -112,7 +112,7 @@ def stored(storage: Storage) -> tuple[int, int]:
 
 def report(meter: Meter, seconds: float, storage: Storage) -> None:
     spent = sum(map(sum, meter.seconds.values()))
-    print(f"process {seconds:.1f} s of CPU, of which the showcase {spent:.2f} s: {spent / seconds:.2%}")
+    print(f"process {seconds:.1f} s of CPU, of which the publisher {spent:.2f} s: {spent / seconds:.2%}")
     for name, times in sorted(meter.seconds.items()):
         print(f"  {name:<10} {len(times):>3} times  {sum(times):.3f} s  at most {max(times):.3f} s")
     rows, characters = stored(storage)

@@ -41,7 +41,7 @@ from kmnist_search.queue.workers import Facts
 from kmnist_search.study.study import SearchStudy, open_study
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
-from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.database_thread import DatabaseThread
 from tests.support.postgres import PostgresServer
 
 EPOCHS = 20
@@ -86,10 +86,10 @@ class Desk:
     def __init__(self, url: str, file: StudyFile | None = None) -> None:
         self.file = file or study_file()
         self.study: SearchStudy = open_study(open_storage(url, create=True), self.file)
-        self.courier = Courier(
+        self.database_thread = DatabaseThread(
             self.study.storage,
             self.study.queue,
-            self.study.mirror(),
+            self.study.cached_storage(),
             lease_seconds=self.file.study.lease_seconds,
             max_retries=3,
             database_timeout=60,
@@ -99,10 +99,10 @@ class Desk:
         self.study.storage.let_go()
 
     def ask(self, budget: int | None) -> tuple[Claim, optuna.Trial] | None:
-        claim = self.courier.claim(budget=budget).result()
+        claim = self.database_thread.claim(budget=budget).result()
         if claim is None:
             return None
-        trial = self.study.trial(self.courier.mirror, claim, self.file)
+        trial = self.study.trial(self.database_thread.cached_storage, claim, self.file)
         for name, hyperparameter in self.file.space.items():
             hyperparameter.suggest(trial, name)
         return claim, trial
@@ -113,7 +113,7 @@ class Desk:
             trial.report(value_of(trial.params, epoch), epoch)
             trial.should_prune()
         trial.study.tell(trial, value_of(trial.params, EPOCHS))
-        assert self.courier.finish(claim, epochs=EPOCHS).result()
+        assert self.database_thread.finish(claim, epochs=EPOCHS).result()
 
 
 def value_of(params: dict[str, Any], epoch: int) -> float:
@@ -124,8 +124,8 @@ def our_worker(url: str, budget: int, ready: Callable[[], object], epoch_seconds
     desk = Desk(url)
     desk.study.fill(budget)
     seconds = []
-    with desk.courier:
-        desk.courier.refresh().result()
+    with desk.database_thread:
+        desk.database_thread.refresh().result()
         ready()
         started = time.perf_counter()
         while (asked := desk.ask(budget)) is not None:
@@ -280,9 +280,9 @@ def size(kinds: dict[str, NewUrl], sizes: Sequence[int]) -> None:
             fill_up(url, desk.study.queue.study_id, number)
             desk.study.fill(number + repeats)
             asked_ms, whole_ms = [], []
-            with desk.courier:
+            with desk.database_thread:
                 started = time.perf_counter()
-                desk.courier.refresh().result()
+                desk.database_thread.refresh().result()
                 cold = time.perf_counter() - started
                 for _ in range(repeats):
                     started = time.perf_counter()

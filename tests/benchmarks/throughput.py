@@ -2,7 +2,7 @@
 
     python tests/benchmarks/throughput.py [--counts 1,4,16,64,128,256] [--window 120] [--pgbouncer transaction]
 
-Each worker is a process with all that one has but the training: a courier with leases and the roster, TPE, a pruner
+Each worker is a process as it is without the training: a database thread with leases and the roster, TPE, a pruner
 that is asked after each epoch. It works on the built-in study `kmnist` (30 epochs, 8 hyperparameters), in which 1,000
 trials are finished already, on a Postgres server with its default settings. Where a worker trains, these sleep: each
 trial as long, and for as many epochs, as one of `TRIALS`, scaled to 60 s on the mean; whatever the pruner says, it ends
@@ -117,8 +117,8 @@ def work(url: str, number: int, mean_seconds: float, stop: Event, log_path: Path
     chance = random.Random(number)
     skipped: float = chance.random()  # of the first trial, as if it had begun earlier
     ended_at = None
-    with desk.courier:
-        desk.courier.refresh().result()
+    with desk.database_thread:
+        desk.database_thread.refresh().result()
         for seconds, epochs, state in drawn_trials(chance, mean_seconds, desk.study.epochs):
             asked = desk.ask(None)
             assert asked is not None
@@ -137,7 +137,7 @@ def work(url: str, number: int, mean_seconds: float, stop: Event, log_path: Path
             skipped = 0.0
             value = value_of(trial.params, epochs) if state == TrialState.COMPLETE else None
             trial.study.tell(trial, value, state=state)
-            assert desk.courier.finish(claim, epochs=epochs).result()
+            assert desk.database_thread.finish(claim, epochs=epochs).result()
 
 
 def cpu_seconds(processes: Sequence[psutil.Process]) -> float:

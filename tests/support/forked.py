@@ -152,7 +152,7 @@ def wait_until(ready: Callable[[], bool], *alive: Forked, seconds: float = 60, e
 
 def _be_the_command(arguments: tuple[str, ...], folder: Path, log: Path, ways: Ways) -> None:
     from kmnist_search.cli.main import main
-    from kmnist_search.worker import trial_run as lane
+    from kmnist_search.worker import trial_run as trial_run
 
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, sys.stdout.fileno())
@@ -165,7 +165,7 @@ def _be_the_command(arguments: tuple[str, ...], folder: Path, log: Path, ways: W
         del os.environ[name]
     os.environ.update({"KMNIST_SEARCH_WORKERS": "1", **ways.environment})
     if ways.checkpoint_seconds is not None:
-        lane.CHECKPOINT_EVERY_SECONDS = ways.checkpoint_seconds
+        trial_run.CHECKPOINT_EVERY_SECONDS = ways.checkpoint_seconds
     if ways.step_seconds:
         _slow_down(ways.step_seconds)
     if ways.forks_workers:
@@ -189,7 +189,7 @@ def _slow_down(step_seconds: float) -> None:
 def _fork_workers() -> None:
     import torch
 
-    from kmnist_search.run import supervisor as fleet
+    from kmnist_search.run import supervisor as supervisor
 
     torch.set_num_threads(1)  # others would not come along
-    fleet.SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    supervisor.SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from kmnist_search.database.url import without_password
 from kmnist_search.launch import sbatch
 from kmnist_search.run import submission
 from kmnist_search.run.submission import Submission
-from kmnist_search.study import poller as lookout
+from kmnist_search.study import poller as poller
 from tests.support.postgres import PostgresServer
 from tests.support.slurm import OTHER_PARTITION, PARTITION, SlurmCluster, wait_for
 
@@ -247,7 +247,7 @@ def test_who_waits_for_a_study_is_told_when_nothing_is_left_that_works_on_it(
     invoke: Invoke, full_slurm: SlurmCluster, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sbatch, "ASK_SECONDS", 0.5)
-    monkeypatch.setattr(lookout, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(poller, "LOOK_SECONDS", 0.2)
     cancel = threading.Timer(4, full_slurm.do, ["scancel", "--name=tiny"])
     cancel.start()
     result = _submit(invoke, "--storage", url, "--wait")

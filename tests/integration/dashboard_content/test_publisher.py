@@ -18,8 +18,8 @@ from PIL import Image
 from sqlalchemy import select
 
 from kmnist_search.archive import studies as archive
-from kmnist_search.dashboard_content import leader as duty
-from kmnist_search.dashboard_content import publisher as showcase
+from kmnist_search.dashboard_content import leader as leader_lease
+from kmnist_search.dashboard_content import publisher as publisher
 from kmnist_search.dashboard_content.attributes import Board
 from kmnist_search.dashboard_content.note import END
 from kmnist_search.database.storage import Storage
@@ -140,10 +140,10 @@ def test_the_recipe_of_the_best_trial_runs_and_is_the_same_configuration(
 def test_two_workers_at_once_share_the_duty_and_leave_exactly_the_best(
     prepared: Prepare, any_storage_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(showcase, "FIRST_SECONDS", 0.0)
-    monkeypatch.setattr(showcase, "UPDATE_SECONDS", 0.1)
-    monkeypatch.setattr(showcase, "REST", 0)
-    monkeypatch.setattr(showcase, "LOOKS_A_SECOND", 100)
+    monkeypatch.setattr(publisher, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(publisher, "UPDATE_SECONDS", 0.1)
+    monkeypatch.setattr(publisher, "REST", 0)
+    monkeypatch.setattr(publisher, "LOOKS_A_SECOND", 100)
     writers, versions = [], []
     write = Board.write
 
@@ -238,16 +238,16 @@ def test_the_duty_is_one_workers_until_it_gives_it_up_or_its_time_is_over(
     with study.storage.writing() as connection:
 
         def take(worker: str, seconds: float = 60.0) -> str:
-            return duty.take(connection, study.queue, worker, seconds=seconds).worker
+            return leader_lease.take(connection, study.queue, worker, seconds=seconds).worker
 
         assert [take("a"), take("b"), take("a")] == ["a", "a", "a"]
-        assert duty.fulfil(connection, study.queue, "a", shown=counts, seconds=60)
-        assert not duty.fulfil(connection, study.queue, "b", shown=None, seconds=60)
-        duty.give_up(connection, study.queue, "b")  # which it does not have
+        assert leader_lease.fulfil(connection, study.queue, "a", shown=counts, seconds=60)
+        assert not leader_lease.fulfil(connection, study.queue, "b", shown=None, seconds=60)
+        leader_lease.give_up(connection, study.queue, "b")  # which it does not have
         assert take("b") == "a"
-        duty.give_up(connection, study.queue, "a")
+        leader_lease.give_up(connection, study.queue, "a")
         assert take("b", seconds=0.01) == "b"
-        assert duty.look(connection, study.queue).shown == counts
+        assert leader_lease.look(connection, study.queue).shown == counts
         time.sleep(0.05)
         assert take("c") == "c"
 

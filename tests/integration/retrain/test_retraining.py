@@ -15,7 +15,7 @@ from kmnist_search.data.search_data import TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.database.storage import open_storage
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine.batched import Stack
+from kmnist_search.engine.batched import BatchedTraining
 from kmnist_search.engine.member import Member
 from kmnist_search.errors import NoCompleteTrialError, StudyInUseError, TrainingDivergedError
 from kmnist_search.evaluation import testing as testing_module
@@ -88,12 +88,12 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Member]:
     """Every training that is made from now on."""
     made: list[Member] = []
 
-    class Watched(Stack):
+    class Watched(BatchedTraining):
         def __init__(self, *arguments: object, **options: object) -> None:
             super().__init__(*arguments, **options)  # type: ignore[arg-type]
             made.extend(self.members)
 
-    monkeypatch.setattr(retraining_module, "Stack", Watched)
+    monkeypatch.setattr(retraining_module, "BatchedTraining", Watched)
     return made
 
 
@@ -323,13 +323,13 @@ def test_a_candidate_that_diverges_in_a_rerun_does_not_win(study: SearchStudy, m
     first = distinct(study.complete())[0]
     study.with_details([first])
 
-    class Fragile(Stack):
+    class Fragile(BatchedTraining):
         def advance(self) -> bool:
             if self.config.digest == first.user_attrs["config_digest"] and self.members[0].step:
                 self.members[0].program.sums_S4[0, 0] = math.nan
             return super().advance()
 
-    monkeypatch.setattr(retraining_module, "Stack", Fragile)
+    monkeypatch.setattr(retraining_module, "BatchedTraining", Fragile)
     finding = retrained(study)
     last = finding.candidates[-1]
     assert (last.trial, last.mean_val_accuracy, last.reruns[0].val_loss) == (first.number, 0.0, None)

@@ -18,8 +18,8 @@ from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Claim
-from kmnist_search.study import poller as lookout
-from kmnist_search.study.poller import Away, Lookout
+from kmnist_search.study import poller as poller
+from kmnist_search.study.poller import Away, Poller
 from kmnist_search.study.status import Status, status_of
 from kmnist_search.study.study import SearchStudy, find_study, open_study
 from kmnist_search.study_file.parser import load
@@ -49,7 +49,7 @@ def _end(study: SearchStudy, claim: Claim, value: float, state: TrialState = Tri
 
 
 def _looks(study: SearchStudy) -> Iterator[Status | Away]:
-    return Lookout(study).looks(pause=lambda seconds: None)
+    return Poller(study).looks(pause=lambda seconds: None)
 
 
 def _without_time(status: Status) -> Status:
@@ -68,7 +68,7 @@ def test_each_look_sees_what_status_sees_though_it_reads_only_what_is_new(
         read.append([trial.number for trial in trials if trial.state != TrialState.WAITING])
         return trials
 
-    monkeypatch.setattr(lookout, "read_trials", noted)
+    monkeypatch.setattr(poller, "read_trials", noted)
     looks = _looks(study)
 
     def assert_all_is_seen() -> Status:
@@ -163,8 +163,8 @@ def test_a_database_that_will_not_answer_again_ends_the_looks(storage_url: str, 
 def test_without_a_terminal_a_watched_study_is_lines_each_of_which_says_something_new(
     study: SearchStudy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookout, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(lookout, "LOOKING_SHARE", 1.0)
+    monkeypatch.setattr(poller, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(poller, "LOOKING_SHARE", 1.0)
     looked = 0
 
     def is_over(status: Status) -> bool:

@@ -21,7 +21,7 @@ from kmnist_search.study.status import status_of
 from kmnist_search.study.study import SearchStudy, find_study, open_study, study_names
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
-from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.database_thread import DatabaseThread
 
 
 @pytest.fixture
@@ -39,34 +39,34 @@ def file(tiny_study: Path) -> StudyFile:
 class Clerk:
     """Takes and ends trials of a study without training them."""
 
-    def __init__(self, study: SearchStudy, file: StudyFile, courier: Courier) -> None:
-        self.study, self.file, self.courier = study, file, courier
+    def __init__(self, study: SearchStudy, file: StudyFile, database_thread: DatabaseThread) -> None:
+        self.study, self.file, self.database_thread = study, file, database_thread
 
     def take(self) -> tuple[Claim, Trial]:
-        claim = self.courier.claim(budget=1000).result(30)
+        claim = self.database_thread.claim(budget=1000).result(30)
         assert claim is not None
-        trial = self.study.trial(self.courier.mirror, claim, self.file)
+        trial = self.study.trial(self.database_thread.cached_storage, claim, self.file)
         self.file.suggest(trial)
         return claim, trial
 
     def end(self, claim: Claim, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
         trial.study.tell(trial, value, state=state)
-        assert self.courier.finish(claim, epochs=trial.study.trials[-1].last_step or 0).result(30)
+        assert self.database_thread.finish(claim, epochs=trial.study.trials[-1].last_step or 0).result(30)
 
 
 @contextmanager
 def clerk_of(study: SearchStudy, file: StudyFile) -> Iterator[Clerk]:
-    with Courier(
+    with DatabaseThread(
         study.storage,
         study.queue,
-        study.mirror(),
+        study.cached_storage(),
         lease_seconds=100,
         max_retries=3,
         database_timeout=30,
         counts=study.counts(),
         facts=Facts(device="CPU", versions={}, job=None),
-    ) as courier:
-        yield Clerk(study, file, courier)
+    ) as database_thread:
+        yield Clerk(study, file, database_thread)
 
 
 def _finish(study: SearchStudy, file: StudyFile, *values: float) -> None:

@@ -1,4 +1,4 @@
-"""The traffic between a worker and its database: what is carried, what it costs, and what the mirror shows."""
+"""The traffic between a worker and its database: what is carried, what it costs, and what the cached storage shows."""
 
 import random
 import time
@@ -20,22 +20,22 @@ from kmnist_search.study.study import SearchStudy, open_study
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker import database_thread as courier_module
-from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.database_thread import DatabaseThread
 from tests.support.postgres import PostgresServer
 
 Start = Callable[..., "Desk"]
 
 
 class Desk:
-    """A worker's courier and study on connections of its own, without trainings."""
+    """A worker's database thread and study on connections of its own, without trainings."""
 
     def __init__(self, url: str, file: StudyFile, lease_seconds: float) -> None:
         self.file = file
         self.study: SearchStudy = open_study(open_storage(url, create=True), file)
-        self.courier = Courier(
+        self.database_thread = DatabaseThread(
             self.study.storage,
             self.study.queue,
-            self.study.mirror(),
+            self.study.cached_storage(),
             lease_seconds=lease_seconds,
             max_retries=100,
             database_timeout=30,
@@ -45,10 +45,10 @@ class Desk:
         self.study.storage.let_go()
 
     def take(self) -> tuple[Claim, Trial] | None:
-        claim = self.courier.claim(budget=1000).result(30)
+        claim = self.database_thread.claim(budget=1000).result(30)
         if claim is None:
             return None
-        trial = self.study.trial(self.courier.mirror, claim, self.file)
+        trial = self.study.trial(self.database_thread.cached_storage, claim, self.file)
         self.file.suggest(trial)
         return claim, trial
 
@@ -59,11 +59,11 @@ class Desk:
 
     def end(self, claim: Claim, trial: Trial, value: float) -> bool:
         trial.study.tell(trial, value)
-        return self.courier.finish(claim, epochs=4).result(30)
+        return self.database_thread.finish(claim, epochs=4).result(30)
 
     def seen(self) -> list[FrozenTrial]:
-        mirror = self.courier.mirror
-        return mirror.get_all_trials(mirror.study_id)
+        cached_storage = self.database_thread.cached_storage
+        return cached_storage.get_all_trials(cached_storage.study_id)
 
     def stored(self) -> list[FrozenTrial]:
         with self.study.storage.reading() as connection:
@@ -77,7 +77,7 @@ def start(any_storage_url: str, tiny_study: Path) -> Iterator[Start]:
         def begin(*overrides: str, lease_seconds: float = 100, trials: int = 20) -> Desk:
             desk = Desk(any_storage_url, load(tiny_study, overrides=overrides), lease_seconds)
             desk.study.fill(trials)
-            stack.enter_context(desk.courier)
+            stack.enter_context(desk.database_thread)
             return desk
 
         yield begin
@@ -118,7 +118,7 @@ def test_the_mirror_shows_what_the_database_holds_whatever_happened_in_which_ord
         elif mine:
             claim, trial = mine.pop(chance.randrange(len(mine)))
             if action < 0.65:
-                assert desk.courier.hand_back(claim, epochs=0, reason="test").result(30)
+                assert desk.database_thread.hand_back(claim, epochs=0, reason="test").result(30)
             elif action < 0.75:  # as if it had been paused for too long
                 with desk.study.storage.writing() as connection:
                     renewed = update(leases).where(leases.c.token == claim.token)
@@ -132,7 +132,7 @@ def test_the_mirror_shows_what_the_database_holds_whatever_happened_in_which_ord
         for claim, trial in mine:
             assert desk.end(claim, trial, 0.1)
     for desk in desks:
-        desk.courier.refresh().result(30)
+        desk.database_thread.refresh().result(30)
         assert _facts(desk.seen()) == _facts(desk.stored())
         assert [trial.intermediate_values for trial in desk.seen()] == [
             trial.intermediate_values for trial in desk.stored()
@@ -181,7 +181,7 @@ def test_a_reported_epoch_costs_at_most_three_statements(
     desk.study.fill(1)
     desk.study.storage.let_go()
     postgres.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET log_statement = 'all'")
-    with desk.courier:
+    with desk.database_thread:
         claim, trial = desk.taken()
         _until(lambda: "INSERT INTO trial_params" in postgres.log)
         time.sleep(0.3)
@@ -220,9 +220,9 @@ def test_who_loses_a_lease_is_told_and_writes_nothing_more(start: Start, monkeyp
         connection.execute(update(leases).values(renewed_at=0.0, seconds=0.0))
         assert other.study.queue.recover(connection, max_retries=3) == [0]
     trial.report(0.1, 1)
-    _until(lambda: paused.courier.has_lost(claim))
-    paused.courier.abandon(claim)
-    assert not paused.courier.has_lost(claim)
+    _until(lambda: paused.database_thread.has_lost(claim))
+    paused.database_thread.abandon(claim)
+    assert not paused.database_thread.has_lost(claim)
     successor = other.taken()
     assert successor[0].trial_id == claim.trial_id
     next_claim, _ = paused.taken()
@@ -235,7 +235,7 @@ def test_a_trial_lost_before_its_owner_looked_at_it_is_left_alone(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paused, other = start(), start()
-    read_news = paused.courier._read_news
+    read_news = paused.database_thread._read_news
     pauses = iter([True, False])
 
     def read_news_after_a_pause(connection: Connection, *, complete_until: int | None = None) -> None:
@@ -245,7 +245,7 @@ def test_a_trial_lost_before_its_owner_looked_at_it_is_left_alone(
                 assert other.study.queue.recover(writing, max_retries=3) == [0]
         read_news(connection, complete_until=complete_until)
 
-    monkeypatch.setattr(paused.courier, "_read_news", read_news_after_a_pause)
+    monkeypatch.setattr(paused.database_thread, "_read_news", read_news_after_a_pause)
     claim, trial = paused.taken()
     assert (claim.number, claim.attempt) == (0, 2)
     assert paused.end(claim, trial, 0.5)
@@ -303,7 +303,7 @@ def test_a_worker_holds_no_connection_while_it_trains(
     desk.study.fill(2)
     desk.study.storage.let_go()
     connections = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{url.rpartition('/')[2]}'"
-    with desk.courier:
+    with desk.database_thread:
         _, trial = desk.taken()
         _until(lambda: postgres.execute(connections) == [(0,)])
         counts = []
@@ -319,6 +319,6 @@ def test_a_trial_that_was_told_its_end_just_before_a_flush_still_ends(start: Sta
     desk = start(trials=1)
     claim, trial = desk.taken()
     trial.study.tell(trial, 0.5)
-    desk.courier._submit(desk.courier._flush).result(30)
-    assert desk.courier.finish(claim, epochs=4).result(30)
+    desk.database_thread._submit(desk.database_thread._flush).result(30)
+    assert desk.database_thread.finish(claim, epochs=4).result(30)
     assert [(stored.state, stored.values) for stored in desk.stored()] == [(TrialState.COMPLETE, [0.5])]

@@ -12,7 +12,7 @@ import torch
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.memory_budget import Room
+from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.training import Training
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.search import Search, prepare
@@ -41,7 +41,7 @@ def data(gpu: torch.device) -> SearchData:
 
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
-    def make(*overrides: str, trials: int, lanes: int) -> Search:
+    def make(*overrides: str, trials: int, trial_runs: int) -> Search:
         search = prepare(
             tiny_study,
             overrides=["study.sampler=random", "study.pruner=none", *overrides],
@@ -51,7 +51,7 @@ def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
             data_dir=tmp_path,
             device="cuda:0",
         )
-        return replace(search, per_gpu=lanes)
+        return replace(search, per_gpu=trial_runs)
 
     return make
 
@@ -86,8 +86,8 @@ def test_two_trainings_that_take_turns_come_to_what_each_comes_to_alone(gpu: tor
 
 
 def test_trials_in_lanes_end_as_they_do_one_after_the_other(prepared: Prepare) -> None:
-    alone = prepared("study.name=alone", trials=6, lanes=1)
-    beside = prepared("study.name=beside", trials=6, lanes=3)
+    alone = prepared("study.name=alone", trials=6, trial_runs=1)
+    beside = prepared("study.name=beside", trials=6, trial_runs=3)
     for search in (alone, beside):
         _, events = search.work(StopSignals(), seconds=None)
         list(events)
@@ -98,7 +98,7 @@ def test_trials_in_lanes_end_as_they_do_one_after_the_other(prepared: Prepare) -
 
 
 def test_two_hundred_dropped_trainings_leave_no_memory_on_the_gpu(gpu: torch.device, data: SearchData) -> None:
-    room = Room(gpu)
+    room = MemoryBudget(gpu)
     allocated, reserved = [], []
     gc.collect()
     gc.disable()  # nothing shall have to be collected
@@ -119,7 +119,7 @@ def test_two_hundred_dropped_trainings_leave_no_memory_on_the_gpu(gpu: torch.dev
 
 def test_a_training_takes_no_more_than_its_estimate(gpu: torch.device, data: SearchData) -> None:
     config = _config(dim=512, channel_width=2048, token_width=256, num_blocks=8, patch_size=4, batch_size=512, epochs=1)
-    room = Room(gpu)
+    room = MemoryBudget(gpu)
     needed = room.needed(config, data)
     gc.collect()
     torch.cuda.empty_cache()
@@ -131,7 +131,7 @@ def test_a_training_takes_no_more_than_its_estimate(gpu: torch.device, data: Sea
 
 
 def test_a_trial_larger_than_the_gpu_is_infeasible_and_never_started(prepared: Prepare) -> None:
-    search = prepared("space.dim={choices = [1_000_000_000]}", trials=2, lanes=2)
+    search = prepared("space.dim={choices = [1_000_000_000]}", trials=2, trial_runs=2)
     _, events = search.work(StopSignals(), seconds=None)
     assert not any(isinstance(event, TrialStarted) for event in events)
     reason = search.study.optuna.trials[0].user_attrs["reason"]
@@ -142,10 +142,10 @@ def test_a_trial_larger_than_the_gpu_is_infeasible_and_never_started(prepared: P
 def test_out_of_memory_in_one_trial_harms_none_beside_it(
     prepared: Prepare, little_memory: int, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = prepared("study.name=undisturbed", trials=5, lanes=1)
+    undisturbed = prepared("study.name=undisturbed", trials=5, trial_runs=1)
     _, events = undisturbed.work(StopSignals(), seconds=None)
     list(events)
-    search = prepared("study.name=short-of-memory", trials=5, lanes=3)
+    search = prepared("study.name=short-of-memory", trials=5, trial_runs=3)
     seed = search.study.training_seed(1)
     at_work: set[int] = set()
     advance = Training.advance
@@ -165,6 +165,6 @@ def test_out_of_memory_in_one_trial_harms_none_beside_it(
             at_work.remove(event.number)
             handed_back += event.outcome == "handed back"
     assert handed_back == 2
-    assert worker.packing.lanes == 1
+    assert worker.packing.trial_runs == 1
     one, other = undisturbed.study.optuna.trials, search.study.optuna.trials
     assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]

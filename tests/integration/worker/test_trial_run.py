@@ -15,14 +15,14 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.database.retry import Patience
-from kmnist_search.engine.memory_budget import Room
+from kmnist_search.database.retry import Retry
+from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.search import Search, prepare
 from kmnist_search.worker.checkpoints import Checkpoints
-from kmnist_search.worker.database_thread import Courier
+from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import EpochDone, Event, TrialEnded, TrialStarted
 from kmnist_search.worker.worker import Worker
 
@@ -33,7 +33,7 @@ Prepare = Callable[..., Search]
 
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
-    def make(*overrides: str, trials: int = 7, lanes: int = LANES, target: float | None = None) -> Search:
+    def make(*overrides: str, trials: int = 7, trial_runs: int = LANES, target: float | None = None) -> Search:
         search = prepare(
             tiny_study,
             overrides=overrides,
@@ -43,7 +43,7 @@ def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
             data_dir=tmp_path,
             device="cpu",
         )
-        return replace(search, per_gpu=lanes)
+        return replace(search, per_gpu=trial_runs)
 
     return make
 
@@ -93,7 +93,7 @@ def test_a_smaller_budget_leaves_the_rest_waiting(prepared: Prepare) -> None:
 
 def test_each_trial_comes_to_what_it_comes_to_alone(prepared: Prepare) -> None:
     settings = ("study.sampler=random", "study.pruner=none", "fixed.dropout=0.1", "fixed.shift=1.0", "train.epochs=3")
-    alone = prepared("study.name=alone", *settings, lanes=1)
+    alone = prepared("study.name=alone", *settings, trial_runs=1)
     beside = prepared("study.name=beside", *settings)
     _work(alone)
     _, events = _work(beside)
@@ -230,7 +230,7 @@ def test_out_of_memory_beside_others_hands_the_trial_back_and_takes_a_lane_away(
     ended = _endings(drawn)
     assert [event.outcome for event in ended if event.number == 2] == ["handed back", "handed back", "complete"]
     assert all(event.outcome == "complete" for event in ended if event.number != 2)
-    assert worker.packing.lanes == 1
+    assert worker.packing.trial_runs == 1
     assert search.study.counts().complete == 7
     attempts = search.study.optuna.trials[2].user_attrs["attempts"]
     assert [attempt["how"] for attempt in attempts] == [
@@ -240,7 +240,7 @@ def test_out_of_memory_beside_others_hands_the_trial_back_and_takes_a_lane_away(
 
 
 def test_a_trial_that_runs_out_of_memory_alone_fails(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = prepared("study.pruner=none", trials=4, lanes=2)
+    search = prepared("study.pruner=none", trials=4, trial_runs=2)
     seed = search.study.training_seed(0)
     error = torch.OutOfMemoryError("CUDA out of memory.")
     _break_trial(monkeypatch, lambda training: training.seed == seed and training.step == 12, error)
@@ -254,8 +254,8 @@ def test_a_trial_that_runs_out_of_memory_alone_fails(prepared: Prepare, monkeypa
 def test_a_trial_waits_until_those_beside_it_leave_it_room(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     search = prepared("study.sampler=random", "study.pruner=none", trials=8)
     sizes = {8: 10, 16: 60}  # of 100: large ones run alone or beside small ones
-    monkeypatch.setattr(Room, "needed", lambda room, config, data: sizes[config.model.dim])
-    monkeypatch.setattr(Room, "most", lambda room: 100)
+    monkeypatch.setattr(MemoryBudget, "needed", lambda room, config, data: sizes[config.model.dim])
+    monkeypatch.setattr(MemoryBudget, "most", lambda room: 100)
     monkeypatch.setattr("kmnist_search.engine.memory_budget.MachineMemory.usable", lambda memory, held: 100)
     _, events = _work(search)
     dims: dict[int, int] = {}
@@ -272,7 +272,7 @@ def test_a_trial_waits_until_those_beside_it_leave_it_room(prepared: Prepare, mo
 def test_a_trial_that_waits_for_room_is_handed_back_when_the_run_stops(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Room, "has", lambda room, needed: not room._held)
+    monkeypatch.setattr(MemoryBudget, "has", lambda room, needed: not room._held)
     search = prepared("train.epochs=2000", "study.pruner=none", trials=4)
     _, events = _work(search, seconds=0.7)
     ended = {event.number: event for event in _endings(events)}
@@ -286,15 +286,15 @@ def test_a_database_that_is_gone_leaves_all_trials_with_checkpoints(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = prepared("train.epochs=2000", "study.pruner=none")
-    do = Patience.do
+    do = Retry.do
     is_away = False
 
-    def do_or_give_up(patience: Patience, *arguments: Any) -> Any:
+    def do_or_give_up(patience: Retry, *arguments: Any) -> Any:
         if is_away:
             raise DatabaseAwayError("the database could not be used for 600 s: it is gone.")
         return do(patience, *arguments)
 
-    monkeypatch.setattr(Patience, "do", do_or_give_up)
+    monkeypatch.setattr(Retry, "do", do_or_give_up)
     monkeypatch.setattr("kmnist_search.worker.database_thread.FLUSH_SECONDS", 0.1)
     _, events = search.work(StopSignals(), seconds=None)
     for event in events:
@@ -314,16 +314,16 @@ def test_a_lane_that_waits_for_the_database_holds_up_no_other(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = prepared("study.pruner=none", "train.epochs=30", trials=3)
-    finish = Courier.finish
+    finish = DatabaseThread.finish
     held: list[tuple[Any, Any, Future[bool]]] = []
 
-    def held_up(courier: Courier, claim: Any, *, epochs: int) -> "Future[bool]":
+    def held_up(database_thread: DatabaseThread, claim: Any, *, epochs: int) -> "Future[bool]":
         if claim.number != 0:
-            return finish(courier, claim, epochs=epochs)
+            return finish(database_thread, claim, epochs=epochs)
         held.append((claim, epochs, Future()))
         return held[0][2]
 
-    monkeypatch.setattr(Courier, "finish", held_up)
+    monkeypatch.setattr(DatabaseThread, "finish", held_up)
     worker, events = search.work(StopSignals(), seconds=None)
     ended = []
     for event in events:
@@ -331,7 +331,7 @@ def test_a_lane_that_waits_for_the_database_holds_up_no_other(
             ended.append(event.number)
             if len(ended) == 2:  # the others have come to their end meanwhile
                 ((claim, epochs, future),) = held
-                future.set_result(finish(worker.courier, claim, epochs=epochs).result(30))
+                future.set_result(finish(worker.database_thread, claim, epochs=epochs).result(30))
     assert sorted(ended[:2]) == [1, 2]
     assert ended[2] == 0
     assert search.study.counts().complete == 3

@@ -6,7 +6,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.dashboard_content.note import END, note
-from kmnist_search.dashboard_content.snapshot import Images, Standing
+from kmnist_search.dashboard_content.snapshot import Images, Snapshot
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import Facts, Member
@@ -59,7 +59,7 @@ def member(host: str, pid: int, *, unseen: float = 3.0) -> Member:
     )
 
 
-def standing(trials: list[FrozenTrial], **facts: Any) -> Standing:
+def standing(trials: list[FrozenTrial], **facts: Any) -> Snapshot:
     complete = [each for each in trials if each.state == TrialState.COMPLETE]
     values: dict[str, Any] = {
         "name": "shapes",
@@ -71,7 +71,7 @@ def standing(trials: list[FrozenTrial], **facts: Any) -> Standing:
         "workers": [],
         "at": datetime(2026, 11, 20, 12, tzinfo=UTC),
     }
-    return Standing(**{**values, "trials": trials, "ranked": complete, **facts})
+    return Snapshot(**{**values, "trials": trials, "ranked": complete, **facts})
 
 
 def test_a_note_says_what_is_searched_how_far_what_is_best_what_to_type_and_what_failed() -> None:

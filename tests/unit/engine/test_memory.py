@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.engine.memory import GIB, memory_needed, saved_numbers
-from kmnist_search.engine.memory_budget import Room
+from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.program import EpochPlan
-from kmnist_search.engine.torch_program import PlainProgram
+from kmnist_search.engine.torch_program import TorchProgram
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,7 +92,7 @@ def test_a_step_saves_for_its_backward_pass_what_the_estimate_says(
 ) -> None:
     config = _config(**hyperparameters)
     data = search_data.load(DataConfig(dataset="digits"), tmp_path)
-    program = PlainProgram(config, data, seed=0, device=CPU)
+    program = TorchProgram(config, data, seed=0, device=CPU)
     order = torch.arange(len(data.train_images))
     program.begin([EpochPlan(order=order, rates=[0.0] * program.steps_per_epoch, first_step=0)])
     resident = {tensor.untyped_storage().data_ptr() for tensor in program.changed_by_steps()}
@@ -110,7 +110,7 @@ def test_a_step_saves_for_its_backward_pass_what_the_estimate_says(
 
 
 def test_nobody_waits_for_room_when_nobody_holds_any() -> None:
-    room = Room(CPU)
+    room = MemoryBudget(CPU)
     most = room.most()
     assert room.has(10 * most)
     room.hold(1, most // 2)
@@ -126,6 +126,6 @@ def test_nobody_waits_for_room_when_nobody_holds_any() -> None:
 
 
 def test_what_is_too_much_is_said_in_round_numbers() -> None:
-    room = Room(CPU)
+    room = MemoryBudget(CPU)
     assert room.excess(180 * GIB).startswith("needs about 180 GiB, this machine has free ")
     assert room.excess(3 * GIB // 2).startswith("needs about 1.5 GiB, ")

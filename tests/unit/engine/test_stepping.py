@@ -12,7 +12,7 @@ from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_con
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.backends import Way
-from kmnist_search.engine.stepping import STEPS_A_GRAPH, EagerPace, GraphPace
+from kmnist_search.engine.stepping import STEPS_A_GRAPH, EagerStepping, GraphStepping
 from kmnist_search.engine.training import Training
 
 pytestmark = [
@@ -64,8 +64,8 @@ def test_replayed_steps_come_to_what_the_same_steps_do_uncaptured(
     config = config_of(**changes)
     captured, uncaptured = (Training(config, data, seed=1, device=GPU, way=way) for _ in range(2))
     assert captured.steps_per_epoch % STEPS_A_GRAPH
-    assert isinstance(captured._drive._pace, GraphPace)
-    uncaptured._drive._pace = EagerPace(uncaptured.program)
+    assert isinstance(captured._drive._pace, GraphStepping)
+    uncaptured._drive._pace = EagerStepping(uncaptured.program)
     for epoch, expected in zip(captured.epochs(), uncaptured.epochs(), strict=True):
         # The warm-up before a capture trains, and draws: were it not undone, this would differ at once.
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)

@@ -25,7 +25,7 @@ from kmnist_search.engine.augment import mixup
 from kmnist_search.engine.backends import check_compiles, is_fused, missing_kernels
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
 from kmnist_search.engine.schedule import lr_at
-from kmnist_search.engine.torch_program import PlainProgram
+from kmnist_search.engine.torch_program import TorchProgram
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrainingDivergedError
 
@@ -97,8 +97,8 @@ def at_step(training: Training, step: int) -> Callable[[], bool]:
     return lambda: training.step == step
 
 
-def plain(training: Training) -> PlainProgram:
-    assert isinstance(training.program, PlainProgram)
+def plain(training: Training) -> TorchProgram:
+    assert isinstance(training.program, TorchProgram)
     return training.program
 
 

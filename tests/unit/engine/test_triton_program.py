@@ -13,7 +13,7 @@ from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, cost, tri
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine.batched import Stack
+from kmnist_search.engine.batched import BatchedTraining
 from kmnist_search.engine.layout import Layout
 from kmnist_search.engine.member import Epoch
 from kmnist_search.engine.training import Training
@@ -83,13 +83,13 @@ def train_through(training: Training) -> list[Epoch]:
     return list(training.epochs())
 
 
-def take_epoch(stack: Stack) -> None:
+def take_epoch(stack: BatchedTraining) -> None:
     while not stack.advance():
         pass
     stack.read()
 
 
-def train_stack(stack: Stack) -> None:
+def train_stack(stack: BatchedTraining) -> None:
     while not stack.finished:
         take_epoch(stack)
 
@@ -119,7 +119,7 @@ def test_fused_steps_come_to_what_plain_steps_do(data: SearchData, kind: str) ->
 @pytest.mark.slow
 def test_a_stack_comes_to_what_its_members_come_to_alone(data: SearchData) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"], schedule="plateau", plateau_patience=0)
-    stack = Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
+    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
     train_stack(stack)
     for member in stack.members:
         alone = Training(config, data, seed=member.seed, device=DEVICE, way="fused")
@@ -143,7 +143,7 @@ def test_members_of_a_stack_may_see_different_images(data: SearchData) -> None:
         digest="others",
     )
     config = config_of(epochs=1)
-    stack = Stack(config, [data, other], seeds=[3, 3], device=DEVICE, way="fused")
+    stack = BatchedTraining(config, [data, other], seeds=[3, 3], device=DEVICE, way="fused")
     train_stack(stack)
     for member, own in zip(stack.members, (data, other), strict=True):
         alone = Training(config, own, seed=3, device=DEVICE, way="fused")
@@ -169,7 +169,7 @@ def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
 def test_a_stack_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"])
 
-    whole, resumed = (Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused") for _ in range(2))
+    whole, resumed = (BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused") for _ in range(2))
     take_epoch(whole)
     whole.advance()  # one step into the second epoch on a CPU
     checkpoint.save(whole, tmp_path / "checkpoint")
@@ -188,8 +188,8 @@ def test_a_checkpoint_of_other_seeds_or_of_the_plain_way_is_refused(data: Search
     checkpoint.save(Training(config, data, seed=3, device=DEVICE, way="plain"), path)
     fused = Training(config, data, seed=3, device=DEVICE, way="fused")
     assert "'program': 'plain'" in (checkpoint.resume(fused, path) or "")
-    checkpoint.save(Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused"), path)
-    other = Stack(config, [data] * 2, seeds=[3, 5], device=DEVICE, way="fused")
+    checkpoint.save(BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused"), path)
+    other = BatchedTraining(config, [data] * 2, seeds=[3, 5], device=DEVICE, way="fused")
     before = other.evaluated_model(0).state_dict()
     assert "'seed': 4" in (checkpoint.resume(other, path) or "")
     assert all(torch.equal(value, before[name]) for name, value in other.evaluated_model(0).state_dict().items())
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_other_seeds_or_of_the_plain_way_is_refused(data: Search
 
 def test_a_member_that_diverges_leaves_the_others_as_they_are(data: SearchData) -> None:
     config = config_of()
-    stack = Stack(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
+    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
     stack.advance()
     stack.members[0].program.sums_S4[0, 0] = torch.nan
     train_stack(stack)

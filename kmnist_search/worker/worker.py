@@ -38,7 +38,7 @@ from kmnist_search.worker.trial_run import TrialRun, Workplace
 
 #: So many failures in a row are not the trials' fault.
 FAILURES_IN_A_ROW = 5
-#: How long the worker sleeps when all trials wait for a GPU: a hundredth of what is queued there (`engine/stepping.py`).
+#: How long the worker sleeps when all its trials wait for a GPU: a hundredth of what is queued there.
 SOON_SECONDS = 0.0005
 #: How often a worker that waits for more looks into the queue; each look is two transactions.
 LOOK_SECONDS = 5.0

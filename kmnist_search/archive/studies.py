@@ -8,7 +8,6 @@ waiting trial begins anew. Nor are artifacts and plots: plots are drawn anew by 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from kmnist_search.errors import (
     StudyInUseError,
     StudyNotFoundError,
 )
+from kmnist_search.host.files import whole_file
 from kmnist_search.study.artifacts import ARTIFACT_KEYS, ArtifactStore, artifact_id_in, open_artifact_store, remove_all
 from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, find_study, new_checkpoint_folder
 from kmnist_search.study_file.schema import StudyTable
@@ -66,19 +66,8 @@ def export_study(storage: Storage, name: str, file: Path) -> int:
     database = Path(storage.url.database or "") if storage.url.get_backend_name() == "sqlite" else None
     if database and file.resolve() in [Path(f"{database.resolve()}{end}") for end in ("", "-wal", "-shm")]:
         raise ArchiveError(f"{file}: is the database itself. Export to another file.")
-    part = file.parent / f".{file.name}.{os.getpid()}.part"
-    try:
-        try:
-            with part.open("wb") as out:
-                num_trials = write_study(storage, name, out)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ArchiveError(f"{file}: cannot be written: {error.strerror}.") from None
-    return num_trials
+    with whole_file(file, error=ArchiveError) as part, part.open("wb") as out:
+        return write_study(storage, name, out)
 
 
 def write_study(storage: Storage, name: str, out: BinaryIO) -> int:

@@ -152,9 +152,9 @@ def slurm(
 
     from kmnist_search.cli import submitted as submission_terminal
     from kmnist_search.data.files import default_data_dir
+    from kmnist_search.host.files import check_writable
     from kmnist_search.launch import sbatch
     from kmnist_search.run.submission import submit
-    from kmnist_search.worker.checkpoints import check_writable
 
     sbatch.check_there()
     sbatch.check(job)

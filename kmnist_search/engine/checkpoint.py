@@ -4,9 +4,7 @@ A checkpoint is written whole or not at all, and read without running code from 
 """
 
 import copy
-import os
 import pickle
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from kmnist_search.errors import ConfigError
+from kmnist_search.host.files import whole_file
 
 
 class Resumable(Protocol):
@@ -39,15 +38,9 @@ def save(training: Resumable, path: Path) -> None:
         OSError: the folder cannot be written; what was at `path` is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_part_prefix(path), delete=False) as file:
-        try:
-            torch.save(training.state_dict(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(path)
+    # An open file: torch.save would write the name of a path into the file.
+    with whole_file(path) as part, part.open("wb") as file:
+        torch.save(training.state_dict(), file)
 
 
 def resume(training: Resumable, path: Path) -> str | None:
@@ -75,13 +68,3 @@ def _check(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if broken := archive.testzip():
             raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-
-
-def discard(path: Path) -> None:
-    """Remove the checkpoint at `path`, if there is one, and what a process that was killed left of it half-written."""
-    for file in (path, *path.parent.glob(f"{_part_prefix(path)}*")):
-        file.unlink(missing_ok=True)
-
-
-def _part_prefix(path: Path) -> str:
-    return f".{path.name}-"

@@ -17,8 +17,9 @@ from kmnist_search.charts.chart import Chart
 from kmnist_search.charts.judged import Judged, Prediction, most_confidently_right, most_confidently_wrong
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import load_training_set
+from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Figures, Opening, Reference, Reproduction
-from kmnist_search.host import files as place
+from kmnist_search.host import files
 from kmnist_search.host.environment import git_commit, machine, versions
 from kmnist_search.references.results import Tested, Trained, with_reproductions
 from kmnist_search.references.testing import Test
@@ -70,7 +71,7 @@ def compare(references: Sequence[Reference], test: Test, those: Sequence[Tested]
 
 def check_place(folder: Path) -> None:
     """Raise ResultFolderError if `folder` cannot be made or holds something else than a former comparison."""
-    place.check_place(folder, is_ours=_is_comparison(folder), force=True)
+    files.check_result_folder(folder, is_ours=_is_comparison(folder), force=True)
 
 
 def write(folder: Path, comparison: Comparison, test: Test, data_dir: Path) -> None:
@@ -84,8 +85,7 @@ def write(folder: Path, comparison: Comparison, test: Test, data_dir: Path) -> N
     names = {dataset: [str(name) for name in CLASS_NAMES[dataset]] for dataset in samples}
     html = page("references.html", result=comparison, shown=shown, samples=samples, names=names)
     markdown = environment("md").get_template("references.md").render(result=comparison)
-    with place.written_whole(folder) as new:
-        new.mkdir()
+    with files.whole_folder(folder, replace=True, error=ResultFolderError) as new:
         (new / TABLE_FILE).write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (new / "references.md").write_text(markdown, encoding="utf-8")
         (new / "references.html").write_text(html, encoding="utf-8")

@@ -1,6 +1,5 @@
 """The report as one web page that asks nothing of any network. Changes nothing but the file it is written to."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from kmnist_search.charts.importance import importances
 from kmnist_search.charts.judged import Prediction, most_confidently_right, most_confidently_wrong
 from kmnist_search.charts.trials import Failure, Ranked, Savings
 from kmnist_search.errors import ReportError
+from kmnist_search.host.files import whole_file
 from kmnist_search.queue.queue import Counts
 from kmnist_search.report import model_charts, parallel_chart
 from kmnist_search.report.evidence import Evidence
@@ -83,15 +83,8 @@ def write(page: str, file: Path) -> None:
     Raises:
         ReportError: it cannot be written; what was there still is.
     """
-    part = file.parent / f".{file.name}.{os.getpid()}.part"
-    try:
-        try:
-            part.write_text(page, encoding="utf-8")
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ReportError(f"{file}: cannot be written: {error.strerror}.") from None
+    with whole_file(file, error=ReportError) as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def _page(search: SearchHalf, model: ModelHalf | None) -> str:

@@ -12,11 +12,11 @@ from kmnist_search.data.search_data import TrainingSet, load_training_set
 from kmnist_search.engine.backends import Way, check_compiles
 from kmnist_search.engine.device import device_named
 from kmnist_search.errors import StudyInUseError
+from kmnist_search.host.files import check_writable
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.retrain.candidates import Plan, plan_of
 from kmnist_search.retrain.retraining import Retraining
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.worker.checkpoints import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Metrics
-from kmnist_search.host import files as place
+from kmnist_search.host import files
 from kmnist_search.report.markdown import markdown_report
 from kmnist_search.report.page import full_report
 from kmnist_search.retrain.model_card import model_card
@@ -41,7 +42,7 @@ def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
 
 def check_place(folder: Path, *, force: bool) -> None:
     """Raise ResultFolderError if `folder` cannot be made, or is there and shall not be replaced."""
-    place.check_place(folder, is_ours=_metrics_in(folder) is not None, force=force)
+    files.check_result_folder(folder, is_ours=_metrics_in(folder) is not None, force=force)
 
 
 def _metrics_in(folder: Path) -> Metrics | None:
@@ -58,7 +59,7 @@ def write(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:
         ResultFolderError: it cannot be written; what was there still is.
         ExportFailedError: the ONNX file does not predict what the model predicts.
     """
-    with place.written_whole(folder) as new:
+    with files.whole_folder(folder, replace=True, error=ResultFolderError) as new:
         return _write_all(new, preparation, finding)
 
 

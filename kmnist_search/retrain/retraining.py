@@ -35,6 +35,7 @@ from kmnist_search.evaluation.metrics import (
     Recipe,
     Rerun,
 )
+from kmnist_search.host.files import discard
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.retrain.candidates import Plan, Planned
 from kmnist_search.retrain.choice import by_mean_accuracy, candidate_figures, compared, recipe_of
@@ -268,7 +269,7 @@ class Retraining:
         return self.study.checkpoint_dir / f"retraining-{config.digest}-{seeds[0]}{together}.pt"
 
     def _discard_checkpoint(self, config: TrialConfig, seeds: Sequence[int]) -> None:
-        checkpoint.discard(self._checkpoint(config, seeds))
+        discard(self._checkpoint(config, seeds))
 
 
 def _rerun(training: Member, split_seed: int) -> Rerun:

@@ -12,10 +12,10 @@ from kmnist_search.database.storage import open_storage
 from kmnist_search.engine.device import device_named
 from kmnist_search.errors import DatabaseAwayError, StorageAwayError, StorageEmptyError, StudyNotFoundError
 from kmnist_search.host.environment import package_version
+from kmnist_search.host.files import check_writable
 from kmnist_search.run.search import Search, check_artifacts, check_per_gpu
 from kmnist_search.study.artifacts import open_artifact_store
 from kmnist_search.study.study import SearchStudy, find_study
-from kmnist_search.worker.checkpoints import check_writable
 from kmnist_search.worker.stop import Limits
 
 #: How often to look again for a database, or for a study in it.

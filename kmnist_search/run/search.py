@@ -18,6 +18,7 @@ from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.engine.packing import Packing
 from kmnist_search.errors import ConfigError
 from kmnist_search.host.environment import scheduler_job, versions
+from kmnist_search.host.files import check_writable
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import Facts
@@ -27,7 +28,6 @@ from kmnist_search.study.status import Progress, progress_seen_by
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
-from kmnist_search.worker.checkpoints import check_writable
 from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import Event, NotShown, TrialValidated
 from kmnist_search.worker.stop import Limits

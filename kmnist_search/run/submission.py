@@ -11,9 +11,9 @@ from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.database.url import check_url
 from kmnist_search.errors import ConfigError, StorageEmptyError
 from kmnist_search.host.environment import package_version
+from kmnist_search.host.files import check_writable
 from kmnist_search.study.study import SearchStudy, open_study
 from kmnist_search.study_file.schema import StudyFile
-from kmnist_search.worker.checkpoints import check_writable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,7 +6,6 @@ batch norms as they are). There is no pickle in it: to load a model runs no code
 
 import hashlib
 import json
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from kmnist_search.config import Dataset, describe
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.errors import ModelError
+from kmnist_search.host.files import whole_folder
 from kmnist_search.model import Model, model_of
 from kmnist_search.saved_model.classifier import Classifier
 from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo
@@ -71,16 +71,9 @@ def save_model(
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     config = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-            part = Path(temporary) / folder.name
-            part.mkdir()
-            (part / WEIGHTS_FILE).write_bytes(weights)
-            (part / CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
-            part.rename(folder)
-    except OSError as error:
-        raise ModelError(f"{folder}: the model cannot be saved there: {error.strerror}.") from None
+    with whole_folder(folder, error=ModelError) as part:
+        (part / WEIGHTS_FILE).write_bytes(weights)
+        (part / CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
     return info
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from kmnist_search.database.storage import default_artifact_dir
 from kmnist_search.errors import ConfigError
+from kmnist_search.host.files import whole_file
 from kmnist_search.study.samplers import experimental
 
 #: Begins the names of the attributes in which optuna and its dashboard keep what they know of an artifact.
@@ -105,14 +106,9 @@ class _Folder(FileSystemArtifactStore):
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         path = self._get_filepath(artifact_id)
-        part = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                shutil.copyfileobj(content_body, file)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path) as part, part.open("wb") as file:
+            shutil.copyfileobj(content_body, file)
 
 
 class _Prefixed:

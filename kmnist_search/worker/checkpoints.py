@@ -4,28 +4,10 @@ A worker that was taken for dead and was not may still write its own attempt's f
 """
 
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from kmnist_search.engine import checkpoint
 from kmnist_search.engine.training import Training
-from kmnist_search.errors import ConfigError
-
-
-def check_writable(folder: Path, *, option: str = "--checkpoints") -> None:
-    """Make a folder for checkpoints, or for what another option says, unless it is there.
-
-    Raises:
-        ConfigError: no file can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            return
-    except OSError as error:
-        raise ConfigError(
-            f"{option} {folder}: no file can be written there: {error.strerror}. "
-            "Name another folder, or mend its permissions."
-        ) from None
+from kmnist_search.host.files import discard
 
 
 class Checkpoints:
@@ -51,11 +33,11 @@ class Checkpoints:
     def discard(self) -> None:
         """Remove the checkpoints of this attempt and of those before, and what a kill left of them half-written."""
         for attempt in range(1, self.attempt + 1):
-            checkpoint.discard(self._path(attempt))
+            discard(self._path(attempt))
 
     def discard_own(self) -> None:
         """Remove the checkpoint of this attempt."""
-        checkpoint.discard(self._path(self.attempt))
+        discard(self._path(self.attempt))
 
     def _path(self, attempt: int) -> Path:
         return self.folder / f"{self.number}-{attempt}.pt"

@@ -28,6 +28,7 @@ from kmnist_search.engine.schedule import lr_at
 from kmnist_search.engine.torch_program import TorchProgram
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrainingDivergedError
+from kmnist_search.host.files import discard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -373,8 +374,8 @@ def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_else(data: Sear
     resumed = training_of(tiny(), data)
     assert checkpoint.resume(resumed, path) is None
     assert resumed.step == 2
-    checkpoint.discard(path)
-    checkpoint.discard(path)
+    discard(path)
+    discard(path)
     assert list(path.parent.iterdir()) == []
     assert checkpoint.resume(resumed, path) == "there is no checkpoint"
 

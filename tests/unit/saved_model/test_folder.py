@@ -109,7 +109,7 @@ def test_weights_of_another_precision_are_saved_as_float32(tmp_path: Path) -> No
 
 def test_a_folder_that_is_there_is_not_written_over_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     save(tmp_path / "model", build(SMALL, 0))
-    with pytest.raises(ModelError, match=r"model: the model cannot be saved there: Directory not empty\."):
+    with pytest.raises(ModelError, match=r"model: cannot be written: Directory not empty\."):
         save(tmp_path / "model", build(SMALL, 1))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "weights.safetensors"]

@@ -64,11 +64,11 @@ def predict(
 @click.option(
     "--format",
     "to",
-    type=click.Choice(["onnx", "torchscript", "safetensors"]),
+    type=click.Choice(["onnx", "safetensors"]),
     required=True,
-    help="For onnxruntime and the like, for torch.jit.load, or weights and configuration alone.",
+    help="onnx for onnxruntime and other programs; safetensors for the weights and the configuration alone.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: model.onnx, .pt, .safetensors]")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: model.onnx, .safetensors]")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 def export(model_dir: Path, to: "Format", out: Path | None, force: bool) -> None:
     """Write a saved model to one file of another format, and check that it predicts the same.

@@ -1,9 +1,6 @@
 """Tests of onnx_file.py and export.py: a model in another format is the same model."""
 
 import json
-import subprocess
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,25 +62,18 @@ def untrained(folder: Path, **values: Any) -> SavedModel:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("values", KINDS, ids=str)
-@pytest.mark.parametrize("to", ["onnx", "torchscript"])
-def test_every_kind_of_model_predicts_the_same_in_another_format(
-    tmp_path: Path, digits: NDArray[np.uint8], to: Format, values: dict[str, Any]
+def test_every_kind_of_model_predicts_the_same_as_an_onnx_file(
+    tmp_path: Path, digits: NDArray[np.uint8], values: dict[str, Any]
 ) -> None:
     saved = untrained(tmp_path / "model", **values)
-    path = tmp_path / f"file{SUFFIXES[to]}"
-    export(saved, to, path)
+    path = tmp_path / "model.onnx"
+    export(saved, "onnx", path)
     with torch.inference_mode():
         logits = saved.classifier(torch.from_numpy(digits)).numpy()
-    if to == "onnx":
-        session = onnxruntime.InferenceSession(path)
-        found = {size: session.run(["logits"], {"images": digits[:size]})[0] for size in (1, 3, len(digits))}
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # some versions of torch say that it is deprecated
-            loaded = torch.jit.load(path)
-        found = {size: loaded(torch.from_numpy(digits[:size])).detach().numpy() for size in (1, 3, len(digits))}
-    for size, those in found.items():
-        assert np.asarray(those) == pytest.approx(logits[:size], abs=1e-5)
+    session = onnxruntime.InferenceSession(path)
+    for size in (1, 3, len(digits)):
+        (found,) = session.run(["logits"], {"images": digits[:size]})
+        assert np.asarray(found) == pytest.approx(logits[:size], abs=1e-5)
 
 
 def test_the_onnx_file_stands_alone_and_says_what_its_classes_are(onnx_path: Path, trained: SavedModel) -> None:
@@ -132,24 +122,6 @@ def test_a_file_that_predicts_otherwise_is_found_out(
         onnx.save(model, tmp_path / "changed.onnx")
         with pytest.raises(ExportFailedError, match=problem):
             onnx_file.check(tmp_path / "changed.onnx", trained, digits)
-
-
-LOADER = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch
-model = torch.jit.load(sys.argv[1])
-print(model(torch.arange(5 * 28 * 28, dtype=torch.uint8).view(5, 28, 28)).argmax(dim=1).tolist())
-assert not any(name.startswith("kmnist_search") for name in sys.modules)
-"""
-
-
-def test_torchscript_is_loaded_by_torch_alone(tmp_path: Path, trained: SavedModel) -> None:
-    path = tmp_path / "model.pt"
-    export(trained, "torchscript", path)
-    ran = subprocess.run([sys.executable, "-c", LOADER, path], capture_output=True, text=True, check=True, cwd=tmp_path)
-    images = torch.arange(5 * 28 * 28, dtype=torch.uint8).view(5, 28, 28)
-    assert json.loads(ran.stdout) == [prediction.label for prediction in trained.named(images)]
 
 
 def test_a_safetensors_file_holds_weights_and_configuration(tmp_path: Path, trained: SavedModel) -> None:

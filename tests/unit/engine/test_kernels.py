@@ -17,13 +17,16 @@ pytest.importorskip("triton")
 if not torch.cuda.is_available() and "TRITON_INTERPRET" not in os.environ:
     pytest.skip("the GPU is hidden and Triton's interpreter is off: set TRITON_INTERPRET=1", allow_module_level=True)
 
+import triton
+import triton.language as tl
+
 from kmnist_search.config import AugmentConfig, OptimizerConfig
 from kmnist_search.engine.augment import Draws, apply_augment, draw_augment, draw_mixup
 from kmnist_search.engine.kernels.activation import bias_act, bias_act_backward
 from kmnist_search.engine.kernels.loss import train_loss, val_loss
 from kmnist_search.engine.kernels.norm import Normed, residual_norm, residual_norm_backward
 from kmnist_search.engine.kernels.optimizer import Buffers, optimizer_step
-from kmnist_search.engine.kernels.patches import Warp, make_patches
+from kmnist_search.engine.kernels.patches import Warp, _sin_and_cos, make_patches
 from kmnist_search.model.parts import patches
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
@@ -354,6 +357,24 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "mixup": {"mixup": 0.4},
     "everything": EVERYTHING,
 }
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def sin_and_cos_kernel(angles: tl.tensor, out: tl.tensor, BLOCK: tl.constexpr) -> None:
+    at = tl.arange(0, BLOCK)
+    sin, cos = _sin_and_cos(tl.load(angles + at))
+    tl.store(out + at, sin)
+    tl.store(out + BLOCK + at, cos)
+
+
+def test_sine_and_cosine_are_exact_to_the_rounding_of_float32() -> None:
+    angles = torch.linspace(-math.pi, math.pi, 2**14, device=DEVICE)
+    out = torch.empty(2, len(angles), device=DEVICE)
+    sin_and_cos_kernel[1,](angles, out, BLOCK=len(angles))
+    expected = torch.stack((angles.double().sin(), angles.double().cos()))
+    errors = (out.double() - expected).abs()
+    assert errors.max() <= 4e-7
+    assert errors[:, angles.abs() <= math.pi / 2].max() <= 2e-7
 
 
 def random_images(images: int, size: int) -> Tensor:

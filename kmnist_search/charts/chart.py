@@ -117,6 +117,17 @@ def value_range(values: ArrayLike, *, maximize: bool, leave_out: float = 0.1) ->
     return bounds if maximize else [-bounds[1], -bounds[0]]
 
 
+def metric_format(metric: str) -> str:
+    """Return d3's format of a metric: an accuracy as percent, a loss with four decimals."""
+    return ".2%" if metric.endswith("accuracy") else ".4f"
+
+
+def metric_axis(metric: str, limits: list[float] | None) -> dict[str, Any]:
+    """Return the axis of a metric, from and to `limits` if there are any."""
+    ticks = {"tickformat": ".4~p"} if metric.endswith("accuracy") else {}
+    return {"title": {"text": metric}, "range": limits, **ticks}
+
+
 def clipped(limits: list[float] | None) -> str:
     """Return what a caption says of an axis range of `value_range`."""
     return " The axis leaves out the worst values; a double click shows all." if limits else ""

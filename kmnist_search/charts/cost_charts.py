@@ -7,9 +7,22 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from kmnist_search.charts import trials as read
-from kmnist_search.charts.chart import BLUE, GREEN, GREY, ORANGE, RED, Chart, clipped, figure, single, value_range
+from kmnist_search.charts.chart import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Chart,
+    clipped,
+    figure,
+    metric_axis,
+    metric_format,
+    single,
+    value_range,
+)
 from kmnist_search.charts.trials import Savings
-from kmnist_search.wording import count, seconds
+from kmnist_search.wording import count, duration_text
 
 
 def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool, most: int) -> Chart:
@@ -25,16 +38,16 @@ def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool
     known = [trial for trial in ranked if isinstance(trial.user_attrs.get("num_parameters"), int)]
     if not known:
         return Chart(name=name, title=title, caption="No complete trial has a number of parameters.", figure=None)
-    shown, front = known[:most], read.front(known)
-    limits = value_range([trial.values[0] for trial in shown], maximize=maximize)
+    drawn_trials, front = known[:most], read.front(known)
+    shown, limits = metric_format(metric), value_range([trial.values[0] for trial in drawn_trials], maximize=maximize)
     dots = go.Scatter(
-        x=np.array([trial.user_attrs["num_parameters"] for trial in shown], dtype=np.uint32),
-        y=single([trial.values[0] for trial in shown]),
-        customdata=np.array([trial.number for trial in shown], dtype=np.uint32),
+        x=np.array([trial.user_attrs["num_parameters"] for trial in drawn_trials], dtype=np.uint32),
+        y=single([trial.values[0] for trial in drawn_trials]),
+        customdata=np.array([trial.number for trial in drawn_trials], dtype=np.uint32),
         mode="markers",
         name="complete trial",
         marker={"color": BLUE, "size": 6, "opacity": 0.6},
-        hovertemplate="trial %{customdata}: %{y:.4f}, %{x:,} parameters<extra></extra>",
+        hovertemplate=f"trial %{{customdata}}: %{{y:{shown}}}, %{{x:,}} parameters<extra></extra>",
     )
     line = go.Scatter(
         x=[trial.user_attrs["num_parameters"] for trial in front],
@@ -44,13 +57,13 @@ def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool
         name="Pareto front",
         line={"color": ORANGE, "width": 2, "shape": "hv"},
         marker={"size": 9},
-        hovertemplate="front, trial %{customdata}: %{y:.4f}, %{x:,} parameters<extra></extra>",
+        hovertemplate=f"front, trial %{{customdata}}: %{{y:{shown}}}, %{{x:,}} parameters<extra></extra>",
     )
     caption = "Each dot is a complete trial. On the front are those than which no smaller one is as good."
     drawn = figure(
         [dots, line],
         xaxis={"title": {"text": "parameters"}, "type": "log", "nticks": 6, "tickformat": "~s"},
-        yaxis={"title": {"text": metric}, "range": limits},
+        yaxis=metric_axis(metric, limits),
     )
     return Chart(name=name, title=title, caption=caption + clipped(limits), figure=drawn)
 
@@ -66,7 +79,7 @@ def spent(by_outcome: Mapping[str, tuple[int, float]], savings: Savings, clock: 
             go.Bar(
                 x=[name for name, _ in bars],
                 y=[time for _, time in bars],
-                text=[seconds(time) for _, time in bars],
+                text=[duration_text(time) for _, time in bars],
                 textposition="outside",
                 cliponaxis=False,
                 marker={"color": [BLUE, GREY, RED, GREEN], "opacity": [1, 1, 1, 0.55]},

@@ -11,9 +11,22 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.charts import trials as read
-from kmnist_search.charts.chart import BLUE, GREY, ORANGE, Chart, clipped, figure, single, small, value_range
+from kmnist_search.charts.chart import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Chart,
+    clipped,
+    figure,
+    metric_axis,
+    metric_format,
+    single,
+    small,
+    value_range,
+)
 from kmnist_search.charts.importance import Importances
 from kmnist_search.charts.trials import History
+from kmnist_search.wording import percent
 
 NOTHING_COMPLETE = "No trial is complete yet."
 #: Ranges of at most so many whole numbers are drawn like lists.
@@ -75,7 +88,7 @@ def _best(
         mode="markers",
         name="complete trial",
         marker={"color": BLUE, "size": 6, "opacity": 0.7},
-        hovertemplate="trial %{customdata}: %{y:.4f}<extra></extra>",
+        hovertemplate=f"trial %{{customdata}}: %{{y:{metric_format(metric)}}}<extra></extra>",
     )
     line = go.Scatter(
         x=x,
@@ -83,13 +96,13 @@ def _best(
         mode="lines",
         name="best so far",
         line={"color": ORANGE, "width": 2.5, "shape": "hv"},
-        hovertemplate="best %{y:.4f}<extra></extra>",
+        hovertemplate=f"best %{{y:{metric_format(metric)}}}<extra></extra>",
     )
     return Chart(
         name=name,
         title=title,
         caption=caption + clipped(limits),
-        figure=figure([line, dots], xaxis_title_text=x_title, yaxis={"title": {"text": metric}, "range": limits}),
+        figure=figure([line, dots], xaxis_title_text=x_title, yaxis=metric_axis(metric, limits)),
     )
 
 
@@ -103,7 +116,7 @@ def importance(found: Importances) -> Chart:
         y=names,
         orientation="h",
         marker={"color": BLUE},
-        text=[f"{share:.0%}" for share in shares],
+        text=[percent(share, digits=0) for share in shares],
         textposition="outside",
         cliponaxis=False,
         hoverinfo="skip",
@@ -117,7 +130,7 @@ def importance(found: Importances) -> Chart:
     return Chart(name="importance", title="Hyperparameter importance", caption=found.note, figure=drawn)
 
 
-def slices(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[Chart]:
+def slices(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> list[Chart]:
     """Return, for each searched hyperparameter, the values of complete trials against it."""
     done = read.complete(trials)
     ended = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
@@ -131,6 +144,7 @@ def slices(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[Chart]:
                 name,
                 spec,
                 label="pruned, at its last report",
+                metric=metric,
                 marker={"color": GREY, "size": 5, "opacity": 0.45},
             ),
             _dots(
@@ -138,6 +152,7 @@ def slices(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[Chart]:
                 name,
                 spec,
                 label="complete",
+                metric=metric,
                 marker={"color": BLUE, "size": 6, "opacity": 0.85},
             ),
         ]
@@ -147,7 +162,7 @@ def slices(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[Chart]:
                 height=230,
                 showlegend=False,
                 xaxis=_slice_axis(spec),
-                yaxis={"range": limits, "nticks": 6},
+                yaxis={**metric_axis(metric, limits), "title": None, "nticks": 6},
             )
             charts.append(Chart(name=f"slice-{len(charts)}", title=name, caption="", figure=drawn))
     return charts
@@ -162,7 +177,13 @@ def _slice_range(done: Sequence[float], ended: Sequence[float], *, maximize: boo
 
 
 def _dots(
-    valued: Sequence[tuple[FrozenTrial, float]], name: str, spec: BaseDistribution, *, label: str, marker: Any
+    valued: Sequence[tuple[FrozenTrial, float]],
+    name: str,
+    spec: BaseDistribution,
+    *,
+    label: str,
+    metric: str,
+    marker: Any,
 ) -> go.Scatter:
     having = [(trial, value) for trial, value in valued if _position(trial, name, spec) is not None]
     return go.Scatter(
@@ -172,7 +193,7 @@ def _dots(
         mode="markers",
         name=label,
         marker=marker,
-        hovertemplate="trial %{customdata}: %{y:.4f}<extra>" + label + "</extra>",
+        hovertemplate=f"trial %{{customdata}}: %{{y:{metric_format(metric)}}}<extra>{label}</extra>",
     )
 
 

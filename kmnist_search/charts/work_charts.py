@@ -17,6 +17,8 @@ from kmnist_search.charts.chart import (
     clipped,
     figure,
     joined,
+    metric_axis,
+    metric_format,
     single,
     small,
     value_range,
@@ -46,7 +48,7 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
             name=name,
             line={"color": colour, "width": width},
             opacity=opacity,
-            hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4f}<extra>" + name + "</extra>",
+            hovertemplate=f"trial %{{customdata}}, epoch %{{x}}: %{{y:{metric_format(metric)}}}<extra>{name}</extra>",
         )
         for name, colour, width, opacity, those in groups
         if any(trial.intermediate_values for trial in those)
@@ -57,7 +59,7 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
         traces,
         height=420,
         xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": metric}, "range": limits},
+        yaxis=metric_axis(metric, limits),
     )
     caption = f"{metric} after each epoch, a line for each trial." + clipped(limits)
     return Chart(name="curves", title=title, caption=caption, figure=drawn)
@@ -77,7 +79,7 @@ def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> 
             name=f"trial {trial.number}",
             line={"color": BLUE if rank else ORANGE, "width": 1.5 if rank else 3},
             opacity=max(1 - 0.08 * rank, 0.2),
-            hovertemplate="epoch %{x}: %{y:.4f}",
+            hovertemplate=f"epoch %{{x}}: %{{y:{metric_format(metric)}}}",
         )
         for rank, trial in enumerate(known)
     ]
@@ -86,7 +88,7 @@ def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> 
         traces[::-1],
         height=420,
         xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": metric}, "range": limits},
+        yaxis=metric_axis(metric, limits),
         legend={"traceorder": "reversed"},
     )
     caption = f"{metric} after each epoch; the best trial is the thick line." + clipped(limits)

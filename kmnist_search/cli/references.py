@@ -135,18 +135,16 @@ def _train(
 
 def _tell_time(console: "Console", search: "Search", workers: int) -> None:
     """Say how long all that is asked for takes on this CPU, by what a middling net takes; measures for two seconds."""
-    from datetime import timedelta
-
     from kmnist_search.config.cost import flops_per_image
     from kmnist_search.engine.estimate import seconds_per_epoch
     from kmnist_search.references.systems import flops
-    from kmnist_search.terminal.tables import duration_text
+    from kmnist_search.wording import duration_text
 
     config, images = search.file.middle(), search.data.train_images
     data = search.data.of(search.file.data_of(search.file.enqueue[0]))
     epoch = 3.0 * images * flops_per_image(config.model)
     seconds = seconds_per_epoch(config, data) * flops(search.file, images) / epoch / workers
-    text = f"all that is asked for takes this CPU about {duration_text(timedelta(seconds=seconds))}"
+    text = f"all that is asked for takes this CPU about {duration_text(seconds)}"
     console.print(f"{text}; less: --only, --epochs, --seeds", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -13,7 +13,7 @@ from kmnist_search.charts import trials as read
 from kmnist_search.dashboard_content.snapshot import Snapshot
 from kmnist_search.data.catalog import title_of
 from kmnist_search.study_file.space import Choices, Hyperparameter
-from kmnist_search.wording import SPACE, count, moment, percent, seconds, value
+from kmnist_search.wording import count, duration_text, metric_text, moment, percent, value
 
 END = "*kmnist-search writes all above this line. What you write below it stays.*"
 #: Reasons of failure that are told; more stand in `kmnist-search status`.
@@ -32,7 +32,7 @@ def note(standing: Snapshot, before: str = "") -> str:
     sections = (_progress, _best, _searched, _commands, _failures)
     parts = [f"# {standing.name}", *("\n".join(section(standing)) for section in sections)]
     theirs = before.partition(END)[2] if END in before else f"\n\n{before}" if before.strip() else ""
-    ours = "\n\n".join(part for part in parts if part).replace(SPACE, " ")
+    ours = "\n\n".join(part for part in parts if part)
     return f"{ours}\n\n---\n{END}{theirs}"
 
 
@@ -46,9 +46,9 @@ def _progress(standing: Snapshot) -> Iterator[str]:
     )
     history = read.history(standing.trials, standing.direction)
     if len(history.seconds):
-        time = f"{seconds(float(history.seconds[-1]))} of {_clock(standing)} so far"
+        time = f"{duration_text(float(history.seconds[-1]))} of {_clock(standing)} so far"
         saved = read.saved(standing.trials, standing.file.train.epochs)
-        yield f"{time}; pruning saved about {seconds(saved.seconds)}." if saved.seconds else f"{time}."
+        yield f"{time}; pruning saved about {duration_text(saved.seconds)}." if saved.seconds else f"{time}."
     yield f"This was so at {moment(standing.at)}."
 
 
@@ -77,13 +77,13 @@ def _best(standing: Snapshot) -> Iterator[str]:
 def _result(standing: Snapshot, trial: FrozenTrial) -> str:
     if standing.file.study.metric == "val_accuracy":
         return f"{percent(trial.values[0])} of the validation images right"
-    return f"a validation loss of {value(trial.values[0])}"
+    return f"a validation loss of {metric_text('val_loss', trial.values[0])}"
 
 
 def _cost(trial: FrozenTrial) -> str:
     known = [f"after {count(len(trial.intermediate_values), 'epoch')}"]
     if isinstance(time := trial.user_attrs.get("seconds"), int | float):
-        known.append(f"in {seconds(time)}")
+        known.append(f"in {duration_text(time)}")
     if isinstance(size := trial.user_attrs.get("num_parameters"), int):
         known.append(f"with {size:,} parameters")
     return " ".join(known)

@@ -6,8 +6,20 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from kmnist_search.charts.chart import BLUE, GREY, INK, ORANGE, Chart, figure, joined, single
+from kmnist_search.charts.chart import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    Chart,
+    figure,
+    joined,
+    metric_axis,
+    metric_format,
+    single,
+)
 from kmnist_search.evaluation.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
+from kmnist_search.wording import percent
 
 
 def reruns(candidates: Sequence[Candidate]) -> Chart:
@@ -73,10 +85,13 @@ def accuracy_curves(metrics: Metrics) -> Chart:
 class Curve:
     """What is drawn of epochs: on training images, and on validation images."""
 
-    title: str
-    tick: str
+    metric: str
     train: Callable[[EpochFigures], float]
     val: Callable[[EpochFigures], float | None]
+
+    @property
+    def title(self) -> str:
+        return self.metric.capitalize()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +102,8 @@ class Lines:
     trainings: Sequence[tuple[int, Sequence[EpochFigures]]]
 
 
-LOSS = Curve(title="Loss", tick="", train=lambda epoch: epoch.train_loss, val=lambda epoch: epoch.val_loss)
-ACCURACY = Curve(
-    title="Accuracy", tick=".0%", train=lambda epoch: epoch.train_accuracy, val=lambda epoch: epoch.val_accuracy
-)
+LOSS = Curve(metric="loss", train=lambda epoch: epoch.train_loss, val=lambda epoch: epoch.val_loss)
+ACCURACY = Curve(metric="accuracy", train=lambda epoch: epoch.train_accuracy, val=lambda epoch: epoch.val_accuracy)
 OF_FINALS = " The final models train on all images: none is left to validate on."
 
 
@@ -104,7 +117,7 @@ def _lines(metrics: Metrics) -> tuple[Lines, Lines]:
 
 def curves(curve: Curve, trained: Lines, validated: Lines, *, name: str, remark: str = "") -> Chart:
     """Return what some trainings came to on their training images, and some on validation images, by epoch."""
-    traces = []
+    traces, shown = [], metric_format(curve.metric)
     for lines, colour, reading in ((trained, BLUE, curve.train), (validated, ORANGE, curve.val)):
         values = [
             {epoch.number: value for epoch in epochs if (value := reading(epoch)) is not None}
@@ -117,7 +130,7 @@ def curves(curve: Curve, trained: Lines, validated: Lines, *, name: str, remark:
                     name=lines.label,
                     line={"color": colour, "width": 1.5},
                     opacity=0.8,
-                    hovertemplate="seed %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>",
+                    hovertemplate=f"seed %{{customdata}}, epoch %{{x}}: %{{y:{shown}}}<extra></extra>",
                 )
             )
     caption = (
@@ -127,7 +140,7 @@ def curves(curve: Curve, trained: Lines, validated: Lines, *, name: str, remark:
     drawn = figure(
         traces,
         xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": curve.title.lower()}, "tickformat": curve.tick},
+        yaxis=metric_axis(curve.metric, None),
     )
     return Chart(name=name, title=f"{curve.title} curves", caption=caption, figure=drawn if traces else None)
 
@@ -151,7 +164,7 @@ def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:
             name="kept model",
             line={"color": BLUE},
             marker={"size": 8},
-            hovertemplate="%{customdata} images: confidence %{x:.1%}, accuracy %{y:.1%}<extra></extra>",
+            hovertemplate="%{customdata} images: confidence %{x:.2%}, accuracy %{y:.2%}<extra></extra>",
         )
     )
     drawn.add_trace(
@@ -173,6 +186,6 @@ def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:
     caption = (
         "Test images in bins of equal width by their confidence, the highest probability the model gives them. On the "
         "dashed line it is right as often as it says. Below, how many images a bin holds, on a log scale. Expected "
-        f"calibration error: {error:.4f}."
+        f"calibration error: {percent(error)}."
     )
     return Chart(name="calibration", title="Calibration", caption=caption, figure=drawn)

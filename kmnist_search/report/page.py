@@ -114,7 +114,7 @@ def _search_half(study: SearchStudy) -> SearchHalf:
         best_by_trials=search_charts.best_by_trials(history, metric, maximize=maximize),
         best_by_seconds=search_charts.best_by_seconds(history, metric, maximize=maximize, clock=clock),
         importance=search_charts.importance(importances(ranked, study.direction)),
-        slices=search_charts.slices(found, maximize=maximize),
+        slices=search_charts.slices(found, study.metric, maximize=maximize),
         parallel=parallel_chart.parallel(found, metric, maximize=maximize),
         curves=work_charts.learning_curves(found, ranked[0] if ranked else None, metric, maximize=maximize),
         timeline=work_charts.timeline(trials.attempts(found, datetime.now(UTC))),

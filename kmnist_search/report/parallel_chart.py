@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import BLUE, CARD, GREY, LINE, ORANGE, Chart, figure, single, small
 from kmnist_search.charts.search_charts import NOTHING_COMPLETE
+from kmnist_search.wording import metric_text
 from kmnist_search.wording import value as shown
 
 
@@ -42,7 +43,7 @@ def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> C
         _lines(done[-1:], height, "best", ORANGE, 3, 1),
     )
     marks = [mark for index, spec in enumerate(spaces.values()) for mark in _marks(index, spec)]
-    marks += [_mark(len(spaces), 0, shown(float(lowest))), _mark(len(spaces), 1, shown(float(highest)))]
+    marks += [_mark(len(spaces), 0, metric_text(metric, lowest)), _mark(len(spaces), 1, metric_text(metric, highest))]
     drawn = figure(
         [group for group in groups if len(group.x)],
         height=420,

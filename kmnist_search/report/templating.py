@@ -26,8 +26,12 @@ def environment(kind: Literal["html", "md"]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (wording.percent, wording.interval, wording.points, wording.value, wording.seconds, wording.moment)
-    made.filters.update({each.__name__: each for each in filters}, picture=data_uri, cell=_cell, title_of=title_of)
+    for each in (
+        *(wording.percent, wording.interval, wording.points, wording.value, wording.metric_text),
+        *(wording.duration_text, wording.moment),
+    ):
+        made.filters[each.__name__] = each
+    made.filters.update(picture=data_uri, cell=_cell, title_of=title_of)
     made.globals.update(say=sentences, count=wording.count)
     return made
 

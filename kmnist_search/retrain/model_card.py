@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kmnist_search.data.catalog import SOURCES
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.saved_model.info import ModelInfo
+from kmnist_search.wording import percent
 
 
 def model_card(metrics: Metrics, info: ModelInfo) -> str:
@@ -37,8 +38,3 @@ def model_card(metrics: Metrics, info: ModelInfo) -> str:
         texts=json.dumps([name.text for name in info.classes], ensure_ascii=False),
         num_parameters=metrics.candidates[0].num_parameters,
     )
-
-
-def percent(share: float | None) -> str:
-    """Return a share of 1 in percent, or a dash for none."""
-    return "-" if share is None else f"{100 * share:.2f} %"

@@ -92,10 +92,3 @@ def best_summary(study: SearchStudy, top: int) -> dict[str, Any]:
             for rank, trial in enumerate(best, start=1)
         ],
     }
-
-
-def shown_params(params: Mapping[str, Any]) -> str:
-    """Return hyperparameters on one line, numbers to three digits."""
-    return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
-    )

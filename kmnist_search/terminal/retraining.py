@@ -1,7 +1,6 @@
 """What people see of a retraining in a terminal while it works, and of its result. Changes nothing."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from kmnist_search.retrain.events import (
     WinnerChosen,
 )
 from kmnist_search.retrain.preparation import Preparation
-from kmnist_search.terminal.tables import duration_text
+from kmnist_search.wording import count, duration_text, interval, moment, percent
 
 STAGES = {"rerun": "rerun of", "final": "final model by"}
 
@@ -28,8 +27,11 @@ def announce(console: Console, preparation: Preparation) -> None:
     plan, study = preparation.plan, preparation.study
     candidates, reruns, finals = len(plan.candidates), len(plan.reruns), len(plan.final_seeds)
     choice = f"{candidates} candidates x {reruns} fresh seeds and splits to choose by, then " if reruns else ""
-    pace = "" if plan.seconds is None else f"; {duration_text(timedelta(seconds=plan.seconds))} at the study's pace"
-    _line(console, f"study {study.name} in {study.storage.shown_url}: {choice}{_models(finals)} on all images{pace}")
+    pace = "" if plan.seconds is None else f"; {duration_text(plan.seconds)} at the study's pace"
+    _line(
+        console,
+        f"study {study.name} in {study.storage.shown_url}: {choice}{count(finals, 'final model')} on all images{pace}",
+    )
     epochs = preparation.choices.epochs
     if epochs is not None and epochs != study.epochs:
         _line(console, f"epochs of a training: {epochs}, in the study {study.epochs}: for that, too, scores differ")
@@ -66,11 +68,11 @@ def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
                 case RecipeFrozen():
                     _line(
                         console,
-                        f"recipe {event.recipe.digest} frozen at {event.recipe.frozen_at:%Y-%m-%d %H:%M:%S} UTC",
+                        f"recipe {event.recipe.digest} frozen at {moment(event.recipe.frozen_at)}",
                     )
                 case ModelTested():
                     source = " (from the ledger)" if event.from_ledger else ""
-                    accuracy = f"accuracy {event.model.test_accuracy:.4f}"
+                    accuracy = f"accuracy {percent(event.model.test_accuracy)}"
                     _line(console, f"test set, seed {event.model.seed}: {accuracy}{source}")
 
 
@@ -84,12 +86,12 @@ def conclude(console: Console, metrics: Metrics, folder: Path) -> None:
 def headline(metrics: Metrics) -> list[str]:
     """Return the result in a few lines."""
     test, recipe = metrics.test, metrics.recipe
-    seeds = "" if test.seeds_interval is None else f"; over seeds 95 % in {_interval(test.seeds_interval)}"
+    seeds = "" if test.seeds_interval is None else f"; over seeds 95 % in {interval(test.seeds_interval)}"
     looks = f"{len(metrics.ledger)} looks by {metrics.recipes_tested} recipe"
     return [
-        f"test accuracy {test.mean_accuracy:.2%}, mean of {_models(len(test.models))}{seeds}; "
-        f"for {metrics.data.test_images:,} images 95 % in {_interval(test.sampling_interval)}",
-        f"validation had promised {test.val_accuracy:.2%}: the test set gave {abs(test.gap) * 100:.2f} points "
+        f"test accuracy {percent(test.mean_accuracy)}, mean of {count(len(test.models), 'final model')}{seeds}; "
+        f"for {metrics.data.test_images:,} images 95 % in {interval(test.sampling_interval)}",
+        f"validation had promised {percent(test.val_accuracy)}: the test set gave {abs(test.gap) * 100:.2f} points "
         + ("less" if test.gap > 0 else "more"),
         f"recipe {recipe.digest} of trial {recipe.trial}; the test set has had {looks}"
         + ("" if metrics.recipes_tested == 1 else "s: choosing among them by these figures would flatter"),
@@ -103,11 +105,11 @@ def _title(event: TrainingStarted) -> str:
 
 
 def _ended(event: TrainingEnded) -> str:
-    value = "" if event.val_accuracy is None else f"  val_accuracy {event.val_accuracy:.4f}"
+    value = "" if event.val_accuracy is None else f"  val_accuracy {percent(event.val_accuracy)}"
     before = "  (done before)" if event.was_done else ""
     return (
         f"[{event.number}/{event.total}] {STAGES[event.stage]} trial {event.trial}, seed {event.seed}{value}  "
-        f"{event.seconds:.1f} s{before}"
+        f"{duration_text(event.seconds)}{before}"
     )
 
 
@@ -117,26 +119,17 @@ def _chosen(event: WinnerChosen) -> Iterator[str]:
         yield f"winner: trial {winner.trial}, the only candidate"
         return
     yield (
-        f"winner: trial {winner.trial}, val_accuracy {winner.mean_val_accuracy:.4f} over {len(winner.reruns)} reruns; "
-        f"it had {winner.study_val_accuracy:.4f} in the study"
+        f"winner: trial {winner.trial}, val_accuracy {percent(winner.mean_val_accuracy)} over "
+        f"{len(winner.reruns)} reruns; it had {percent(winner.study_val_accuracy)} in the study"
     )
     first = max(event.candidates, key=lambda candidate: candidate.study_val_accuracy)
     if first.luck is not None:
         may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "its reruns bear it out"
-        yield f"the study's best score (trial {first.trial}, {first.study_val_accuracy:.4f}): {may}"
+        yield f"the study's best score (trial {first.trial}, {percent(first.study_val_accuracy)}): {may}"
     if test is not None:
         told = "distinguishable" if test.distinguishable else "not distinguishable"
         p = "too few reruns to tell" if test.p_value is None else f"p = {test.p_value:.2g}, {len(winner.reruns)} reruns"
         yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind, {told} ({p})"
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{low:.2%} to {high:.2%}"
-
-
-def _models(number: int) -> str:
-    return "1 final model" if number == 1 else f"{number} final models"
 
 
 def _line(console: Console, text: str) -> None:

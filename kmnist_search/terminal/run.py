@@ -16,8 +16,8 @@ from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study.summary import shown_params
-from kmnist_search.terminal.tables import best_text, counts_text, duration_text, pace_text
+from kmnist_search.terminal.tables import best_text, counts_text, pace_text
+from kmnist_search.wording import count, duration_text, metric_text, named_metric, shown_params
 from kmnist_search.worker.events import (
     DatabaseAway,
     DatabaseBack,
@@ -171,17 +171,17 @@ def _line(console: Console, text: str) -> None:
 
 
 def _ending(study: SearchStudy, ended: TrialEnded) -> str:
-    value = "" if ended.value is None else f"  {study.metric} {ended.value:.4f}"
-    epochs = "1 epoch" if ended.epochs == 1 else f"{ended.epochs} epochs"
     needs_reason = ended.outcome in ("failed", "handed back", "lost") or not ended.epochs
     reason = f" ({ended.reason})" if needs_reason and ended.reason else ""
-    return f"trial {ended.number} {ended.outcome}{reason}{value}  {epochs}  {ended.seconds:.1f} s"
+    value = named_metric(study.metric, ended.value)
+    figures = [value] * bool(value) + [count(ended.epochs, "epoch"), duration_text(ended.seconds)]
+    return "  ".join([f"trial {ended.number} {ended.outcome}{reason}", *figures])
 
 
 def _database_text(event: DatabaseAway | DatabaseBack) -> str:
     if isinstance(event, DatabaseAway):
         return f"the database is away, trying again: {event.reason}"
-    return f"the database is back after {event.seconds:.0f} s"
+    return f"the database is back after {duration_text(event.seconds)}"
 
 
 def _not_shown_text(event: NotShown) -> str:
@@ -189,7 +189,7 @@ def _not_shown_text(event: NotShown) -> str:
 
 
 def _stopping_text(event: Stopping) -> str:
-    return f"stopping, waiting at most {event.seconds:.0f} s for the database"
+    return f"stopping, waiting at most {duration_text(event.seconds)} for the database"
 
 
 def _places_text(places: Sequence[Place]) -> str:
@@ -282,23 +282,23 @@ class RunView:
         metric = self.search.study.metric
         return (
             f"trial {number}  epoch {epoch.number}/{self.search.study.epochs_of(self.started[number].params)}  "
-            f"{metric} {getattr(epoch, metric):.4f}  train_loss {epoch.train_loss:.4f}"
+            f"{named_metric(metric, getattr(epoch, metric))}  train_loss {epoch.train_loss:.4f}"
         )
 
     def _recent_table(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
         table.add_column("trial", justify="right", no_wrap=True)
         table.add_column("outcome", no_wrap=True)
-        for figure in (self.search.study.metric, "epochs", "seconds"):
+        for figure in (self.search.study.metric, "epochs", "time"):
             table.add_column(figure, justify="right", no_wrap=True)
         table.add_column("hyperparameters", no_wrap=True, overflow="ellipsis", ratio=1)
         for ended in self.recent:
             table.add_row(
                 str(ended.number),
                 Text(ended.outcome, style=OUTCOME_STYLES[ended.outcome]),
-                "" if ended.value is None else f"{ended.value:.4f}",
+                metric_text(self.search.study.metric, ended.value),
                 str(ended.epochs),
-                f"{ended.seconds:.1f}",
+                duration_text(ended.seconds),
                 ended.reason if ended.outcome == "failed" else shown_params(ended.params),
             )
         return table

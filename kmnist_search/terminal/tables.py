@@ -1,7 +1,6 @@
 """Studies and trials as text and tables for a terminal. Knows nothing of training."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.study.status import Progress, Running, Status, WorkerSeen
-from kmnist_search.study.summary import shown_params
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
+from kmnist_search.wording import duration_text, metric_text, named_metric, shown_params
 
 #: Characters of a curve in a table.
 MAX_CURVE = 24
@@ -29,7 +28,7 @@ def best_text(progress: Progress) -> Text:
     """Return the best complete trial on one line."""
     if progress.best is None:
         return Text("no trial is complete yet")
-    text = Text(f"{progress.metric} {progress.best.value:.4f}", style="bold")
+    text = Text(named_metric(progress.metric, progress.best.value), style="bold")
     return text.append(f"  trial {progress.best.number}  {shown_params(progress.best.params)}", style="not bold")
 
 
@@ -39,18 +38,6 @@ def pace_text(progress: Progress, budget: int) -> str:
     if pace is None or left is None:
         return ""
     return f"{pace:.0f} trials/hour, about {duration_text(left)} left" if left else f"{pace:.0f} trials/hour"
-
-
-def duration_text(time: timedelta) -> str:
-    """Return a time in its two largest units."""
-    seconds = round(time.total_seconds())
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s" if minutes < 10 else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
 
 
 def status_view(status: Status) -> RenderableType:
@@ -83,14 +70,16 @@ def _worker_text(worker: WorkerSeen) -> Text:
     pace = "" if worker.trials_per_hour is None else f"  {worker.trials_per_hour:.0f} trials/hour"
     text = Text(f"{worker.host}, process {worker.pid}{job}  {worker.device}  {worker.finished} finished{pace}  ")
     if worker.is_gone:
-        return text.append(f"gone? last seen {duration_text(timedelta(seconds=worker.unseen))} ago", style="red")
-    return text.append(f"seen {duration_text(timedelta(seconds=worker.unseen))} ago")
+        return text.append(f"gone? last seen {duration_text(worker.unseen)} ago", style="red")
+    return text.append(f"seen {duration_text(worker.unseen)} ago")
 
 
 def _running_text(running: Running, progress: Progress) -> Text:
-    value = "" if running.value is None else f"  {progress.metric} {running.value:.4f}"
+    parts = [f"trial {running.number}", f"epoch {running.epoch}/{running.epochs}"]
+    if running.value is not None:
+        parts.append(named_metric(progress.metric, running.value))
     again = f", attempt {len(running.attempts)}" if len(running.attempts) > 1 else ""
-    return Text(f"trial {running.number}  epoch {running.epoch}/{running.epochs}{value}{again}")
+    return Text("  ".join(parts) + again)
 
 
 def _owner_text(running: Running) -> str:
@@ -110,11 +99,12 @@ def _ranking(summary: Mapping[str, Any]) -> RenderableType:
     curves = [fitted(list(trial["reports"].values()), MAX_CURVE) for trial in top]
     scale = bounds(curves)
     lines: list[RenderableType] = [
-        Text(f"{'rank':>4}  {'trial':>5}  {metric:>12}  {'weights':>11}  {'seconds':>8}  curve", style="dim")
+        Text(f"{'rank':>4}  {'trial':>5}  {metric:>12}  {'parameters':>11}  {'time':>11}  curve", style="dim")
     ]
     for trial, curve in zip(top, curves, strict=True):
-        weights, seconds = trial["num_parameters"] or 0, trial["seconds"] or 0.0
-        figures = f"{trial['rank']:>4}  {trial['number']:>5}  {trial[metric]:>12.4f}  {weights:>11,}  {seconds:>8.1f}  "
+        value, size = metric_text(metric, trial[metric]), trial["num_parameters"] or 0
+        time = duration_text(trial["seconds"])
+        figures = f"{trial['rank']:>4}  {trial['number']:>5}  {value:>12}  {size:>11,}  {time:>11}  "
         same = "" if trial["duplicate_of"] is None else f"the same as trial {trial['duplicate_of']}: "
         details = Text.assemble((same, "yellow"), (shown_params(trial["params"]), "dim"))
         lines.append(Text(figures + (sparkline(curve, low=scale[0], high=scale[1]) if scale else "")))
@@ -125,18 +115,16 @@ def _ranking(summary: Mapping[str, Any]) -> RenderableType:
 def _in_full(metric: str, trial: Mapping[str, Any]) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.add_row(Text("trial", style="dim"), Text(str(trial["number"])))
-    rows.add_row(Text(metric, style="dim"), Text(f"{trial[metric]:.4f}", style="bold"))
+    rows.add_row(Text(metric, style="dim"), Text(metric_text(metric, trial[metric]), style="bold"))
     for name, value in trial["params"].items():
         rows.add_row(Text(name, style="dim"), Text(f"{value:.6g}" if isinstance(value, float) else str(value)))
-    for name, value, unit in (
-        ("weights", trial["num_parameters"], ""),
-        ("FLOPs an image", trial["flops_per_image"], ""),
-        ("training time", round(trial["seconds"] or 0, 1), " s"),
-        ("configuration", trial["config_digest"], ""),
+    for name, value in (
+        ("parameters", trial["num_parameters"]),
+        ("FLOPs an image", trial["flops_per_image"]),
+        ("training time", duration_text(trial["seconds"]) or "not known"),
+        ("configuration", trial["config_digest"]),
     ):
-        rows.add_row(
-            Text(name, style="dim"), Text(f"{value:,}{unit}" if isinstance(value, int | float) else str(value))
-        )
+        rows.add_row(Text(name, style="dim"), Text(f"{value:,}" if isinstance(value, int) else str(value)))
     return rows
 
 
@@ -146,6 +134,6 @@ def studies_view(studies: Sequence[Progress]) -> RenderableType:
     for column in ("study", "finished", "best"):
         table.add_column(column)
     for progress in studies:
-        best = "" if progress.best is None else f"{progress.metric} {progress.best.value:.4f}"
+        best = "" if progress.best is None else named_metric(progress.metric, progress.best.value)
         table.add_row(progress.name, f"{progress.counts.finished} of {progress.counts.total}", best)
     return table

@@ -3,15 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from rich.text import Text
 
 from kmnist_search.study.status import Failure, Running, Status, WorkerSeen
-from kmnist_search.study.summary import shown_params
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
-from kmnist_search.terminal.tables import duration_text
 from kmnist_search.watch.layout import Page, Section
+from kmnist_search.wording import duration_text, metric_text, shown_params
 
 #: Of the trials of one kind of failure so many are named.
 NAMED_TRIALS = 4
@@ -32,21 +30,21 @@ def running_section(status: Status, page: Page) -> Section:
     for running, curve in zip(at_work, curves, strict=True):
         thin = fitted(curve, width)
         drawn = sparkline(thin, low=scale[0], high=scale[1], ascii_only=page.ascii_only) if scale else ""
-        rows.append(_running_row(running, drawn))
+        rows.append(_running_row(running, progress.metric, drawn))
     title = Text.assemble((f"{_count(len(rows), 'trial')} at work", "bold"), (f", {progress.metric} by epoch", "dim"))
     if ahead := sum(running.is_ahead for running in at_work):
         title.append(f", {ahead} ahead of where the best was", style="green")
     return Section(title=title, lines=page.columns(rows, right=(1, 2, 3, 5)))
 
 
-def _running_row(running: Running, drawn: str) -> list[Text]:
+def _running_row(running: Running, metric: str, drawn: str) -> list[Text]:
     return [
         Text("trial", style="dim"),
         Text(str(running.number)),
         Text(f"epoch {running.epoch}/{running.epochs}"),
-        Text("" if running.value is None else f"{running.value:.4f}", style="green" if running.is_ahead else ""),
+        Text(metric_text(metric, running.value), style="green" if running.is_ahead else ""),
         Text("ahead" if running.is_ahead else "", style="green"),
-        Text(_time(running.seconds)),
+        Text(duration_text(running.seconds)),
         Text(drawn, style="cyan"),
         Text.assemble((_again(running), "yellow"), (shown_params(running.params), "dim")),
     ]
@@ -80,7 +78,7 @@ def _worker_row(worker: WorkerSeen) -> list[Text]:
 
 
 def _seen(worker: WorkerSeen) -> Text:
-    ago = f"{duration_text(timedelta(seconds=worker.unseen))} ago"
+    ago = f"{duration_text(worker.unseen)} ago"
     return Text(f"gone? seen {ago}", style="red") if worker.is_gone else Text(f"seen {ago}")
 
 
@@ -132,7 +130,3 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _time(seconds: float | None) -> str:
-    return "" if seconds is None else duration_text(timedelta(seconds=max(seconds, 0.0)))

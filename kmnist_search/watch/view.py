@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.study.status import Progress, Status
-from kmnist_search.study.summary import shown_params
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
-from kmnist_search.terminal.tables import counts_text, duration_text
+from kmnist_search.terminal.tables import counts_text
 from kmnist_search.watch.layout import Page, shared_out
 from kmnist_search.watch.sections import failures_section, running_section, workers_section
+from kmnist_search.wording import count, duration_text, metric_text, named_metric, percent, shown_params
 
 #: Lines that the hyperparameters of the best trial may take, from this height on.
 BEST_LINES, TALL = 2, 28
@@ -117,10 +117,10 @@ def _progress_lines(progress: Progress, page: Page, now: datetime) -> list[Table
     bar.add_column(no_wrap=True, justify="right")
     drawn = ProgressBar(total=max(counts.total, 1), completed=counts.finished)
     finished = Text(f" {counts.finished} of {counts.total} finished", style="bold")
-    bar.add_row(finished, Padding(drawn, 0), Text(f"{share:.0%} "))
+    bar.add_row(finished, Padding(drawn, 0), Text(f"{percent(share, digits=0)} "))
     states = counts_text(progress)
     if ended := counts.complete + counts.pruned:
-        states.append(f"  ({counts.pruned / ended:.0%} pruned)", style="dim")
+        states.append(f"  ({percent(counts.pruned / ended, digits=0)} pruned)", style="dim")
     return [bar, page.cut(_labelled("trials", states)), page.cut(_labelled("time", _time_text(progress, now)))]
 
 
@@ -140,11 +140,11 @@ def _best_lines(status: Status, page: Page, *, lines: int) -> list[Text]:
     if progress.best is None:
         return [page.cut(_labelled("best", Text("no trial is complete yet", style="dim")))]
     best, facts = progress.best, progress.best.user_attrs
-    first = Text.assemble((f"{progress.metric} {best.value:.4f}", "bold green"), f"  trial {best.number}")
-    if (weights := facts.get("num_parameters")) is not None:
-        first.append(f"  {weights:,} weights")
+    first = Text.assemble((named_metric(progress.metric, best.value), "bold green"), f"  trial {best.number}")
+    if (size := facts.get("num_parameters")) is not None:
+        first.append(f"  {count(size, 'parameter')}")
     if (seconds := facts.get("seconds")) is not None:
-        first.append(f"  {duration_text(timedelta(seconds=seconds))}")
+        first.append(f"  {duration_text(seconds)}")
     details = Text(shown_params(best.params)).wrap(Console(width=page.width), max(page.width - LABEL - 1, 1))
     for line in details:
         line.rstrip()
@@ -160,7 +160,8 @@ def _bests_text(status: Status, page: Page) -> Text:
     if scale is None:
         return Text("")
     since = len(bests) - bests.index(bests[-1]) - 1
-    before, after = f"{bests[0]:.4f} ", f" {bests[-1]:.4f}, {_ago(since)}"
+    first, last = (metric_text(status.progress.metric, value) for value in (bests[0], bests[-1]))
+    before, after = f"{first} ", f" {last}, {_ago(since)}"
     room = page.width - LABEL - 2 - len(before) - len(after)
     low, high = scale
     curve = sparkline(fitted(bests, max(room, 1)), low=low, high=high, ascii_only=page.ascii_only)

@@ -32,7 +32,7 @@ def test_the_best_are_shown_with_curve_cost_and_hyperparameters(searched: Invoke
     assert shown.exit_code == 0
     lines = shown.output.splitlines()
     assert lines[0].split() == ["study", "tiny"]
-    assert lines[2].split() == ["rank", "trial", "val_accuracy", "weights", "seconds", "curve"]
+    assert lines[2].split() == ["rank", "trial", "val_accuracy", "parameters", "time", "curve"]
     assert [line.split()[0] for line in lines[3:9:2]] == ["1", "2", "3"]
     assert all("learning_rate=" in line and "dim=" in line for line in lines[4:10:2])
     assert "configuration" in shown.output
@@ -96,7 +96,7 @@ def test_a_retraining_leaves_report_figures_and_models(searched: Invoke, tmp_pat
         "model/README.md",
         *(f"other-seeds/{seed}/{file}" for seed in others for file in ("config.json", "weights.safetensors")),
     }
-    assert f"test accuracy {metrics['test']['mean_accuracy']:.2%}, mean of 2 final models" in done.output
+    assert f"test accuracy {100 * metrics['test']['mean_accuracy']:.2f} %, mean of 2 final models" in done.output
     assert metrics["recipe"] == json.loads((folder / "recipe.json").read_text())
     assert metrics["reproduction"]["command"].splitlines() == [
         "kmnist-search run study.toml --trials 6",

@@ -103,7 +103,7 @@ def test_trials_without_any_attributes_are_reported(study: SearchStudy) -> None:
         ]
     )
     page = search_report(study)
-    assert "The best val_accuracy is <strong>0.8000</strong>" in page
+    assert "The best val_accuracy is <strong>80.00 %</strong>" in page
     assert ">not known</td>" in page  # why one failed
 
 

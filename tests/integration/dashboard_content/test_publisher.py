@@ -114,7 +114,7 @@ def test_after_a_search_the_note_the_plots_and_the_artifacts_of_the_ten_best_are
         trace for trace in plots["kmnist-search-best-curves"]["data"] if trace["name"] == f"trial {first.number}"
     ]
     assert line["line"]["width"] == 3
-    assert plots["kmnist-search-spent"]["data"][0]["x"][0] == "complete<br>11\N{NO-BREAK SPACE}trials"
+    assert plots["kmnist-search-spent"]["data"][0]["x"][0] == "complete<br>11 trials"
     assert_the_best_are_shown(study, tmp_path / "artifacts")
     for meta in artifacts(study)[first.number]:
         if meta.mimetype == "image/png":

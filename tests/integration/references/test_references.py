@@ -365,7 +365,7 @@ def test_the_command_trains_tests_and_shows_and_does_none_of_it_twice(
     page = (folder / "references.html").read_text()
     for text in (
         "S4: perceptron of three layers, Adam",
-        "1 of 5 epochs, 2\N{NO-BREAK SPACE}seeds",
+        "1 of 5 epochs, 2 seeds",
         "S4-loss",
         "S4-accuracy",
     ):

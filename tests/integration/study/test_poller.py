@@ -180,4 +180,4 @@ def test_without_a_terminal_a_watched_study_is_lines_each_of_which_says_somethin
         "[0/8] 0 complete  0 pruned  0 failed  0 running  8 waiting  0 workers",
         "[1/8] 1 complete  0 pruned  0 failed  0 running  7 waiting  0 workers",
     ]
-    assert lines[1].rstrip().endswith("best val_accuracy 0.7500  trial 0")
+    assert lines[1].rstrip().endswith("best val_accuracy 75.00 %  trial 0")

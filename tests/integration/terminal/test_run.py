@@ -11,8 +11,8 @@ from rich.console import Console
 from kmnist_search.engine.member import Epoch
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.search import prepare
-from kmnist_search.study.summary import shown_params
 from kmnist_search.terminal.run import RunView, follow
+from kmnist_search.wording import shown_params
 from kmnist_search.worker.events import (
     DatabaseAway,
     DatabaseBack,
@@ -64,7 +64,7 @@ def test_each_trial_at_work_has_a_line_of_its_own(view: RunView) -> None:
     view.take(EpochDone(number=1, epoch=_epoch(3, 0.9)))
     shown = _shown(view)
     assert "now     trial 0" in shown
-    assert "        trial 1  epoch 3/4  val_accuracy 0.9000  train_loss 0.5000" in shown
+    assert "        trial 1  epoch 3/4  val_accuracy 90.00 %  train_loss 0.5000" in shown
     assert "dim=" not in shown
     ended: dict[str, Any] = {"outcome": "complete", "value": 0.9, "reason": "", "epochs": 4, "seconds": 1.0}
     view.take(TrialEnded(number=1, params={"dim": 9}, **ended))

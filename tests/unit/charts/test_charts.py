@@ -77,7 +77,7 @@ def test_curves_are_one_line_for_each_state_with_gaps_between_trials() -> None:
 
 
 def test_slices_put_choices_side_by_side_and_log_ranges_on_a_log_axis() -> None:
-    charts = {chart.title: chart for chart in search_charts.slices(TRIALS, maximize=True)}
+    charts = {chart.title: chart for chart in search_charts.slices(TRIALS, "val_accuracy", maximize=True)}
     assert list(charts) == ["rate", "depth", "width"]
     rate, width = charts["rate"].figure, charts["width"].figure
     assert rate is not None
@@ -92,7 +92,7 @@ def test_slices_put_choices_side_by_side_and_log_ranges_on_a_log_axis() -> None:
 
 
 def test_a_trial_without_a_hyperparameter_is_left_out_of_its_slice() -> None:
-    charts = search_charts.slices([*TRIALS, trial(3, 0.7)], maximize=True)
+    charts = search_charts.slices([*TRIALS, trial(3, 0.7)], "val_accuracy", maximize=True)
     assert traces(charts[0])["complete"].customdata.tolist() == [0, 2]
 
 
@@ -108,7 +108,7 @@ def test_a_value_that_does_not_fit_its_axis_leaves_the_trial_out() -> None:
     odd = searched(4, 0.95, 1e-3, 1, 48)  # none of the choices
     drawn = traces(parallel_chart.parallel([foreign, odd, *TRIALS], "val_accuracy", maximize=True))
     assert {int(number) for trace in drawn.values() for number in trace.customdata} == {0, 2}
-    width = search_charts.slices([odd, *TRIALS], maximize=True)[2]
+    width = search_charts.slices([odd, *TRIALS], "val_accuracy", maximize=True)[2]
     assert traces(width)["complete"].customdata.tolist() == [0, 2]
 
 
@@ -141,7 +141,7 @@ def test_calibration_draws_the_bins_that_hold_images() -> None:
     chart = model_charts.calibration(bins, 0.25)
     kept = traces(chart)["kept model"]
     assert (kept.x.tolist(), kept.y.tolist()) == ([0.75], [0.5])
-    assert "0.2500" in chart.caption
+    assert "25.00 %" in chart.caption
 
 
 def test_an_axis_leaves_out_the_worst_only_if_they_squeeze_the_others() -> None:

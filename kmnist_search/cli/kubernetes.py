@@ -166,8 +166,8 @@ def _make_queue(file: "StudyFile", trials: int, storage_url: str, data_dir: Path
     from rich.console import Console
 
     from kmnist_search.cli.submitted import announce
-    from kmnist_search.data.files import default_data_dir
+    from kmnist_search.run.options import RunOptions
     from kmnist_search.run.submission import submit
 
-    made = submit(file, trials=trials, storage_url=storage_url, data_dir=data_dir or default_data_dir())
+    made = submit(file, RunOptions(storage_url=storage_url, trials=trials, data_dir=data_dir))
     announce(Console(stderr=True), made)

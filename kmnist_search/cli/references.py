@@ -16,17 +16,17 @@ from kmnist_search.cli.options import (
     WORK_FAILED,
     json_option,
     print_json,
-    storage_option,
     threads_wait_passively,
     typed_command,
 )
-from kmnist_search.cli.work_options import WorkOptions, work_options
+from kmnist_search.cli.work_options import devices_here, work_options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from kmnist_search.evaluation.metrics import Reference
     from kmnist_search.references.result_folder import Comparison
+    from kmnist_search.run.options import RunOptions
     from kmnist_search.run.search import Search
 
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder of table and page; a former one is replaced.",
 )
-@storage_option
 @work_options
 @json_option
 def references(
@@ -53,8 +52,7 @@ def references(
     epochs: int | None,
     name: str,
     out: Path,
-    storage_url: str,
-    where: WorkOptions,
+    options: "RunOptions",
     as_json: bool,
 ) -> None:
     """Train five published systems as their reports say, test them, and put them beside their figures.
@@ -70,28 +68,15 @@ def references(
     from kmnist_search.data.files import default_data_dir
     from kmnist_search.references import result_folder, systems
     from kmnist_search.references.testing import check_test_files
-    from kmnist_search.run.search import prepare_file
+    from kmnist_search.run.search import prepare
 
-    chosen, devices = systems.chosen(only), where.devices()
+    chosen, devices = systems.chosen(only), devices_here(options)
     file = systems.study_file(chosen, name=name, seeds=seeds, epochs=epochs)
     result_folder.check_place(out)
-    data_dir = where.data_dir or default_data_dir()
-    check_test_files(chosen, data_dir)
-    prepare_on = partial(
-        prepare_file,
-        file,
-        trials=None,
-        target=None,
-        storage_url=storage_url,
-        data_dir=data_dir,
-        checkpoint_dir=where.checkpoint_dir,
-        artifacts=where.artifacts,
-        database_timeout=where.database_timeout,
-        per_gpu=where.per_gpu,
-    )
-    search = prepare_on(device=devices[0])
+    check_test_files(chosen, options.data_dir or default_data_dir())
+    search = prepare(file, options.on(devices[0]))
     console = Console(stderr=as_json)
-    _train(console, search, prepare_on, devices, where.workers)
+    _train(console, search, partial(prepare, file), devices)
     comparison = _compare(console, search, chosen, out)
     if comparison is not None and as_json:
         print_json(comparison.model_dump(mode="json"))
@@ -105,27 +90,21 @@ def references(
 
 
 def _train(
-    console: "Console",
-    search: "Search",
-    prepare_on: "Callable[..., Search]",
-    devices: Sequence[str],
-    workers: int | None,
+    console: "Console", search: "Search", prepare: "Callable[[RunOptions], Search]", devices: Sequence[str]
 ) -> None:
     """Train what waits, and wait for what others train; after a signal end the process."""
-    from kmnist_search.cli import run_workers as shown_work
+    from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.host.signals import StopSignals
-    from kmnist_search.run.placement import places
     from kmnist_search.terminal import run as terminal
     from kmnist_search.watch import watch as watching
 
-    if trials_left := search.trials_left():
-        images = search.data.train_images
-        working = places(devices, search.file.middle(), images=images, workers=workers, trials_left=trials_left)
-        terminal.announce(console, search, working)
+    if search.trials_left():
+        places = search.places(devices)
+        terminal.announce(console, search, places)
         if search.device.type == "cpu":
-            _tell_time(console, search, len(working))
+            _tell_time(console, search, len(places))
         with StopSignals() as signals:
-            stopped_by = shown_work.work(console, search, prepare_on, working, signals=signals, seconds=None)
+            stopped_by = run_workers(console, search, prepare, places, signals=signals)
         if stopped_by == "signal":
             console.print(f"Stopped. To go on: {typed_command()}", soft_wrap=True, highlight=False, markup=False)
             sys.exit(INTERRUPTED)

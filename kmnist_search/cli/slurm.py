@@ -151,21 +151,16 @@ def slurm(
     from rich.console import Console
 
     from kmnist_search.cli import submitted as submission_terminal
-    from kmnist_search.data.files import default_data_dir
     from kmnist_search.host.files import check_writable
     from kmnist_search.launch import sbatch
+    from kmnist_search.run.options import RunOptions
     from kmnist_search.run.submission import submit
 
     sbatch.check_there()
     sbatch.check(job)
     check_writable(job.output_dir, option="--output-dir")
-    made = submit(
-        file,
-        trials=asked.trials,
-        storage_url=storage_url,
-        data_dir=data_dir or default_data_dir(),
-        checkpoint_dir=checkpoint_dir,
-    )
+    options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
+    made = submit(file, options)
     console = Console()
     submission_terminal.announce(console, made)
     if made.study.counts().finished >= made.budget:

@@ -3,6 +3,7 @@
 Imports that take time wait inside the commands, so that `--help` answers at once.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -41,16 +42,16 @@ def queue(
     from rich.console import Console
 
     from kmnist_search.cli.submitted import announce, follow, invite
-    from kmnist_search.data.files import default_data_dir
     from kmnist_search.run.join import already_reached, until_reachable
+    from kmnist_search.run.options import RunOptions
     from kmnist_search.run.submission import submit as submitted
 
-    file, folder = asked.file(), data_dir or default_data_dir()
-    make = partial(submitted, file, trials=asked.trials, storage_url=storage_url, data_dir=folder)
+    options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir)
+    make = partial(submitted, asked.file(), options)
     if database_timeout is None:
         made = make()
     else:
-        for reason in until_reachable(storage_url, database_timeout=database_timeout):
+        for reason in until_reachable(replace(options, database_timeout=database_timeout)):
             click.echo(f"Waiting: {reason}")
         with already_reached():
             made = make()

@@ -1,4 +1,4 @@
-"""The options that say where and with what a run or a worker works. Knows no command.
+"""The options that say where and with what a command works on a study.
 
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
@@ -6,9 +6,7 @@ Imports that take time wait inside the functions, so that `--help` answers at on
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -21,62 +19,40 @@ from kmnist_search.cli.options import (
     device_option,
     duration,
     per_gpu_option,
+    storage_option,
+)
+
+if TYPE_CHECKING:
+    from kmnist_search.run.options import RunOptions
+
+#: Of `RunOptions`, those that are parameters of each command that works.
+NAMES = (
+    *("storage_url", "device", "gpus", "per_gpu", "workers"),
+    *("checkpoint_dir", "artifacts", "data_dir", "database_timeout"),
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkOptions:
-    """Where and with what to work.
+def devices_here(options: "RunOptions") -> list[str]:
+    """Return the devices of a run. A number of workers that was typed must be possible, one set for all runs need not.
 
-    Attributes:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        gpus: numbers of the GPUs to take in place of `device`; None is no such wish.
-        per_gpu: trials to train at a time on a GPU; None is as many as pay.
-        workers: processes on a CPU; None is as many as are fastest.
-        is_workers_typed: whether that number was typed for this command, and not set for all.
-        checkpoint_dir: folder of the checkpoints; None is the storage's own.
-        artifacts: folder or bucket of the artifacts; None is the folder beside the database.
-        data_dir: folder of the images; None is the command's default.
-        database_timeout: seconds that the database may be away.
+    Raises:
+        ConfigError: there are no such GPUs, or the number of workers cannot be.
     """
+    from kmnist_search.run.placement import devices_of
 
-    device: str
-    gpus: Sequence[int] | None
-    per_gpu: int | None
-    workers: int | None
-    is_workers_typed: bool
-    checkpoint_dir: Path | None
-    artifacts: str | None
-    data_dir: Path | None
-    database_timeout: float
-
-    def __post_init__(self) -> None:
-        if self.gpus is not None and self.device != "auto":
-            raise click.UsageError("--gpus and --device name the devices both. Leave one of them out.")
-
-    def devices(self) -> list[str]:
-        """Return the devices to work on.
-
-        Raises:
-            ConfigError: there are no such GPUs, or not so many workers can be.
-        """
-        from kmnist_search.run.placement import check_workers, devices_of
-
-        devices = devices_of(self.device, self.gpus)
-        check_workers(self.workers, devices, typed=self.is_workers_typed)
-        return devices
+    source = click.get_current_context().get_parameter_source("workers")
+    return devices_of(options, insist_on_workers=source is ParameterSource.COMMANDLINE)
 
 
 def work_options(command: Command) -> Command:
-    """Give a command the parameter `where`, `WorkOptions`, and the options that they are made of."""
+    """Give a command the parameter `options`, `RunOptions`, and the options of the command line that set them."""
 
     @functools.wraps(command)
     def gathered(**values: Any) -> Any:
-        source = click.get_current_context().get_parameter_source("workers")
-        names = ("device", "gpus", "per_gpu", "workers", "checkpoint_dir", "artifacts", "data_dir", "database_timeout")
-        chosen = {name: values.pop(name) for name in names}
-        where = WorkOptions(**chosen, is_workers_typed=source is ParameterSource.COMMANDLINE)
-        return command(where=where, **values)
+        from kmnist_search.run.options import RunOptions
+
+        options = RunOptions(**{name: values.pop(name) for name in NAMES})
+        return command(options=options, **values)
 
     options: Any = gathered
     for option in (
@@ -106,6 +82,7 @@ def work_options(command: Command) -> Command:
         ),
         per_gpu_option,
         device_option,
+        storage_option,
     ):
         options = option(options)
     return options  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The command that joins a study as a worker: parse, call one function, print.
+"""The command `worker`: joins a study and trains its trials.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
@@ -6,110 +6,82 @@ Imports that take time wait inside the command, so that `--help` answers at once
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from kmnist_search.cli.options import (
-    INTERRUPTED,
-    WORK_FAILED,
-    duration,
-    storage_option,
-    threads_wait_passively,
-    typed_command,
-)
-from kmnist_search.cli.work_options import WorkOptions, work_options
+from kmnist_search.cli.options import INTERRUPTED, WORK_FAILED, duration, threads_wait_passively, typed_command
+from kmnist_search.cli.work_options import devices_here, work_options
 
 if TYPE_CHECKING:
     from kmnist_search.host.signals import StopSignals
+    from kmnist_search.run.options import RunOptions
 
 
-@click.command(epilog="Example: kmnist-search worker kmnist --storage postgresql://me@server/kmnist --max-time 55m")
+@click.command(epilog="Example: kmnist-search worker kmnist --storage postgresql://me@server/kmnist --timeout 55m")
 @click.argument("study", required=False)
-@storage_option
 @click.option(
-    "--wait", "waits", is_flag=True, help="Stay for more: for trials that others add or lose, and for the study itself."
+    "--wait", "waits", is_flag=True, help="Keep running when the queue is empty; also wait for the study to be created."
 )
-@click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials of each process.")
+@click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many trials of each process.")
 @click.option(
-    "--max-time",
-    callback=duration,
-    metavar="TIME",
-    help="Leave after this time, such as 55m: before a limit that kills.",
+    "--timeout", callback=duration, metavar="TIME", help="Stop after this time, such as 55m: before a limit that kills."
 )
 @work_options
 @click.option(
-    "--is-alive", is_flag=True, help="Do no work: exit with 0 if a worker of this host was seen lately, else with 1."
+    "--is-alive", is_flag=True, help="Do no work. Exit with 0 if a worker of this host was seen lately, else with 1."
 )
 def worker(
     study: str | None,
-    storage_url: str,
     waits: bool,
     max_trials: int | None,
-    max_time: float | None,
-    where: WorkOptions,
+    timeout: float | None,
+    options: "RunOptions",
     is_alive: bool,
 ) -> None:
-    """Join a study that others have made, and work on its queue until it is empty.
+    """Join a study and work on its queue until it is empty.
 
-    STUDY is its name in the storage; without it, the only one or the one last worked on. The study carries its own
-    settings: nothing else is needed here but the images. One process works on each GPU.
+    STUDY is its name in the storage; without it, the only study or the one last worked on. The study carries its own
+    settings: a worker needs only the images. One process works on each GPU.
     """
     if is_alive:
-        _tell_whether_alive(storage_url)
+        _tell_whether_alive(options.storage_url)
     threads_wait_passively()
 
     from rich.console import Console
 
-    from kmnist_search.cli import run_workers as shown_work
+    from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.database.errors import when_it_answers
     from kmnist_search.database.url import check_url
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.run.join import already_reached, join, until_reachable, until_there
-    from kmnist_search.run.placement import places
     from kmnist_search.study.status import status_of
-    from kmnist_search.terminal import run as terminal
+    from kmnist_search.terminal.run import conclude, introduce
+    from kmnist_search.worker.limits import Limits
 
-    deadline = None if max_time is None else time.monotonic() + max_time
-    check_url(storage_url)
-    devices = where.devices()
-    join_on = partial(
-        join,
-        storage_url=storage_url,
-        data_dir=where.data_dir,
-        checkpoint_dir=where.checkpoint_dir,
-        artifacts=where.artifacts,
-        database_timeout=where.database_timeout,
-        per_gpu=where.per_gpu,
-        max_trials=max_trials,
-        waits=waits,
-    )
+    deadline = None if timeout is None else time.monotonic() + timeout
+    options = replace(options, limits=Limits(max_trials=max_trials, waits=waits, deadline=deadline))
+    check_url(options.storage_url)
+    devices = devices_here(options)
     console = Console()
     with StopSignals() as signals:
-        reasons = partial(until_there, name=study) if waits else until_reachable
-        _wait(reasons(storage_url, database_timeout=where.database_timeout), signals, deadline)
+        _wait(until_there(study, options) if waits else until_reachable(options), signals, deadline)
         with already_reached():
-            search = join_on(study, device=devices[0])
-        working = places(
-            devices,
-            search.file.middle(),
-            images=search.data.train_images,
-            workers=where.workers,
-            trials_left=sys.maxsize if waits else search.trials_left(),
-        )
-        terminal.introduce(console, search, working)
-        prepare_on = partial(join_on, search.study.name)  # the same, whatever others begin meanwhile
-        seconds = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        stopped_by = shown_work.work(console, search, prepare_on, working, signals=signals, seconds=seconds)
+            search = join(study, options.on(devices[0]))
+        places = search.places(devices)
+        introduce(console, search, places)
+        join_again = partial(join, search.study.name)  # the same study, whatever others begin meanwhile
+        stopped_by = run_workers(console, search, join_again, places, signals=signals)
         progress = when_it_answers()(status_of, search.study).progress
-    terminal.conclude(console, search, progress, stopped_by, command=typed_command())
+    conclude(console, search, progress, stopped_by, command=typed_command())
     if stopped_by == "signal":
         sys.exit(INTERRUPTED)
 
 
 def _wait(reasons: Iterator[str], signals: "StopSignals", deadline: float | None) -> None:
-    """Wait as long as there are reasons, say each once, and end the process if it is to stop before."""
+    """Wait while there are reasons; print each once. End the process at a signal or the deadline."""
     told = ""
     for reason in reasons:
         if reason != told:
@@ -124,7 +96,7 @@ def _wait(reasons: Iterator[str], signals: "StopSignals", deadline: float | None
 
 
 def _tell_whether_alive(storage_url: str) -> None:
-    """End the process: with 0 if a worker of this host was seen within its lease."""
+    """End the process, with exit code 0 if a worker of this host was seen within its lease."""
     from kmnist_search.database.storage import open_storage
     from kmnist_search.host.process import Owner
     from kmnist_search.queue.workers import members

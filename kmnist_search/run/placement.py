@@ -1,4 +1,4 @@
-"""Which devices a run takes, how many worker processes there are, and how many cores each gets. Starts none."""
+"""Which devices a run uses, how many worker processes it starts, and how many cores each gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from kmnist_search.config import TrialConfig
+from kmnist_search.engine.device import device_named
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.errors import ConfigError
 from kmnist_search.host.resources import available_memory, usable_cores
+from kmnist_search.run.options import RunOptions
 
 #: A worker process of kmnist-cpu has 0.58 GB to itself most of the time (tests/benchmarks/LOG.md), and more at moments.
 WORKER_BYTES = 1_000_000_000
@@ -19,18 +21,52 @@ IMAGES_WORTH_A_WORKER = 150_000
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where one worker process works: on a device, and on a CPU with so many threads at most."""
+    """Where one worker process works: on a device, with at most so many CPU threads."""
 
     device: str
     cores: int
 
 
-def devices_of(device: str, gpus: Sequence[int] | None) -> list[str]:
-    """Return the devices that a run takes: those of the GPUs, or `device`, or for "auto" all GPUs or else the CPU.
+def device_of(options: RunOptions) -> torch.device:
+    """Return the one device that this process works on.
 
     Raises:
-        ConfigError: there are no such GPUs.
+        ConfigError: there is no such device, or it cannot train so many trials at a time.
     """
+    device = device_named(options.device)
+    if options.per_gpu is not None and options.per_gpu > 1 and device.type == "cpu":
+        raise ConfigError(
+            f"--per-gpu {options.per_gpu}: the device is the CPU, which trains one trial at a time. "
+            "Leave it out; --workers says how many processes share its cores."
+        )
+    return device
+
+
+def devices_of(options: RunOptions, *, insist_on_workers: bool = False) -> list[str]:
+    """Return the devices that a run uses: the GPUs named, or `device`, or for "auto" all GPUs or else the CPU.
+
+    Args:
+        options: of the run.
+        insist_on_workers: refuse a number of workers on GPUs, where it has no meaning, instead of ignoring it.
+
+    Raises:
+        ConfigError: there are no such GPUs, or the number of workers cannot be.
+    """
+    devices, workers = _devices(options.device, options.gpus), options.workers
+    if workers is None:
+        return devices
+    if devices != ["cpu"]:
+        if insist_on_workers:
+            raise ConfigError("--workers is for a CPU; on GPUs one process works on each. Use --gpus, or --device cpu")
+    elif workers > usable_cores():
+        raise ConfigError(
+            f"--workers {workers} (or KMNIST_SEARCH_WORKERS): this process may use {usable_cores()} cores, "
+            "and more workers than cores only take turns"
+        )
+    return devices
+
+
+def _devices(device: str, gpus: Sequence[int] | None) -> list[str]:
     if gpus is None and (device != "auto" or not torch.cuda.is_available()):
         return ["cpu" if device == "auto" else device]
     present = torch.cuda.device_count()
@@ -38,49 +74,24 @@ def devices_of(device: str, gpus: Sequence[int] | None) -> list[str]:
     missing = [str(number) for number in numbers if number >= present]
     if missing:
         has = f"its {present} usable GPUs are numbered from 0" if present else "this machine has no usable GPU"
-        raise ConfigError(
-            f"--gpus: there is no GPU {', '.join(missing)}; {has}. Leave --gpus out to take what there is"
-        )
+        raise ConfigError(f"--gpus: there is no GPU {', '.join(missing)}; {has}. Leave --gpus out to use all there are")
     return [f"cuda:{number}" for number in numbers]
-
-
-def check_workers(workers: int | None, devices: Sequence[str], *, typed: bool) -> None:
-    """Refuse a number of workers that cannot be.
-
-    Args:
-        workers: as wished; None is no wish.
-        devices: of the run.
-        typed: whether it was typed for this run. Where not, but set for all runs, those on GPUs need not heed it.
-
-    Raises:
-        ConfigError: more workers than cores, or a number of them for GPUs.
-    """
-    if workers is None:
-        return
-    if devices != ["cpu"]:
-        if typed:
-            raise ConfigError("--workers is for a CPU; on GPUs one process works on each. Use --gpus, or --device cpu")
-    elif workers > usable_cores():
-        raise ConfigError(
-            f"--workers {workers} (or KMNIST_SEARCH_WORKERS): this process may use {usable_cores()} cores, "
-            "and more workers than cores only take turns"
-        )
 
 
 def places(
     devices: Sequence[str], config: TrialConfig, *, images: int, workers: int | None, trials_left: int
 ) -> list[Place]:
-    """Return where to work, at least one place.
+    """Return at least one place to work.
 
-    On GPUs that is each of them. On a CPU small nets are fastest in one process a core, large ones in fewer with
-    several threads each.
+    On GPUs, that is one process on each. On a CPU, small nets are fastest in one process per core, large ones in fewer
+    processes with several threads each.
 
     Args:
         devices: of the run.
         config: as large as most trials.
-        images: on which each trains.
-        workers: as many on a CPU; None is as many as are fastest, have enough to do, and find memory.
-        trials_left: there is no more to do than this.
+        images: on which each trial trains.
+        workers: processes on a CPU; None is as many as are fastest, have enough to do, and fit into memory.
+        trials_left: trials that can still be claimed; more places than these are not used.
     """
     cores = usable_cores()
     if devices == ["cpu"]:

@@ -1,10 +1,11 @@
-"""One run of a search in this process, put together from its parts. Knows nothing of terminals."""
+"""One run of a search: the study, its images and a worker, put together."""
 
+import sys
+import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 
@@ -13,37 +14,35 @@ from kmnist_search.dashboard_content.publisher import Publisher
 from kmnist_search.dashboard_content.snapshot import Images
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.errors import when_it_answers
-from kmnist_search.engine.device import device_named, device_place
+from kmnist_search.engine.device import device_place
 from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.engine.packing import Packing
 from kmnist_search.errors import ConfigError
 from kmnist_search.host.environment import scheduler_job, versions
-from kmnist_search.host.files import check_writable
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import Facts
+from kmnist_search.run.options import RunOptions
+from kmnist_search.run.placement import Place, device_of, places
 from kmnist_search.run.submission import submit
-from kmnist_search.study.artifacts import ArtifactStore, folder_of, open_artifact_store, open_bucket
+from kmnist_search.study.artifacts import ArtifactStore, open_artifact_store
 from kmnist_search.study.status import Progress, progress_seen_by
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import Event, NotShown, TrialValidated
-from kmnist_search.worker.stop import Limits
 from kmnist_search.worker.worker import Worker
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Search:
-    """A study that is open, and has its images: ready to be worked on.
+    """An open study with its images: ready to be worked on.
 
     Attributes:
-        limits: when its workers stop.
-        recovered: numbers of trials that an owner who is gone had left.
-        database_timeout: seconds that the database may be away.
-        per_gpu: trials to train at a time; None is one on a CPU, and on a GPU as many as pay.
-        version_before: of this package, if the study was worked on with another so far.
+        device: that this process works on.
+        options: of the run; `limits.budget` is the study's, if this run made or extended its queue.
+        recovered: numbers of the trials that were taken back from dead owners.
+        version_before: the version of this package that the study was last worked on with, if that was another one.
     """
 
     study: SearchStudy
@@ -51,10 +50,8 @@ class Search:
     data: StudyData
     artifact_store: ArtifactStore
     device: torch.device
-    limits: Limits
+    options: RunOptions
     recovered: Sequence[int]
-    database_timeout: float
-    per_gpu: int | None = None
     version_before: str | None = None
 
     @property
@@ -68,15 +65,26 @@ class Search:
 
     def goal(self, counts: Counts) -> int:
         """Return how many trials of the study shall be finished in the end."""
-        return counts.total if self.limits.budget is None else self.limits.budget
+        budget = self.options.limits.budget
+        return counts.total if budget is None else budget
 
     def trials_left(self) -> int:
-        """Return how many trials are to be done here, if those that others run get to their end."""
+        """Return how many trials this run can expect to claim: those that others run now are not among them."""
         counts = self.counts()
         return max(self.goal(counts) - counts.finished - counts.running, 0)
 
+    def places(self, devices: Sequence[str]) -> list[Place]:
+        """Return where this run's worker processes work."""
+        return places(
+            devices,
+            self.file.middle(),
+            images=self.data.train_images,
+            workers=self.options.workers,
+            trials_left=sys.maxsize if self.options.limits.waits else self.trials_left(),
+        )
+
     def estimate(self) -> timedelta:
-        """Return about how long the trials left would take here if none were pruned; measures for two seconds."""
+        """Return how long the remaining trials would take here if none were pruned. Measures for two seconds."""
         counts = self.counts()
         config, data = self.file.middle(), self.data.of(self.file.datas[0])
         epochs = config.train.epochs * (self.goal(counts) - counts.finished)
@@ -86,42 +94,50 @@ class Search:
         """Return what a worker in this process works on and with."""
         return Facts(device=device_place(self.device), versions=versions(), job=scheduler_job())
 
-    def work(
-        self, signals: StopSignals, *, seconds: float | None, cores: int | None = None
-    ) -> tuple[Worker, Generator[Event, None, None]]:
-        """Return a worker, for so many cores, and the events of its work, which goes on while they are drawn."""
+    def for_at_most(self, seconds: float | None) -> "Search":
+        """Return the same search with a deadline so many seconds from now; None is no deadline."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        limits = replace(self.options.limits, deadline=deadline)
+        return replace(self, options=replace(self.options, limits=limits))
+
+    def work(self, signals: StopSignals, *, cores: int | None = None) -> tuple[Worker, Generator[Event, None, None]]:
+        """Return a worker and the events of its work, which proceeds as they are consumed.
+
+        Args:
+            signals: ask for a stop.
+            cores: that the worker may keep busy; None is all.
+        """
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # else what names no device would set up the first GPU, too
+            torch.cuda.set_device(self.device)  # else code that names no device would set up the first GPU, too
         database_thread = DatabaseThread(
             self.study.storage,
             self.study.queue,
             self.study.cached_storage(),
             lease_seconds=self.file.study.lease_seconds,
             max_retries=self.file.study.max_retries,
-            database_timeout=self.database_timeout,
+            database_timeout=self.options.database_timeout,
             counts=self.counts(),
             facts=self.facts(),
         )
-        publisher = self._showcase(database_thread)
+        publisher = self._publisher(database_thread)
         worker = Worker(
             self.study,
             self.file,
             self.data,
             database_thread,
             device=self.device,
-            limits=replace(self.limits, seconds=seconds),
+            limits=self.options.limits,
             signals=signals,
             packing=self._packing(),
             cores=cores,
         )
-        return worker, _shown(worker.work(), publisher)
+        return worker, _published(worker.work(), publisher)
 
     def seen_by(self, worker: Worker) -> Progress:
-        """Return how far the study has come as a worker knows it; asks no database."""
+        """Return the study's progress as a worker knows it, without asking the database."""
         return progress_seen_by(self.study, worker.database_thread.cached_storage, worker.database_thread.counts)
 
-    def _showcase(self, database_thread: DatabaseThread) -> Publisher:
-        """Return what keeps the dashboard's view of the study up to date; on a GPU, too, it works on the CPU."""
+    def _publisher(self, database_thread: DatabaseThread) -> Publisher:
         images = None
         if not self.file.systems:
             data = self.data.of(self.file.data)
@@ -132,18 +148,18 @@ class Search:
             database_thread.cached_storage,
             TrialArtifacts(self.study, self.file, self.artifact_store, self.data),
             worker=database_thread.registration.worker_id,
-            budget=self.limits.budget,
+            budget=self.options.limits.budget,
             images=images,
         )
 
     def _packing(self) -> Packing:
-        if self.per_gpu is not None:
-            return Packing.fixed(self.per_gpu)
+        if self.options.per_gpu is not None:
+            return Packing.fixed(self.options.per_gpu)
         return Packing.measured() if self.device.type == "cuda" else Packing.fixed(1)
 
 
-def _shown(events: Generator[Event, None, None], publisher: Publisher) -> Generator[Event, None, None]:
-    """Hand the publisher what is for it, and tell all else, and if it is in trouble that as well."""
+def _published(events: Generator[Event, None, None], publisher: Publisher) -> Generator[Event, None, None]:
+    """Give the publisher the events for it and yield the others. Yield `NotShown` when publishing fails."""
     with closing(events), publisher:
         for event in events:
             if isinstance(event, TrialValidated):
@@ -156,82 +172,24 @@ def _shown(events: Generator[Event, None, None], publisher: Publisher) -> Genera
         yield NotShown(reason=reason)
 
 
-def prepare(
-    path: Path,
-    *,
-    overrides: Sequence[str],
-    trials: int | None,
-    target: float | None,
-    storage_url: str,
-    data_dir: Path,
-    device: str,
-    checkpoint_dir: Path | None = None,
-    artifacts: str | None = None,
-    database_timeout: float = 600.0,
-    per_gpu: int | None = None,
-) -> Search:
-    """Check everything a search needs, cheap things first, then make or open the study and fill its queue.
-
-    Args:
-        path: the study file.
-        overrides: `table.key=value` each.
-        trials: the budget; None is the study file's own.
-        target: a metric to stop at; None is no such.
-        storage_url: the database.
-        data_dir: folder of the images.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        checkpoint_dir: folder of the checkpoints; None is the storage's own.
-        artifacts: folder or bucket of the artifacts; None is the folder beside the database.
-        database_timeout: seconds that the database may be away while trials run.
-        per_gpu: trials to train at a time on a GPU; None is as many as pay.
+def prepare(file: StudyFile, options: RunOptions) -> Search:
+    """Check everything that a search needs, cheap things first, then make or open the study and fill its queue.
 
     Raises:
-        InputError: something of that cannot be; no trial was added.
+        InputError: the study or the options cannot be used; no trial was added.
     """
-    return prepare_file(
-        load(path, overrides=overrides),
-        trials=trials,
-        target=target,
-        storage_url=storage_url,
-        data_dir=data_dir,
-        device=device,
-        checkpoint_dir=checkpoint_dir,
-        artifacts=artifacts,
-        database_timeout=database_timeout,
-        per_gpu=per_gpu,
-    )
-
-
-def prepare_file(
-    file: StudyFile,
-    *,
-    trials: int | None,
-    target: float | None,
-    storage_url: str,
-    data_dir: Path,
-    device: str,
-    checkpoint_dir: Path | None,
-    artifacts: str | None,
-    database_timeout: float,
-    per_gpu: int | None,
-) -> Search:
-    """Do what `prepare` does for a study file that was read."""
-    _check_target(target, file)
-    chosen = device_named(device)
-    check_per_gpu(per_gpu, chosen)
-    check_artifacts(artifacts)
-    submitted = submit(file, trials=trials, storage_url=storage_url, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
+    _check_target(options.limits.target, file)
+    device = device_of(options)
+    submitted = submit(file, options)
     return Search(
         study=submitted.study,
         file=file,
         data=submitted.data,
-        artifact_store=open_artifact_store(artifacts, submitted.study.storage.url),
-        device=chosen,
-        limits=Limits(budget=submitted.budget, target=target),
+        artifact_store=open_artifact_store(options.artifacts, submitted.study.storage.url),
+        device=device,
+        options=replace(options, limits=replace(options.limits, budget=submitted.budget)),
         recovered=submitted.recovered,
         version_before=submitted.version_before,
-        database_timeout=database_timeout,
-        per_gpu=per_gpu,
     )
 
 
@@ -240,23 +198,3 @@ def _check_target(target: float | None, file: StudyFile) -> None:
         return
     if target <= 0 or (file.study.metric == "val_accuracy" and target > 1):
         raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
-
-
-def check_artifacts(artifacts: str | None) -> None:
-    """Raise ConfigError if artifacts cannot be put where they shall be."""
-    if artifacts is None:
-        return
-    folder = folder_of(artifacts)
-    if folder is None:
-        open_bucket(artifacts)
-    else:
-        check_writable(folder, option="--artifacts")
-
-
-def check_per_gpu(per_gpu: int | None, device: torch.device) -> None:
-    """Raise ConfigError if a device does not train so many trials at a time."""
-    if per_gpu is not None and per_gpu > 1 and device.type == "cpu":
-        raise ConfigError(
-            f"--per-gpu {per_gpu}: the device is the CPU, which trains one trial at a time. "
-            "Leave it out; --workers says how many processes share its cores."
-        )

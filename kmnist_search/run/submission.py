@@ -1,10 +1,10 @@
-"""A study and its queue made once, for whoever then works on them. Knows no device and trains nothing."""
+"""Make or open a study and fill its queue, for the workers that then train its trials."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from kmnist_search.data.files import default_data_dir
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.errors import when_it_answers
 from kmnist_search.database.storage import Storage, open_storage
@@ -12,6 +12,8 @@ from kmnist_search.database.url import check_url
 from kmnist_search.errors import ConfigError, StorageEmptyError
 from kmnist_search.host.environment import package_version
 from kmnist_search.host.files import check_writable
+from kmnist_search.run.options import RunOptions
+from kmnist_search.study.artifacts import folder_of, open_bucket
 from kmnist_search.study.study import SearchStudy, open_study
 from kmnist_search.study_file.schema import StudyFile
 
@@ -21,9 +23,10 @@ class Submission:
     """A study whose queue is filled up to its budget.
 
     Attributes:
-        data: the images that it is searched on.
-        recovered: numbers of trials that an owner who is gone had left.
-        version_before: of this package, if the study was worked on with another so far.
+        data: the images of its trials.
+        budget: finished trials that the study shall have in the end.
+        recovered: numbers of the trials that were taken back from dead owners.
+        version_before: the version of this package that the study was last worked on with, if that was another one.
     """
 
     study: SearchStudy
@@ -34,38 +37,45 @@ class Submission:
     version_before: str | None
 
 
-def submit(
-    file: StudyFile, *, trials: int | None, storage_url: str, data_dir: Path, checkpoint_dir: Path | None = None
-) -> Submission:
-    """Check everything that the workers of a study will need, cheap things first, then make or open it and its queue.
+def submit(file: StudyFile, options: RunOptions) -> Submission:
+    """Check what the workers of a study will need, cheap things first, then make or open the study and fill its queue.
 
-    Any number of processes may do so, and again: there is one study, with so many trials in all.
+    Any number of processes may do this at once, and repeat it: the study's trials are added only once.
 
     Args:
-        file: the study.
-        trials: the budget; None is the study file's own. One of systems has its enqueued trials instead.
-        storage_url: the database.
-        data_dir: folder of the images.
-        checkpoint_dir: folder of the checkpoints; None is the storage's own.
+        file: the study. A study of published systems gets its enqueued trials, whatever the budget.
+        options: of them, those that concern a device or a limit are not used.
 
     Raises:
-        InputError: something of that cannot be; no trial was added.
+        InputError: the study, its images, its database or its folders cannot be used; no trial was added.
     """
-    if checkpoint_dir is not None:
-        check_writable(checkpoint_dir)
-    _check_reachable(storage_url)  # before images are fetched
-    data = StudyData(data_dir)
+    check_folders(options)
+    _check_reachable(options.storage_url)  # before images are fetched
+    data = StudyData(options.data_dir or default_data_dir())
     for config in dict.fromkeys(file.data_of(entry) for entry in file.enqueue) if file.systems else file.datas:
         data.of(config)
     _check_batch_sizes(file, data)
-    storage = open_storage(storage_url, create=True, checkpoint_dir=checkpoint_dir)
-    budget = trials if trials is not None else file.study.trials
+    storage = open_storage(options.storage_url, create=True, checkpoint_dir=options.checkpoint_dir)
+    budget = options.trials if options.trials is not None else file.study.trials
     # Where many begin at the same moment, a server may have no connection left for a while.
     return when_it_answers()(_made_ready, storage, file, data, budget)
 
 
+def check_folders(options: RunOptions) -> None:
+    """Raise ConfigError if checkpoints or artifacts cannot be written where the options say."""
+    if options.checkpoint_dir is not None:
+        check_writable(options.checkpoint_dir)
+    if options.artifacts is None:
+        return
+    folder = folder_of(options.artifacts)
+    if folder is None:
+        open_bucket(options.artifacts)
+    else:
+        check_writable(folder, option="--artifacts")
+
+
 def _made_ready(storage: Storage, file: StudyFile, data: StudyData, budget: int) -> Submission:
-    """Open the study, recover what was lost and fill its queue; done again it changes nothing."""
+    """Open the study, recover lost trials and fill its queue. Repeating this changes nothing."""
     study = open_study(storage, file)
     study.remember_data(data.digests, data.data_dir)
     version_before = study.remember_version(package_version())

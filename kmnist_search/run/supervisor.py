@@ -19,6 +19,7 @@ from kmnist_search.database.errors import when_it_answers
 from kmnist_search.engine.member import Epoch
 from kmnist_search.errors import KmnistSearchError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.run.worker_process import Broke, Ended, Failed, Message, Told, work_for_parent
@@ -84,23 +85,20 @@ class Supervisor:
     def __init__(
         self,
         search: Search,
-        prepare_on: Callable[..., Search],
+        prepare: Callable[[RunOptions], Search],
         places: Sequence[Place],
         *,
         signals: StopSignals,
-        seconds: float | None,
     ) -> None:
         """Start nothing yet.
 
         Args:
             search: what is worked on.
-            prepare_on: given a `device`, prepares the same in a worker; a function that can be pickled.
+            prepare: makes the same search ready in another process; must be picklable.
             places: one for each worker.
             signals: ask for a stop.
-            seconds: to work from now; None is no limit.
         """
-        self.study, self.prepare_on, self.signals = search.study, prepare_on, signals
-        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.study, self.options, self.prepare, self.signals = search.study, search.options, prepare, signals
         self.stopped_by: StoppedBy = "budget"
         self._progress = when_it_answers()(status_of, self.study).progress
         self.study.storage.let_go()
@@ -154,7 +152,7 @@ class Supervisor:
     def _start(self, number: int, place: Place, *, deaths: int) -> None:
         ours, theirs = SPAWN.Pipe(duplex=False)
         process = SPAWN.Process(
-            target=work_for_parent, args=(theirs, place, self.prepare_on, self.deadline), name=f"worker {number}"
+            target=work_for_parent, args=(theirs, place, self.prepare, self.options), name=f"worker {number}"
         )
         with _signals_wait_for_the_child():
             process.start()

@@ -1,10 +1,9 @@
-"""What one of several worker processes does: the work of a run, told to the parent. Starts no process."""
+"""The work of one of several worker processes, and the messages that it sends to its parent."""
 
 import contextlib
 import os
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from kmnist_search.database.errors import DATABASE_ERRORS, reason_of
 from kmnist_search.errors import KmnistSearchError, WorkError
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
@@ -56,21 +56,23 @@ Message = Told | Ended | Failed | Broke
 
 
 def work_for_parent(
-    pipe: "Connection[Message, Any]", place: Place, prepare_on: Callable[..., Search], deadline: float | None
+    pipe: "Connection[Message, Any]", place: Place, prepare: Callable[[RunOptions], Search], options: RunOptions
 ) -> None:
-    """Work until a limit is reached, a signal comes, nothing is left to claim, or the parent is gone.
+    """Work until a limit is reached, a signal arrives, nothing is left to claim, or the parent is gone.
 
     Args:
-        pipe: takes the messages, of which the last is not `Told`.
+        pipe: takes the messages; the last one is not `Told`.
         place: where to work.
-        prepare_on: given a `device`, makes the study ready there.
-        deadline: by `time.monotonic`, which all processes of a machine share; None is no such.
+        prepare: makes the search ready here.
+        options: of the run; the device is the place's.
     """
     with StopSignals() as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `Supervisor`
         threading.Thread(target=_stop_when_orphaned, daemon=True).start()
         try:
-            stopped_by = _work(pipe, place, prepare_on, deadline, signals)
+            torch.set_num_threads(place.cores)
+            search = prepare(options.on(place.device))
+            stopped_by = _work(pipe, search, place.cores, signals)
         except KeyboardInterrupt:
             return  # Ctrl-C once more: at once, and the parent has had it, too
         except KmnistSearchError as error:
@@ -83,17 +85,8 @@ def work_for_parent(
             _tell(pipe, Ended(stopped_by=stopped_by))
 
 
-def _work(
-    pipe: "Connection[Message, Any]",
-    place: Place,
-    prepare_on: Callable[..., Search],
-    deadline: float | None,
-    signals: StopSignals,
-) -> StoppedBy:
-    torch.set_num_threads(place.cores)
-    search = prepare_on(device=place.device)
-    seconds = None if deadline is None else deadline - time.monotonic()
-    worker, events = search.work(signals, seconds=seconds, cores=place.cores)
+def _work(pipe: "Connection[Message, Any]", search: Search, cores: int, signals: StopSignals) -> StoppedBy:
+    worker, events = search.work(signals, cores=cores)
     for event in events:
         is_news = isinstance(event, TrialStarted | TrialEnded)
         _tell(pipe, Told(event=event, progress=search.seen_by(worker) if is_news else None))

@@ -1,29 +1,9 @@
 """Whether a worker is to stop, and why. Knows nothing of trials."""
 
 import time
-from dataclasses import dataclass
 
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.worker.events import StoppedBy
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When a worker stops.
-
-    Attributes:
-        budget: so many trials of the study are finished; None is all that the queue holds.
-        seconds: from now.
-        target: a metric that is reached.
-        max_trials: as many as this worker finishes itself.
-        waits: with nothing left to claim it stays, for what others may add or lose.
-    """
-
-    budget: int | None = None
-    seconds: float | None = None
-    target: float | None = None
-    max_trials: int | None = None
-    waits: bool = False
 
 
 class Stop:
@@ -35,9 +15,8 @@ class Stop:
         urgent_at: when a signal had come or time was up, by `time.monotonic`; infinity before.
     """
 
-    def __init__(self, signals: StopSignals, *, seconds: float | None) -> None:
-        self.signals = signals
-        self.deadline = time.monotonic() + seconds if seconds is not None else None
+    def __init__(self, signals: StopSignals, *, deadline: float | None) -> None:
+        self.signals, self.deadline = signals, deadline
         self.why = ""
         self.by: StoppedBy | None = None
         self.urgent_at = float("inf")

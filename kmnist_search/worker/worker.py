@@ -32,7 +32,8 @@ from kmnist_search.worker.events import (
     TrialEnded,
     Waiting,
 )
-from kmnist_search.worker.stop import Limits, Stop
+from kmnist_search.worker.limits import Limits
+from kmnist_search.worker.stop import Stop
 from kmnist_search.worker.tasks import Pause, Task, Turns, waited
 from kmnist_search.worker.trial_run import TrialRun, Workplace
 
@@ -69,7 +70,7 @@ class Worker:
         cores: int | None = None,
     ) -> None:
         self.study, self.database_thread, self.limits, self.packing = study, database_thread, limits, packing
-        self.stop = Stop(signals, seconds=limits.seconds)
+        self.stop = Stop(signals, deadline=limits.deadline)
         self.stopped_by: StoppedBy = "budget"
         self._place = Workplace(
             study=study,

@@ -6,7 +6,6 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,9 +14,11 @@ import pytest
 from kmnist_search.errors import ConfigError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.attempts import PROCESS_DIED
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search, prepare
 from kmnist_search.run.supervisor import Supervisor
+from kmnist_search.study_file.parser import load
 from tests.support.command import Command
 from tests.support.exact import ENDED, Look, assert_exact
 from tests.support.forked import Forked, Ways, forks, wait_until
@@ -155,16 +156,16 @@ def test_a_target_that_one_worker_reaches_stops_the_others_at_once(start: Callab
     assert look.running() == 0
 
 
-def _refuse(*, device: str) -> Search:
-    raise ConfigError(f"no work on {device}")
+def _refuse(options: RunOptions) -> Search:
+    raise ConfigError(f"no work on {options.device}")
 
 
-def _break(*, device: str) -> Search:
-    raise RuntimeError(f"nobody foresaw this on {device}")
+def _break(options: RunOptions) -> Search:
+    raise RuntimeError(f"nobody foresaw this on {options.device}")
 
 
 @pytest.mark.parametrize(
-    ("prepare_on", "error", "text"),
+    ("prepare_again", "error", "text"),
     [
         (_refuse, ConfigError, "^no work on cpu$"),
         (
@@ -175,17 +176,17 @@ def _break(*, device: str) -> Search:
     ],
 )
 def test_an_error_of_a_worker_is_that_of_the_run(
-    prepare_on: Callable[..., Search],
+    prepare_again: Callable[[RunOptions], Search],
     error: type[Exception],
     text: str,
     tiny_study: Path,
     storage_url: str,
     tmp_path: Path,
 ) -> None:
-    prepared = partial(prepare, tiny_study, overrides=[], trials=2, target=None, storage_url=storage_url)
-    search = prepared(data_dir=tmp_path, device="cpu")
+    options = RunOptions(storage_url=storage_url, trials=2, data_dir=tmp_path, device="cpu")
+    search = prepare(load(tiny_study), options)
     with StopSignals() as signals:
-        supervisor = Supervisor(search, prepare_on, [Place(device="cpu", cores=1)], signals=signals, seconds=None)
+        supervisor = Supervisor(search, prepare_again, [Place(device="cpu", cores=1)], signals=signals)
         with supervisor, pytest.raises(error, match=text):
             list(supervisor.work())
 

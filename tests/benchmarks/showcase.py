@@ -28,8 +28,10 @@ from kmnist_search.dashboard_content.publisher import Publisher
 from kmnist_search.database import tables
 from kmnist_search.database.storage import Storage
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search, prepare
 from kmnist_search.study_file.builtin import builtin_studies
+from kmnist_search.study_file.parser import load
 from tests.support.postgres import PostgresServer
 
 STUDY = "kmnist-cpu"
@@ -63,19 +65,12 @@ class Meter:
 
 
 def begun(data_dir: Path, url: str, trials: int) -> Search:
-    return prepare(
-        builtin_studies()[STUDY],
-        overrides=[],
-        trials=trials,
-        target=None,
-        storage_url=url,
-        data_dir=data_dir,
-        device="cpu",
-    )
+    options = RunOptions(storage_url=url, trials=trials, data_dir=data_dir, device="cpu")
+    return prepare(load(builtin_studies()[STUDY]), options)
 
 
 def worked(search: Search) -> None:
-    _, events = search.work(StopSignals(), seconds=None, cores=1)
+    _, events = search.work(StopSignals(), cores=1)
     for _ in events:
         pass
 

@@ -356,7 +356,7 @@ def test_help_answers_at_once(arguments: list[str]) -> None:
         (["--gpus", "0"], "0 is no number of GPUs. The GPU numbered 0, and only that, is --device cuda:0."),
         (["--gpus", "1,1"], "'1,1' names a GPU twice."),
         (["--gpus", "all"], "'all' names no GPUs. Write 4 for the first four, or 0,2 for these two."),
-        (["--gpus", "0,1", "--device", "cpu"], "--gpus and --device name the devices both. Leave one of them out."),
+        (["--gpus", "0,1", "--device", "cpu"], "--gpus and --device both name the devices. Leave one of them out."),
         (["--workers", "0"], "0 is not in the range x>=1."),
         (["--workers", "1000", "--device", "cpu"], "--workers 1000 (or KMNIST_SEARCH_WORKERS): this process may use "),
         (["--workers", "2", "--gpus", "1"], "--workers is for a CPU; on GPUs one process works on each."),

@@ -14,6 +14,7 @@ from kmnist_search.database.storage import open_storage
 from kmnist_search.host.process import Owner
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.join import join
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import submit
 from kmnist_search.study.status import status_of
@@ -104,7 +105,7 @@ def test_a_worker_that_waits_takes_what_is_added_and_leaves_when_time_is_up(
 
     adding = threading.Thread(target=add)
     adding.start()
-    done = invoke("worker", "tiny", "--wait", "--max-time", "8s")
+    done = invoke("worker", "tiny", "--wait", "--timeout", "8s")
     adding.join()
     assert done.exit_code == 0, done.output
     told = [line for line in done.stdout.splitlines() if line.startswith(("[", "nothing"))]
@@ -114,7 +115,7 @@ def test_a_worker_that_waits_takes_what_is_added_and_leaves_when_time_is_up(
 
 
 def test_a_worker_waits_for_its_study_and_no_longer_than_it_may(invoke: Invoke, tiny_study: Path) -> None:
-    vain = invoke("worker", "tiny", "--wait", "--max-time", "1s")
+    vain = invoke("worker", "tiny", "--wait", "--timeout", "1s")
     assert vain.exit_code == 0
     assert vain.stdout.startswith("Waiting: there is no database at ")
     assert vain.stdout.endswith("Time is up before there was anything to do.\n")
@@ -127,7 +128,7 @@ def test_a_worker_waits_for_its_study_and_no_longer_than_it_may(invoke: Invoke, 
 
 
 def _submit(file: Path) -> None:
-    submit(load(file), trials=1, storage_url=LOCAL, data_dir=file.parent)
+    submit(load(file), RunOptions(storage_url=LOCAL, trials=1, data_dir=file.parent))
 
 
 def test_a_worker_refuses_a_study_of_another_version_until_a_run_takes_it_over(invoke: Invoke) -> None:
@@ -182,7 +183,7 @@ def test_who_may_wait_for_a_database_says_why_and_gives_up_in_time(invoke: Invok
     assert given_up.exit_code == 1, given_up.output
     (line,) = given_up.stdout.splitlines()
     assert line.startswith("Waiting: postgresql+psycopg://me:***@127.0.0.1:1/kmnist cannot be used as a database: ")
-    assert "That was tried for 1 s." in given_up.stderr
+    assert "It was tried for 1 s." in given_up.stderr
     assert "geheim" not in given_up.output
 
 
@@ -228,16 +229,9 @@ def prepared_worker(tiny_study: Path, tmp_path: Path) -> Callable[[str], tuple[S
     from kmnist_search.run.search import prepare
 
     def make(url: str) -> tuple[Search, Worker]:
-        search = prepare(
-            tiny_study,
-            overrides=["train.epochs=2000", "study.pruner=none"],
-            trials=2,
-            target=None,
-            storage_url=url,
-            data_dir=tmp_path,
-            device="cpu",
-        )
-        return search, search.work(StopSignals(), seconds=None)[0]
+        file = load(tiny_study, overrides=["train.epochs=2000", "study.pruner=none"])
+        search = prepare(file, RunOptions(storage_url=url, trials=2, data_dir=tmp_path, device="cpu"))
+        return search, search.work(StopSignals())[0]
 
     return make
 
@@ -257,17 +251,6 @@ def test_who_follows_a_study_sees_it_end(invoke: Invoke) -> None:
 
 
 def _work() -> None:
-    search = join(
-        "tiny",
-        storage_url=LOCAL,
-        data_dir=None,
-        device="cpu",
-        checkpoint_dir=None,
-        artifacts=None,
-        database_timeout=60,
-        per_gpu=None,
-        max_trials=None,
-        waits=False,
-    )
-    for _ in search.work(StopSignals(), seconds=None)[1]:
+    search = join("tiny", RunOptions(storage_url=LOCAL, device="cpu"))
+    for _ in search.work(StopSignals())[1]:
         continue

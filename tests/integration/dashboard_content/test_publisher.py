@@ -26,9 +26,11 @@ from kmnist_search.database.storage import Storage
 from kmnist_search.database.tables import study_system_attributes
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Counts
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search, prepare
 from kmnist_search.study.artifacts import open_artifact_store
 from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.study_file.parser import load
 from kmnist_search.worker.events import Event, NotShown, TrialEnded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,22 +42,20 @@ Prepare = Callable[..., Search]
 @pytest.fixture
 def prepared(tiny_study: Path, tmp_path: Path) -> Prepare:
     def make(url: str, *overrides: str, trials: int = 11, artifacts: str | None = None) -> Search:
-        return prepare(
-            tiny_study,
-            overrides=["study.pruner=none", "train.epochs=1", *overrides],
-            trials=trials,
-            target=None,
+        options = RunOptions(
             storage_url=url,
+            trials=trials,
             data_dir=tmp_path,
             device="cpu",
             artifacts=artifacts if artifacts is not None else str(tmp_path / "artifacts"),
         )
+        return prepare(load(tiny_study, overrides=["study.pruner=none", "train.epochs=1", *overrides]), options)
 
     return make
 
 
 def work(search: Search) -> list[Event]:
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     return list(events)
 
 
@@ -188,7 +188,7 @@ def test_a_database_that_goes_away_keeps_nobody_and_is_no_news_of_the_showcase(
     prepared: Prepare, any_storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = prepared(any_storage_url, trials=1)
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     with closing(events):
         told = []
         for event in events:

@@ -23,7 +23,9 @@ from kmnist_search.references import results, systems, testing
 from kmnist_search.references.published import REFERENCES
 from kmnist_search.retrain.preparation import Choices, prepare
 from kmnist_search.run.join import join
-from kmnist_search.run.search import Search, prepare_file
+from kmnist_search.run.options import RunOptions
+from kmnist_search.run.search import Search
+from kmnist_search.run.search import prepare as prepare_search
 from kmnist_search.saved_model import trial_models
 from kmnist_search.saved_model.folder import load_model
 from kmnist_search.study.study import SearchStudy, find_study
@@ -61,18 +63,8 @@ def comparison(*entries: dict[str, str | int]) -> StudyFile:
 
 
 def prepare_on_cpu(file: StudyFile, storage_url: str, folder: Path, checkpoint_dir: Path | None = None) -> Search:
-    return prepare_file(
-        file,
-        trials=None,
-        target=None,
-        storage_url=storage_url,
-        data_dir=folder,
-        device="cpu",
-        checkpoint_dir=checkpoint_dir,
-        artifacts=None,
-        database_timeout=60,
-        per_gpu=None,
-    )
+    options = RunOptions(storage_url=storage_url, data_dir=folder, device="cpu", checkpoint_dir=checkpoint_dir)
+    return prepare_search(file, options)
 
 
 @pytest.fixture
@@ -84,7 +76,7 @@ def prepared(storage_url: str, tmp_path: Path) -> Callable[..., Search]:
 
 
 def work(search: Search) -> Search:
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     list(events)
     return search
 
@@ -133,7 +125,7 @@ def test_a_stopped_trial_keeps_the_very_models_that_it_would_have_kept(
     )
     for stop_after in (1, 3):
         signals = StopSignals()
-        _, events = other().work(signals, seconds=None)
+        _, events = other().work(signals)
         for event in events:
             if isinstance(event, EpochDone) and event.epoch.number == stop_after:
                 signals.received = StopSignals.SIGNALS[0]
@@ -168,18 +160,7 @@ def test_a_worker_joins_such_a_study_by_its_name(
     prepared: Callable[..., Search], storage_url: str, tmp_path: Path
 ) -> None:
     prepared(wanted("wide"), wanted("plain"))
-    joined = join(
-        "pair",
-        storage_url=storage_url,
-        data_dir=tmp_path,
-        device="cpu",
-        checkpoint_dir=None,
-        artifacts=None,
-        database_timeout=60,
-        per_gpu=None,
-        max_trials=None,
-        waits=False,
-    )
+    joined = join("pair", RunOptions(storage_url=storage_url, data_dir=tmp_path, device="cpu"))
     assert joined.file.systems == SYSTEMS
     assert work(joined).counts() == Counts(complete=2)
 

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from kmnist_search.engine.member import Epoch
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import prepare
+from kmnist_search.study_file.parser import load
 from kmnist_search.terminal.run import RunView, follow
 from kmnist_search.wording import shown_params
 from kmnist_search.worker.events import (
@@ -26,10 +28,9 @@ from kmnist_search.worker.events import (
 
 @pytest.fixture
 def view(tiny_study: Path, storage_url: str, tmp_path: Path) -> RunView:
-    search = prepare(
-        tiny_study, overrides=[], trials=2, target=None, storage_url=storage_url, data_dir=tmp_path, device="cpu"
-    )
-    worker, _ = search.work(StopSignals(), seconds=None)
+    options = RunOptions(storage_url=storage_url, trials=2, data_dir=tmp_path, device="cpu")
+    search = prepare(load(tiny_study), options)
+    worker, _ = search.work(StopSignals())
     return RunView(search, lambda: search.seen_by(worker))
 
 
@@ -77,16 +78,9 @@ def test_each_trial_at_work_has_a_line_of_its_own(view: RunView) -> None:
 def test_a_plain_line_has_the_hyperparameters_of_its_own_trial(
     tiny_study: Path, storage_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search = prepare(
-        tiny_study,
-        overrides=["study.pruner=none"],
-        trials=5,
-        target=None,
-        storage_url=storage_url,
-        data_dir=tmp_path,
-        device="cpu",
-    )
-    worker, events = replace(search, per_gpu=3).work(StopSignals(), seconds=None)
+    options = RunOptions(storage_url=storage_url, trials=5, data_dir=tmp_path, device="cpu")
+    search = prepare(load(tiny_study, overrides=["study.pruner=none"]), options)
+    worker, events = replace(search, options=replace(options, per_gpu=3)).work(StopSignals())
     follow(Console(width=200), search, partial(search.seen_by, worker), events)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
@@ -105,10 +99,9 @@ def test_kernels_that_do_not_run_are_told_by_a_line_that_stays(
     is_terminal: bool,
 ) -> None:
     monkeypatch.setattr("kmnist_search.worker.worker.missing_kernels", lambda device: f"nothing runs on {device}")
-    search = prepare(
-        tiny_study, overrides=[], trials=1, target=None, storage_url=storage_url, data_dir=tmp_path, device="cpu"
-    )
-    worker, events = search.work(StopSignals(), seconds=None)
+    options = RunOptions(storage_url=storage_url, trials=1, data_dir=tmp_path, device="cpu")
+    search = prepare(load(tiny_study), options)
+    worker, events = search.work(StopSignals())
     follow(Console(width=200, force_terminal=is_terminal), search, partial(search.seen_by, worker), events)
     told = "the fused kernels do not run on this GPU (nothing runs on cpu): trials train in plain torch"
     assert capsys.readouterr().out.count(told) == 1

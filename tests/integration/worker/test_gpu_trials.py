@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.training import Training
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search, prepare
+from kmnist_search.study_file.parser import load
 from kmnist_search.worker.events import TrialEnded, TrialStarted
 
 pytestmark = [
@@ -42,16 +43,10 @@ def data(gpu: torch.device) -> SearchData:
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
     def make(*overrides: str, trials: int, trial_runs: int) -> Search:
-        search = prepare(
-            tiny_study,
-            overrides=["study.sampler=random", "study.pruner=none", *overrides],
-            trials=trials,
-            target=None,
-            storage_url=storage_url,
-            data_dir=tmp_path,
-            device="cuda:0",
+        options = RunOptions(
+            storage_url=storage_url, trials=trials, data_dir=tmp_path, device="cuda:0", per_gpu=trial_runs
         )
-        return replace(search, per_gpu=trial_runs)
+        return prepare(load(tiny_study, overrides=["study.sampler=random", "study.pruner=none", *overrides]), options)
 
     return make
 
@@ -89,7 +84,7 @@ def test_trials_in_lanes_end_as_they_do_one_after_the_other(prepared: Prepare) -
     alone = prepared("study.name=alone", trials=6, trial_runs=1)
     beside = prepared("study.name=beside", trials=6, trial_runs=3)
     for search in (alone, beside):
-        _, events = search.work(StopSignals(), seconds=None)
+        _, events = search.work(StopSignals())
         list(events)
         assert search.study.counts().complete == 6
     one, other = alone.study.optuna.trials, beside.study.optuna.trials
@@ -132,7 +127,7 @@ def test_a_training_takes_no_more_than_its_estimate(gpu: torch.device, data: Sea
 
 def test_a_trial_larger_than_the_gpu_is_infeasible_and_never_started(prepared: Prepare) -> None:
     search = prepared("space.dim={choices = [1_000_000_000]}", trials=2, trial_runs=2)
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     assert not any(isinstance(event, TrialStarted) for event in events)
     reason = search.study.optuna.trials[0].user_attrs["reason"]
     assert reason.startswith("infeasible: needs about ")
@@ -143,7 +138,7 @@ def test_out_of_memory_in_one_trial_harms_none_beside_it(
     prepared: Prepare, little_memory: int, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = prepared("study.name=undisturbed", trials=5, trial_runs=1)
-    _, events = undisturbed.work(StopSignals(), seconds=None)
+    _, events = undisturbed.work(StopSignals())
     list(events)
     search = prepared("study.name=short-of-memory", trials=5, trial_runs=3)
     seed = search.study.training_seed(1)
@@ -156,7 +151,7 @@ def test_out_of_memory_in_one_trial_harms_none_beside_it(
         return advance(training)
 
     monkeypatch.setattr(Training, "advance", advance_or_too_much)
-    worker, events = search.work(StopSignals(), seconds=None)
+    worker, events = search.work(StopSignals())
     handed_back = 0
     for event in events:
         if isinstance(event, TrialStarted):

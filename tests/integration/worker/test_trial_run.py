@@ -20,10 +20,13 @@ from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search, prepare
+from kmnist_search.study_file.parser import load
 from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import EpochDone, Event, TrialEnded, TrialStarted
+from kmnist_search.worker.limits import Limits
 from kmnist_search.worker.worker import Worker
 
 LANES = 3
@@ -34,22 +37,17 @@ Prepare = Callable[..., Search]
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
     def make(*overrides: str, trials: int = 7, trial_runs: int = LANES, target: float | None = None) -> Search:
-        search = prepare(
-            tiny_study,
-            overrides=overrides,
-            trials=trials,
-            target=target,
-            storage_url=storage_url,
-            data_dir=tmp_path,
-            device="cpu",
+        options = RunOptions(
+            storage_url=storage_url, trials=trials, data_dir=tmp_path, device="cpu", limits=Limits(target=target)
         )
-        return replace(search, per_gpu=trial_runs)
+        search = prepare(load(tiny_study, overrides=overrides), options)
+        return replace(search, options=replace(search.options, per_gpu=trial_runs))
 
     return make
 
 
 def _work(search: Search, seconds: float | None = None) -> tuple[Worker, list[Event]]:
-    worker, events = search.work(StopSignals(), seconds=seconds)
+    worker, events = search.for_at_most(seconds).work(StopSignals())
     return worker, list(events)
 
 
@@ -143,7 +141,7 @@ def test_a_signal_hands_all_trials_back_with_checkpoints_and_the_next_run_goes_o
 ) -> None:
     search = prepared("train.epochs=2000", "study.pruner=none")
     with StopSignals() as signals:
-        worker, events = search.work(signals, seconds=None)
+        worker, events = search.work(signals)
         drawn = []
         for event in events:
             drawn.append(event)
@@ -157,7 +155,7 @@ def test_a_signal_hands_all_trials_back_with_checkpoints_and_the_next_run_goes_o
         assert event.reason.startswith("with a checkpoint at step ")
         assert _how(search, event.number) == f"handed back: {number.name}"
     assert (search.study.counts().running, search.study.counts().waiting) == (0, 7)
-    _, events = search.work(StopSignals(), seconds=0.5)
+    _, events = search.for_at_most(1.5).work(StopSignals())
     done = {event.number: event.epochs_done for event in events if isinstance(event, TrialStarted)}
     assert done == {event.number: event.epochs for event in ended}
 
@@ -219,7 +217,7 @@ def test_out_of_memory_beside_others_hands_the_trial_back_and_takes_a_lane_away(
     seed = search.study.training_seed(2)
     error = torch.OutOfMemoryError("CUDA out of memory.")
     _break_trial(monkeypatch, lambda training: training.seed == seed and len(at_work) > 1, error)
-    worker, events = search.work(StopSignals(), seconds=None)
+    worker, events = search.work(StopSignals())
     drawn = []
     for event in events:
         drawn.append(event)
@@ -296,7 +294,7 @@ def test_a_database_that_is_gone_leaves_all_trials_with_checkpoints(
 
     monkeypatch.setattr(Retry, "do", do_or_give_up)
     monkeypatch.setattr("kmnist_search.worker.database_thread.FLUSH_SECONDS", 0.1)
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     for event in events:
         if isinstance(event, EpochDone) and event.number == LANES - 1:
             is_away = True
@@ -324,7 +322,7 @@ def test_a_lane_that_waits_for_the_database_holds_up_no_other(
         return held[0][2]
 
     monkeypatch.setattr(DatabaseThread, "finish", held_up)
-    worker, events = search.work(StopSignals(), seconds=None)
+    worker, events = search.work(StopSignals())
     ended = []
     for event in events:
         if isinstance(event, TrialEnded):
@@ -347,7 +345,7 @@ def test_an_ended_trial_leaves_no_training_behind(prepared: Prepare, monkeypatch
         resume(checkpoints, training)
 
     monkeypatch.setattr(Checkpoints, "resume", noted)
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     gc.disable()  # nothing shall have to be collected
     try:
         left = [len(alive) for event in events if isinstance(event, TrialEnded)]

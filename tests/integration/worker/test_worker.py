@@ -17,11 +17,14 @@ from kmnist_search.config.cost import flops_per_image, num_parameters
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search, prepare
 from kmnist_search.study.status import status_of
+from kmnist_search.study_file.parser import load
 from kmnist_search.worker import trial_run as lane_module
 from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.events import EpochDone, Event, Stopping, TrialEnded, TrialStarted
+from kmnist_search.worker.limits import Limits
 from kmnist_search.worker.worker import Worker
 
 Prepare = Callable[..., Search]
@@ -30,21 +33,16 @@ Prepare = Callable[..., Search]
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
     def make(*overrides: str, trials: int = 6, target: float | None = None) -> Search:
-        return prepare(
-            tiny_study,
-            overrides=overrides,
-            trials=trials,
-            target=target,
-            storage_url=storage_url,
-            data_dir=tmp_path,
-            device="cpu",
+        options = RunOptions(
+            storage_url=storage_url, trials=trials, data_dir=tmp_path, device="cpu", limits=Limits(target=target)
         )
+        return prepare(load(tiny_study, overrides=overrides), options)
 
     return make
 
 
 def _work(search: Search, seconds: float | None = None) -> tuple[Worker, list[Event]]:
-    worker, events = search.work(StopSignals(), seconds=seconds)
+    worker, events = search.for_at_most(seconds).work(StopSignals())
     return worker, list(events)
 
 
@@ -129,7 +127,7 @@ def test_a_trial_that_runs_out_of_memory_amid_its_training_frees_what_it_held_an
     monkeypatch.setattr(Training, "advance", advance_or_too_much)
     search = prepared("study.sampler=random", "study.pruner=none", trials=6)
     gc.collect()  # what other tests have left
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     left_over = [  # the trial at work has one
         sum(type(held) is Training for held in gc.get_objects()) for event in events if isinstance(event, TrialStarted)
     ]
@@ -239,7 +237,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_only_itself(prepared: Prepare
 def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
     search = prepared("study.pruner=none", trials=1)
-    _, events = search.work(StopSignals(), seconds=None)
+    _, events = search.work(StopSignals())
     for event in events:
         if isinstance(event, EpochDone) and event.epoch.number == 3:
             break
@@ -257,9 +255,10 @@ def test_a_checkpoint_that_takes_long_is_not_taken_for_a_database_that_is_silent
         save(checkpoints, training)
 
     monkeypatch.setattr(Checkpoints, "save", save_slowly)
-    search = replace(prepared("train.epochs=2000", trials=2), per_gpu=2)
+    search = prepared("train.epochs=2000", trials=2)
+    search = replace(search, options=replace(search.options, per_gpu=2))
     with StopSignals() as signals:
-        worker, events = search.work(signals, seconds=None)
+        worker, events = search.work(signals)
         for event in events:
             if isinstance(event, EpochDone) and event.epoch.number == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -293,7 +292,7 @@ def test_schedulers_may_signal_twice_but_a_second_ctrl_c_ends_the_process() -> N
 def test_a_signal_ends_the_run_at_the_next_step(prepared: Prepare) -> None:
     search = prepared("train.epochs=2000", trials=3)
     with StopSignals() as signals:
-        worker, events = search.work(signals, seconds=None)
+        worker, events = search.work(signals)
         drawn = []
         for event in events:
             drawn.append(event)
@@ -325,11 +324,5 @@ def test_a_batch_larger_than_the_training_part_is_refused_before_anything_starts
 def test_a_device_that_is_not_there_is_refused(tiny_study: Path, tmp_path: Path, device: str, message: str) -> None:
     with pytest.raises(Exception, match=message):
         prepare(
-            tiny_study,
-            overrides=[],
-            trials=1,
-            target=None,
-            storage_url=f"sqlite:///{tmp_path}/x.db",
-            data_dir=tmp_path,
-            device=device,
+            load(tiny_study), RunOptions(storage_url=f"sqlite:///{tmp_path}/x.db", data_dir=tmp_path, device=device)
         )

@@ -1,12 +1,15 @@
 """On which devices a run works, in how many processes."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from kmnist_search.config import TrainConfig, TrialConfig, trial_config
 from kmnist_search.errors import ConfigError
 from kmnist_search.run import placement
-from kmnist_search.run.placement import Place, check_workers, devices_of, places
+from kmnist_search.run.options import RunOptions
+from kmnist_search.run.placement import Place, devices_of, places
 
 SMALL = trial_config({"dim": 16, "patch_size": 14, "batch_size": 32}, TrainConfig(epochs=1))
 #: Worth more than a thread: about 3.6 GFLOP a step.
@@ -28,6 +31,10 @@ def _cpu(
     config: TrialConfig, *, images: int = 50_000_000, workers: int | None = None, trials_left: int = 100
 ) -> list[Place]:
     return places(["cpu"], config, images=images, workers=workers, trials_left=trials_left)
+
+
+def _devices(**options: Any) -> list[str]:
+    return devices_of(RunOptions(storage_url="", **options))
 
 
 def test_small_nets_get_a_process_a_core_and_large_ones_all_cores() -> None:
@@ -54,25 +61,30 @@ def test_as_many_processes_as_wished_share_the_cores() -> None:
 
 
 def test_all_gpus_are_taken_or_those_that_are_named_with_a_process_each(machine: pytest.MonkeyPatch) -> None:
-    assert devices_of("auto", None) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
-    assert devices_of("auto", [0, 2]) == ["cuda:0", "cuda:2"]
-    assert devices_of("cuda:1", None) == ["cuda:1"]
-    assert devices_of("cpu", None) == ["cpu"]
+    assert _devices() == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+    assert _devices(gpus=[0, 2]) == ["cuda:0", "cuda:2"]
+    assert _devices(device="cuda:1") == ["cuda:1"]
+    assert _devices(device="cpu") == ["cpu"]
     taken = places(["cuda:0", "cuda:2"], SMALL, images=50_000, workers=8, trials_left=100)
     assert [place.device for place in taken] == ["cuda:0", "cuda:2"]
     machine.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices_of("auto", None) == ["cpu"]
+    assert _devices() == ["cpu"]
 
 
 def test_gpus_that_are_not_there_are_refused() -> None:
     with pytest.raises(ConfigError, match="--gpus: there is no GPU 4, 7; its 4 usable GPUs are numbered from 0"):
-        devices_of("auto", [0, 4, 7])
+        _devices(gpus=[0, 4, 7])
 
 
 def test_a_number_of_workers_that_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--workers 9 .*: this process may use 8 cores"):
-        check_workers(9, ["cpu"], typed=False)
+        _devices(device="cpu", workers=9)
     with pytest.raises(ConfigError, match="--workers is for a CPU; on GPUs one process works on each"):
-        check_workers(2, ["cuda:0"], typed=True)
-    for workers, devices, typed in ((8, ["cpu"], True), (None, ["cuda:0"], False), (99, ["cuda:0"], False)):
-        check_workers(workers, devices, typed=typed)
+        devices_of(RunOptions(storage_url="", workers=2, device="cuda:0"), insist_on_workers=True)
+    assert _devices(device="cpu", workers=8) == ["cpu"]
+    assert _devices(device="cuda:0", workers=99) == ["cuda:0"]
+
+
+def test_gpus_and_a_device_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--gpus and --device both name the devices"):
+        RunOptions(storage_url="", gpus=[0], device="cpu")

@@ -1,0 +1,53 @@
+"""The options of a run: where and with what it works, and when it stops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kmnist_search.errors import ConfigError
+from kmnist_search.worker.limits import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a process works on a study.
+
+    Attributes:
+        storage_url: the database.
+        trials: the study's budget, for whoever makes or extends it; None is the study file's own.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        gpus: numbers of the GPUs to use instead of `device`.
+        workers: processes on a CPU; None is as many as are fastest.
+        per_gpu: trials to train at a time on a GPU; None is as many as pay.
+        data_dir: folder of the images; None is the one that the study was last searched with, or the user's cache.
+        checkpoint_dir: folder for checkpoints; None is the storage's own.
+        artifacts: folder or bucket for artifacts; None is the folder beside the database.
+        database_timeout: seconds that the database may be away while trials run.
+        limits: when each worker stops.
+
+    Raises:
+        ConfigError: the options contradict each other, or a number cannot be.
+    """
+
+    storage_url: str
+    trials: int | None = None
+    device: str = "auto"
+    gpus: Sequence[int] | None = None
+    workers: int | None = None
+    per_gpu: int | None = None
+    data_dir: Path | None = None
+    checkpoint_dir: Path | None = None
+    artifacts: str | None = None
+    database_timeout: float = 600.0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.device != "auto":
+            raise ConfigError("--gpus and --device both name the devices. Leave one of them out.")
+        for option, number in {"--trials": self.trials, "--workers": self.workers, "--per-gpu": self.per_gpu}.items():
+            if number is not None and number < 1:
+                raise ConfigError(f"{option} {number}: must be at least 1")
+
+    def on(self, device: str) -> "RunOptions":
+        """Return the options of the worker process on one device."""
+        return replace(self, device=device, gpus=None)

@@ -55,11 +55,13 @@ def open_bucket(url: str) -> ArtifactStore:
     """
     check_bucket(url)
     parts = urlsplit(url)
-    make, package = _BUCKETS[parts.scheme]
+    make, package, extra = _BUCKETS[parts.scheme]
     try:
         store = make(parts.netloc)
     except ImportError:
-        raise ConfigError(f"--artifacts {url}: needs {package}, which is not here: pip install {package}") from None
+        raise ConfigError(
+            f"--artifacts {url}: needs {package}, which is not installed: pip install 'kmnist-search[{extra}]'"
+        ) from None
     except Exception as error:  # whatever a library says of credentials, regions and the like
         raise ConfigError(f"--artifacts {url}: cannot be used: {error}") from None
     prefix = parts.path.strip("/")
@@ -75,10 +77,10 @@ def _google(bucket: str) -> ArtifactStore:
         return GCSArtifactStore(bucket)
 
 
-#: By the scheme of a URL, what makes its store of a bucket's name, and the package that this takes.
-_BUCKETS: dict[str, tuple[Callable[[str], ArtifactStore], str]] = {
-    "s3": (_s3, "boto3"),
-    "gs": (_google, "google-cloud-storage"),
+#: By the scheme of a URL: what makes the store of a bucket, the package it needs, and our extra that installs it.
+_BUCKETS: dict[str, tuple[Callable[[str], ArtifactStore], str, str]] = {
+    "s3": (_s3, "boto3", "s3"),
+    "gs": (_google, "google-cloud-storage", "gcs"),
 }
 
 

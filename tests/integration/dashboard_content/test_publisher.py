@@ -316,7 +316,13 @@ def test_a_bucket_without_its_package_is_refused_with_what_to_install(
     for optional in ("_boto3", "_gcs"):
         module = getattr(optuna.artifacts, optional)
         monkeypatch.setattr(module._imports, "_deferred", (ImportError("not here"), "not here"))
-    for url, package in (("s3://bucket", "boto3"), ("gs://bucket/prefix", "google-cloud-storage")):
+    for url, package, extra in (
+        ("s3://bucket", "boto3", "s3"),
+        ("gs://bucket/prefix", "google-cloud-storage", "gcs"),
+    ):
         result = invoke("run", "tiny.toml", "--trials", "1", "--artifacts", url)
         assert result.exit_code == 2
-        assert f"--artifacts {url}: needs {package}, which is not here: pip install {package}" in result.output
+        assert (
+            f"--artifacts {url}: needs {package}, which is not installed: pip install 'kmnist-search[{extra}]'"
+            in result.output
+        )

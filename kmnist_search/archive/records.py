@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from pydantic import (
@@ -31,16 +30,23 @@ from sqlalchemy import Row, Table, func, insert, select
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database import tables
+from kmnist_search.optuna_internals import (
+    ARTIFACT_KEY_PREFIX,
+    MAX_NAME_LENGTH,
+    PLOT_KEY_PREFIX,
+    contains,
+    report_of,
+    stored_report,
+    stored_value,
+    value_of,
+)
 
 #: How the names begin of attributes that stay where they are: the dashboard's plots, which are drawn anew elsewhere,
 #: what it knows of artifacts, which lie in a store of here, and whose leader lease it is to see to both.
-STAYING_KEYS = ("dashboard:plot_data:", "artifacts:", "kmnist_search:")
+STAYING_KEYS = (PLOT_KEY_PREFIX, ARTIFACT_KEY_PREFIX, "kmnist_search:")
 
 #: Trials in memory at a time. So 10,000 trials of 20 reports are read in 2.2 s and written in 3 s (SQLite), in 30 MB.
 BATCH = 500
-
-ReportRow = models.TrialIntermediateValueModel
-ValueRow = models.TrialValueModel
 
 
 def _number(value: Any) -> Any:
@@ -62,13 +68,13 @@ def _distribution(text: str) -> BaseDistribution:
 
 def _parameter(parameter: tuple[float, str]) -> tuple[float, str]:
     value, text = parameter
-    if not _distribution(text)._contains(value):
+    if not contains(_distribution(text), value):
         raise ValueError(f"{value} is not of the distribution {text}")
     return parameter
 
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-Key = Annotated[str, Field(max_length=models.MAX_INDEXED_STRING_LENGTH)]
+Key = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
 JsonText = Annotated[str, AfterValidator(_json_text)]
 #: A float that may be "NaN", "Infinity" or "-Infinity", as strings where JSON is written.
 Number = Annotated[float, BeforeValidator(_number)]
@@ -177,12 +183,9 @@ def _with_children(connection: Connection, trials: Sequence[Row[Any]]) -> Iterat
             datetime_start=_aware(trial.datetime_start),
             datetime_complete=_aware(trial.datetime_complete),
             params={row.param_name: (row.param_value, row.distribution_json) for row in params[key]},
-            values=tuple(ValueRow.stored_repr_to_value(row.value, row.value_type) for row in values[key]),
+            values=tuple(value_of(row.value, row.value_type) for row in values[key]),
             intermediate_values={
-                row.step: ReportRow.stored_repr_to_intermediate_value(
-                    row.intermediate_value, row.intermediate_value_type
-                )
-                for row in reports[key]
+                row.step: report_of(row.intermediate_value, row.intermediate_value_type) for row in reports[key]
             },
             user_attrs={row.key: row.value_json for row in user_attrs[key]},
             system_attrs={row.key: row.value_json for row in system_attrs[key] if not row.key.startswith(STAYING_KEYS)},
@@ -247,7 +250,7 @@ def _add_batch(connection: Connection, study_id: int, batch: Sequence[TrialRecor
             {"trial_id": key, "objective": objective, "value": stored, "value_type": kind}
             for key, trial in with_ids
             for objective, value in enumerate(trial.values)
-            for stored, kind in [ValueRow.value_to_stored_repr(value)]
+            for stored, kind in [stored_value(value)]
         ),
     )
     _insert(
@@ -257,7 +260,7 @@ def _add_batch(connection: Connection, study_id: int, batch: Sequence[TrialRecor
             {"trial_id": key, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
             for key, trial in with_ids
             for step, value in trial.intermediate_values.items()
-            for stored, kind in [ReportRow.intermediate_value_to_stored_repr(value)]
+            for stored, kind in [stored_report(value)]
         ),
     )
     for table, attributes in ((tables.user_attributes, "user_attrs"), (tables.system_attributes, "system_attrs")):

@@ -33,7 +33,8 @@ from kmnist_search.errors import (
     StudyNotFoundError,
 )
 from kmnist_search.host.files import whole_file
-from kmnist_search.study.artifacts import ARTIFACT_KEYS, ArtifactStore, artifact_id_in, open_artifact_store, remove_all
+from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX, ArtifactStore
+from kmnist_search.study.artifacts import artifact_id_in, open_artifact_store, remove_all
 from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, find_study, new_checkpoint_folder
 from kmnist_search.study_file.schema import StudyTable
 
@@ -196,8 +197,10 @@ def _artifacts(connection: Connection, study_id: int) -> list[str]:
     queries = (
         select(of_trials.c.value_json)
         .join(trials, trials.c.trial_id == of_trials.c.trial_id)
-        .where(trials.c.study_id == study_id, of_trials.c.key.startswith(ARTIFACT_KEYS)),
-        select(of_study.c.value_json).where(of_study.c.study_id == study_id, of_study.c.key.startswith(ARTIFACT_KEYS)),
+        .where(trials.c.study_id == study_id, of_trials.c.key.startswith(ARTIFACT_KEY_PREFIX)),
+        select(of_study.c.value_json).where(
+            of_study.c.study_id == study_id, of_study.c.key.startswith(ARTIFACT_KEY_PREFIX)
+        ),
     )
     found = [artifact_id_in(text) for query in queries for text in connection.scalars(query)]
     return [artifact_id for artifact_id in found if artifact_id is not None]

@@ -99,11 +99,11 @@ def _tell_whether_alive(storage_url: str) -> None:
     """End the process, with exit code 0 if a worker of this host was seen within its lease."""
     from kmnist_search.database.storage import open_storage
     from kmnist_search.host.process import Owner
-    from kmnist_search.queue.workers import members
+    from kmnist_search.queue.workers import registered_workers
 
     host = Owner.this_process().host
     with open_storage(storage_url, create=False).reading() as connection:
-        here = [member for member in members(connection) if member.owner.host == host]
+        here = [member for member in registered_workers(connection) if member.owner.host == host]
     alive = [member for member in here if not member.is_gone]
     click.echo(f"{len(alive)} of {len(here)} workers of host {host} were seen lately")
     sys.exit(0 if alive else WORK_FAILED)

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table, func, or_, select
 from sqlalchemy.engine import Connection
@@ -24,6 +23,7 @@ from kmnist_search.database.tables import (
     trials,
 )
 from kmnist_search.database.trial_reader import read_attributes, read_reports, read_trials
+from kmnist_search.optuna_internals import FrozenStudy, study_id_of, trial_id_of
 
 #: Trials asked for in one statement, which takes their ids as parameters.
 BATCH = 1000
@@ -92,13 +92,13 @@ class Picture:
         return None
 
     def _ending(self, connection: Connection, trial_id: int) -> tuple[int, datetime] | None:
-        of_trial = (trials.c.trial_id == trial_id) & (trials.c.study_id == self.study._study_id)
+        of_trial = (trials.c.trial_id == trial_id) & (trials.c.study_id == study_id_of(self.study))
         ended = connection.execute(select(trials.c.datetime_complete).where(of_trial)).scalar()
         return None if ended is None else (trial_id, ended)
 
     def _unsure(self, connection: Connection) -> list[int]:
         """Return the ids of the trials that may not be as they were."""
-        of_study = trials.c.study_id == self.study._study_id
+        of_study = trials.c.study_id == study_id_of(self.study)
         last = max(self._known, default=-1)
         since = min(self._open, default=last + 1)
         older = connection.execute(select(func.count()).where(of_study, trials.c.trial_id < since)).scalar_one()
@@ -117,10 +117,10 @@ class Picture:
     def _news(self, connection: Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
         """Return those of some trials that are not as they were."""
         return {
-            trial._trial_id: trial
+            trial_id_of(trial): trial
             for first in range(0, len(trial_ids), BATCH)
-            for trial in _read(connection, self.study._study_id, trial_ids[first : first + BATCH])
-            if trial != self._known.get(trial._trial_id)
+            for trial in _read(connection, study_id_of(self.study), trial_ids[first : first + BATCH])
+            if trial != self._known.get(trial_id_of(trial))
         }
 
 
@@ -128,11 +128,11 @@ def _read(connection: Connection, study_id: int, trial_ids: Collection[int]) -> 
     """Yield some trials, whole."""
     read = read_trials(connection, study_id, only=trial_ids, waiting_before=EVER)
     attributes = read_attributes(connection, trial_ids)
-    running = [trial._trial_id for trial in read if not trial.state.is_finished()]
+    running = [trial_id_of(trial) for trial in read if not trial.state.is_finished()]
     reports = read_reports(connection, running) if running else {}
     for trial in read:
-        trial.user_attrs = attributes[trial._trial_id]
-        trial.intermediate_values = reports.get(trial._trial_id, trial.intermediate_values)
+        trial.user_attrs = attributes[trial_id_of(trial)]
+        trial.intermediate_values = reports.get(trial_id_of(trial), trial.intermediate_values)
         yield trial
 
 

@@ -7,7 +7,6 @@ from wsgiref.types import WSGIApplication
 import optuna_dashboard
 import optuna_dashboard._importance as importance
 import waitress
-from optuna.artifacts._protocol import ArtifactStore
 
 from kmnist_search.dashboard.address import is_own
 from kmnist_search.dashboard.compression import with_compression
@@ -21,6 +20,7 @@ from kmnist_search.dashboard.page import MendedPage
 from kmnist_search.dashboard.shown_storage import ShownStorage
 from kmnist_search.dashboard.trouble import Explained, without_tracebacks
 from kmnist_search.errors import InputError
+from kmnist_search.optuna_internals import ArtifactStore
 
 #: Of a request; what is uploaded is the largest, and comes before a password is looked at.
 MAX_REQUEST_BYTES = 64 * 1024**2

@@ -15,7 +15,6 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
@@ -23,6 +22,7 @@ from kmnist_search.dashboard.database import Database
 from kmnist_search.dashboard.picture import Picture, read_studies
 from kmnist_search.database.storage import Storage
 from kmnist_search.errors import ReadOnlyError, StorageEmptyError, StorageError
+from kmnist_search.optuna_internals import FrozenStudy, study_id_of
 
 #: What was read is shown for so long; for longer where reading takes so much that it would keep more of a core busy.
 FRESH_SECONDS = 2.0
@@ -94,7 +94,7 @@ class ShownStorage(BaseStorage):
         with self._reading() as connection:
             self._studies = read_studies(connection)
             self._studies_fresh_until = time.monotonic() + FRESH_SECONDS
-            found = [study for study in self._studies if study._study_id == study_id]
+            found = [study for study in self._studies if study_id_of(study) == study_id]
             if not found:
                 if self._pictures.pop(study_id, None):
                     self.on_forgotten()
@@ -110,7 +110,7 @@ class ShownStorage(BaseStorage):
 
     def _study(self, study_id: int) -> FrozenStudy:
         for study in self.get_all_studies():
-            if study._study_id == study_id:
+            if study_id_of(study) == study_id:
                 return study
         raise KeyError(f"no study has the id {study_id}")
 
@@ -181,7 +181,7 @@ class ShownStorage(BaseStorage):
     def get_study_id_from_name(self, study_name: str) -> int:
         for study in self.get_all_studies():
             if study.study_name == study_name:
-                return int(study._study_id)
+                return int(study_id_of(study))
         raise KeyError(f"no study has the name {study_name}")
 
     def get_study_name_from_id(self, study_id: int) -> str:

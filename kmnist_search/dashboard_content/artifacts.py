@@ -22,7 +22,8 @@ from kmnist_search.dashboard_content.recipe import recipe
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.tables import put, system_attributes, trials, values
-from kmnist_search.study.artifacts import ARTIFACT_KEYS, ArtifactStore, artifact_id_in, remove_all
+from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX, ArtifactStore, trial_id_of
+from kmnist_search.study.artifacts import artifact_id_in, remove_all
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
@@ -38,7 +39,7 @@ class TrialArtifacts:
     def hang(self, validated: TrialValidated, cached_storage: CachedStorage) -> None:
         """Put a trial's artifacts into the store if it is among the best, and tell the database of them."""
         best = self.study.ranked(cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))[:TOP]
-        if validated.trial_id not in [trial._trial_id for trial in best]:
+        if validated.trial_id not in [trial_id_of(trial) for trial in best]:
             return
         rows = []
         for name, mimetype, content in self._files(validated):
@@ -46,7 +47,7 @@ class TrialArtifacts:
             self.store.write(artifact_id, BytesIO(content))
             meta = ArtifactMeta(artifact_id=artifact_id, filename=name, mimetype=mimetype, encoding=None)
             text = json.dumps(json.dumps(asdict(meta)))
-            rows.append({"trial_id": validated.trial_id, "key": ARTIFACT_KEYS + artifact_id, "value_json": text})
+            rows.append({"trial_id": validated.trial_id, "key": ARTIFACT_KEY_PREFIX + artifact_id, "value_json": text})
         with self.study.storage.writing() as connection:
             self.study.queue.lock(connection)
             put(connection, system_attributes, rows, unique=("trial_id", "key"))
@@ -79,7 +80,7 @@ class TrialArtifacts:
             select(table.c.trial_id, table.c.key, table.c.value_json)
             .join(trials, trials.c.trial_id == table.c.trial_id)
             .where(trials.c.study_id == study_id, table.c.trial_id.not_in(kept))
-            .where(table.c.key.startswith(ARTIFACT_KEYS))
+            .where(table.c.key.startswith(ARTIFACT_KEY_PREFIX))
         )
         return [(trial_id, key, artifact_id_in(text)) for trial_id, key, text in connection.execute(found)]
 

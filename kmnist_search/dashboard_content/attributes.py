@@ -14,9 +14,7 @@ from sqlalchemy.engine import Connection
 
 from kmnist_search.dashboard_content.plots import Plot
 from kmnist_search.database.tables import put, study_system_attributes
-
-NOTE_KEYS = "dashboard:note_"
-PLOT_KEYS = "dashboard:plot_data:"
+from kmnist_search.optuna_internals import NOTE_KEY_PREFIX, PLOT_KEY_PREFIX, study_id_of
 
 
 class Board:
@@ -24,12 +22,13 @@ class Board:
 
     def __init__(self, study_id: int) -> None:
         self.study_id = study_id
-        self._study = optuna.create_study(storage=InMemoryStorage())
+        self._storage = InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage)
         self._written: dict[str, str] = {}
 
     def look(self, connection: Connection) -> None:
         """Take in the plots that the database has: others may have written them."""
-        self._take_in(connection, PLOT_KEYS)
+        self._take_in(connection, PLOT_KEY_PREFIX)
 
     def hang(self, plots: Mapping[str, Plot]) -> None:
         """Put up plots, to be written with the next note."""
@@ -42,7 +41,7 @@ class Board:
         """Write the note, given what it was, and all that changed; return how many rows that took."""
         from optuna_dashboard import get_note, save_note
 
-        self._take_in(connection, NOTE_KEYS)  # somebody may have written into it a moment ago
+        self._take_in(connection, NOTE_KEY_PREFIX)  # somebody may have written into it a moment ago
         before = get_note(self._study)
         if (text := note(before)) != before:
             save_note(self._study, text)
@@ -57,8 +56,8 @@ class Board:
         of_study = (table.c.study_id == self.study_id) & table.c.key.startswith(prefix, autoescape=True)
         for key, text in connection.execute(select(table.c.key, table.c.value_json).where(of_study)):
             self._written[key] = text
-            self._study._storage.set_study_system_attr(self._study._study_id, key, json.loads(text))
+            self._storage.set_study_system_attr(study_id_of(self._study), key, json.loads(text))
 
     def _pieces(self) -> dict[str, str]:
-        attributes = self._study._storage.get_study_system_attrs(self._study._study_id)
+        attributes = self._storage.get_study_system_attrs(study_id_of(self._study))
         return {key: json.dumps(value) for key, value in attributes.items()}

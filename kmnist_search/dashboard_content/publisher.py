@@ -22,7 +22,7 @@ from kmnist_search.dashboard_content.snapshot import Images, Knowledge, Snapshot
 from kmnist_search.database.errors import is_passing, reason_of
 from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.errors import StudyNotFoundError
-from kmnist_search.queue import workers as roster
+from kmnist_search.queue.workers import registered_workers
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
@@ -145,7 +145,7 @@ class Publisher:
         """Show how the study stands when this work is over, unless others go on with it, or it is shown already."""
         storage, queue = self.study.storage, self.study.queue
         with storage.reading() as connection:
-            members = roster.members(connection, queue.study_id)  # this worker has left
+            members = registered_workers(connection, queue.study_id)  # this worker has left
             held, counts = leader_lease.look(connection, queue), queue.counts(connection)
         if counts == held.shown or any(not member.is_gone for member in members):
             if held.worker == self.worker:
@@ -201,6 +201,6 @@ class Publisher:
             counts=counts,
             trials=trials,
             ranked=study.ranked(complete(trials)),
-            workers=roster.members(connection, study.queue.study_id),
+            workers=registered_workers(connection, study.queue.study_id),
             at=datetime.now(UTC),
         )

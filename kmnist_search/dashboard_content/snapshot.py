@@ -15,9 +15,10 @@ from sqlalchemy.engine import Connection
 from kmnist_search.charts.trials import TRIALS_AT_ONCE
 from kmnist_search.database.tables import user_attributes
 from kmnist_search.database.trial_writer import REASON_KEY
+from kmnist_search.optuna_internals import trial_id_of
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.queue.queue import Counts
-from kmnist_search.queue.workers import Member
+from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study_file.schema import StudyFile
 
@@ -56,7 +57,7 @@ class Snapshot:
     counts: Counts
     trials: Sequence[FrozenTrial]
     ranked: Sequence[FrozenTrial]
-    workers: Sequence[Member]
+    workers: Sequence[RegisteredWorker]
     at: datetime
 
     @property
@@ -74,17 +75,17 @@ class Knowledge:
     def trials(self, connection: Connection) -> list[FrozenTrial]:
         """Return the trials that run or are finished, by number, as far as the cached storage knows them."""
         seen = self._mirror.get_all_trials(self._mirror.study_id, deepcopy=False)
-        missing = [trial for trial in seen if trial._trial_id not in self._finished]
+        missing = [trial for trial in seen if trial_id_of(trial) not in self._finished]
         read: dict[int, FrozenTrial] = {}
         for start in range(0, len(missing), TRIALS_AT_ONCE):
             read.update(_with_attributes(connection, missing[start : start + TRIALS_AT_ONCE]))
         self._finished.update({key: trial for key, trial in read.items() if _is_settled(trial)})
-        return [self._finished.get(trial._trial_id) or read[trial._trial_id] for trial in seen]
+        return [self._finished.get(trial_id_of(trial)) or read[trial_id_of(trial)] for trial in seen]
 
 
 def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
     """Return copies of trials with their attributes, by id; the cached storage's own are not touched."""
-    found = {trial._trial_id: copy.copy(trial) for trial in trials}
+    found = {trial_id_of(trial): copy.copy(trial) for trial in trials}
     attributes: dict[int, dict[str, Any]] = {key: {} for key in found}
     table = user_attributes
     columns = (table.c.trial_id, table.c.key, table.c.value_json)

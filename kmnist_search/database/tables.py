@@ -1,34 +1,54 @@
-"""The tables of a database of studies as SQL sees them: optuna's, and two of ours. Knows no transaction.
+"""The tables of a database of studies: optuna's, and this package's leases and workers.
 
-optuna's own calls cost a transaction each, and between two of them another process can take the same trial. So what
-must happen together is written in SQL on optuna's tables (its models are private: `optuna>=5.0,<6` is what they were
-read from).
+Claims, leases and reports are written in SQL: each of optuna's own calls is a transaction, and between two of them
+another process can take the same trial.
 """
 
 from functools import lru_cache
 from typing import Any
 
-from optuna.storages._rdb import models
 from sqlalchemy import Column, ColumnElement, Float, ForeignKey, Integer, String, Table, Text, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-studies: Table = models.StudyModel.__table__
-study_directions: Table = models.StudyDirectionModel.__table__
-study_user_attributes: Table = models.StudyUserAttributeModel.__table__
-study_system_attributes: Table = models.StudySystemAttributeModel.__table__
-trials: Table = models.TrialModel.__table__
-params: Table = models.TrialParamModel.__table__
-values: Table = models.TrialValueModel.__table__
-reports: Table = models.TrialIntermediateValueModel.__table__
-user_attributes: Table = models.TrialUserAttributeModel.__table__
-system_attributes: Table = models.TrialSystemAttributeModel.__table__
+from kmnist_search.optuna_internals import (
+    metadata,
+    params,
+    reports,
+    studies,
+    study_directions,
+    study_system_attributes,
+    study_user_attributes,
+    system_attributes,
+    trials,
+    user_attributes,
+    values,
+)
+
+__all__ = [
+    "database_now",
+    "database_started",
+    "leases",
+    "params",
+    "put",
+    "reports",
+    "studies",
+    "study_directions",
+    "study_system_attributes",
+    "study_user_attributes",
+    "system_attributes",
+    "trials",
+    "upsert",
+    "user_attributes",
+    "values",
+    "workers",
+]
 
 #: Who runs a trial, and until when: a lease holds for `seconds` after `renewed_at` (seconds since 1970 by the
-#: database's clock). It stands in optuna's metadata so that it is made together with optuna's tables.
+#: database's clock). It is part of optuna's metadata, so that it is made together with optuna's tables.
 leases = Table(
     "kmnist_search_leases",
-    models.BaseModel.metadata,
+    metadata,
     Column("trial_id", ForeignKey(trials.c.trial_id, ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("token", String(32), nullable=False, unique=True),
     Column("owner", Text, nullable=False),
@@ -36,10 +56,10 @@ leases = Table(
     Column("seconds", Float(53), nullable=False),
 )
 
-#: Who works on a study, whether or not a trial is at work there; see `roster.py`. Times as in `leases`.
+#: The workers of each study, whether or not they run a trial, see `queue/workers.py`. Times as in `leases`.
 workers = Table(
     "kmnist_search_workers",
-    models.BaseModel.metadata,
+    metadata,
     Column("worker_id", String(32), primary_key=True),
     Column("study_id", ForeignKey(studies.c.study_id, ondelete="CASCADE"), nullable=False),
     Column("owner", Text, nullable=False),

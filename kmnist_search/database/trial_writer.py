@@ -10,16 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
 from sqlalchemy import Table, delete, update
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.tables import params, put, reports, system_attributes, trials, user_attributes, values
+from kmnist_search.optuna_internals import RUNG_KEY_PREFIX, stored_report, stored_value
 
 REASON_KEY = "reason"
-#: What optuna's successive halving and Hyperband note in a trial for each rung it reached.
-RUNG_KEY_PREFIX = "completed_rung_"
 
 
 @dataclass(kw_only=True)
@@ -54,11 +52,10 @@ def write_changes(connection: Connection, trial_id: int, changes: Changes) -> No
         for name, (value, distribution) in changes.params.items()
     ]
     put(connection, params, proposed, unique=("trial_id", "param_name"))
-    stored = TrialIntermediateValueModel.intermediate_value_to_stored_repr
     reported = [
         {"trial_id": trial_id, "step": step, "intermediate_value": number, "intermediate_value_type": kind}
         for step, value in changes.reports.items()
-        for number, kind in (stored(value),)
+        for number, kind in (stored_report(value),)
     ]
     put(connection, reports, reported, unique=("trial_id", "step"))
     set_user_attributes(connection, trial_id, changes.user_attributes)
@@ -67,11 +64,10 @@ def write_changes(connection: Connection, trial_id: int, changes: Changes) -> No
 
 def write_values(connection: Connection, trial_id: int, results: Sequence[float]) -> None:
     """Write the values that a trial ended with."""
-    stored = TrialValueModel.value_to_stored_repr
     rows = [
         {"trial_id": trial_id, "objective": objective, "value": number, "value_type": kind}
         for objective, value in enumerate(results)
-        for number, kind in (stored(value),)
+        for number, kind in (stored_value(value),)
     ]
     put(connection, values, rows, unique=("trial_id", "objective"))
 

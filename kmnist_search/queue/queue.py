@@ -37,10 +37,8 @@ from kmnist_search.database.trial_writer import (
 )
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.host.process import Owner
+from kmnist_search.optuna_internals import FIXED_PARAMS_KEY
 from kmnist_search.queue.attempts import ATTEMPTS_KEY, LEASE_RAN_OUT, PROCESS_DIED, begun, ended, is_loss, read_attempts
-
-#: Where optuna keeps the hyperparameters that a trial was added with.
-FIXED_KEY = "fixed_params"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +144,7 @@ class Queue:
 
     def asked(self, connection: Connection) -> list[tuple[TrialState, dict[str, Any]]]:
         """Return the trials that were added with hyperparameters: their states, and these."""
-        key = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == FIXED_KEY)
+        key = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == FIXED_PARAMS_KEY)
         found = select(trials.c.state, system_attributes.c.value_json).join(system_attributes, key)
         rows = connection.execute(found.where(trials.c.study_id == self.study_id).order_by(trials.c.number))
         return [(row.state, json.loads(row.value_json)) for row in rows]
@@ -163,7 +161,7 @@ class Queue:
             trials.c.study_id == self.study_id, trials.c.number.in_(with_params)
         )
         fixed = [
-            {"trial_id": trial_id, "key": FIXED_KEY, "value_json": json.dumps(dict(numbered[number]))}
+            {"trial_id": trial_id, "key": FIXED_PARAMS_KEY, "value_json": json.dumps(dict(numbered[number]))}
             for number, trial_id in connection.execute(new_ids)
         ]
         put(connection, system_attributes, fixed, unique=("trial_id", "key"))

@@ -19,7 +19,7 @@ REMEMBERED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class WorkerInfo:
     """What a worker works on and with, for people; `job` is what Slurm calls it, if it does."""
 
     device: str
@@ -39,7 +39,7 @@ class Registration:
     worker_id: str
     study_id: int
     owner: Owner
-    facts: Facts
+    info: WorkerInfo
     seconds: float
 
     def appear(self, connection: Connection, *, finished: int, age: float) -> None:
@@ -49,7 +49,7 @@ class Registration:
             "worker_id": literal(self.worker_id),
             "study_id": studies.c.study_id,
             "owner": literal(json.dumps(asdict(self.owner))),
-            "facts": literal(json.dumps(asdict(self.facts))),
+            "facts": literal(json.dumps(asdict(self.info))),
             "finished": literal(finished),
             "began_at": now - age,
             "seen_at": now,
@@ -67,7 +67,7 @@ class Registration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class RegisteredWorker:
     """A worker of a study as it was last seen.
 
     Attributes:
@@ -78,7 +78,7 @@ class Member:
     """
 
     owner: Owner
-    facts: Facts
+    info: WorkerInfo
     finished: int
     age: float
     unseen: float
@@ -94,16 +94,16 @@ class Member:
         return 3600 * self.finished / self.age if self.finished and self.age > 0 else None
 
 
-def members(connection: Connection, study_id: int | None = None) -> list[Member]:
+def registered_workers(connection: Connection, study_id: int | None = None) -> list[RegisteredWorker]:
     """Return the workers of a study, or of all studies, the oldest first."""
     table = workers
     query = select(table, database_now(connection.dialect.name).label("now")).order_by(table.c.began_at)
     if study_id is not None:
         query = query.where(table.c.study_id == study_id)
     return [
-        Member(
+        RegisteredWorker(
             owner=Owner(**json.loads(row.owner)),
-            facts=Facts(**json.loads(row.facts)),
+            info=WorkerInfo(**json.loads(row.facts)),
             finished=row.finished,
             age=row.seen_at - row.began_at,
             unseen=max(row.now - row.seen_at, 0.0),
@@ -113,7 +113,7 @@ def members(connection: Connection, study_id: int | None = None) -> list[Member]
     ]
 
 
-def forget(connection: Connection, study_id: int) -> None:
+def remove_gone_workers(connection: Connection, study_id: int) -> None:
     """Strike off workers that are known to be dead, or were not seen for an hour."""
     table = workers
     query = select(

@@ -20,12 +20,13 @@ from kmnist_search.engine.packing import Packing
 from kmnist_search.errors import ConfigError
 from kmnist_search.host.environment import scheduler_job, versions
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.optuna_internals import ArtifactStore
 from kmnist_search.queue.queue import Counts
-from kmnist_search.queue.workers import Facts
+from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place, device_of, places
 from kmnist_search.run.submission import submit
-from kmnist_search.study.artifacts import ArtifactStore, open_artifact_store
+from kmnist_search.study.artifacts import open_artifact_store
 from kmnist_search.study.status import Progress, progress_seen_by
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
@@ -90,9 +91,9 @@ class Search:
         epochs = config.train.epochs * (self.goal(counts) - counts.finished)
         return timedelta(seconds=epochs * seconds_per_epoch(config, data))
 
-    def facts(self) -> Facts:
+    def worker_info(self) -> WorkerInfo:
         """Return what a worker in this process works on and with."""
-        return Facts(device=device_place(self.device), versions=versions(), job=scheduler_job())
+        return WorkerInfo(device=device_place(self.device), versions=versions(), job=scheduler_job())
 
     def for_at_most(self, seconds: float | None) -> "Search":
         """Return the same search with a deadline so many seconds from now; None is no deadline."""
@@ -117,7 +118,7 @@ class Search:
             max_retries=self.file.study.max_retries,
             database_timeout=self.options.database_timeout,
             counts=self.counts(),
-            facts=self.facts(),
+            info=self.worker_info(),
         )
         publisher = self._publisher(database_thread)
         worker = Worker(

@@ -8,17 +8,14 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, GCSArtifactStore
-from optuna.artifacts._protocol import ArtifactStore as ArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from sqlalchemy.engine import URL
 
 from kmnist_search.database.storage import default_artifact_dir
 from kmnist_search.errors import ConfigError
 from kmnist_search.host.files import whole_file
+from kmnist_search.optuna_internals import ArtifactStore
 from kmnist_search.study.samplers import experimental
-
-#: Begins the names of the attributes in which optuna and its dashboard keep what they know of an artifact.
-ARTIFACT_KEYS = "artifacts:"
 
 
 def open_artifact_store(url: str | None, database: URL) -> ArtifactStore:
@@ -104,12 +101,15 @@ def artifact_id_in(value_json: str) -> str | None:
 
 
 class _Folder(FileSystemArtifactStore):
-    """A folder, which is made when something is written, whole or not at all."""
+    """A folder, made when something is written; each file is written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path = path
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        path = self._get_filepath(artifact_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part, part.open("wb") as file:
+        self._path.mkdir(parents=True, exist_ok=True)
+        with whole_file(self._path / artifact_id) as part, part.open("wb") as file:
             shutil.copyfileobj(content_body, file)
 
 

@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.database.trial_writer import Changes
+from kmnist_search.optuna_internals import trial_id_of
 
 
 class CachedStorage(BaseStorage):
@@ -62,9 +63,9 @@ class CachedStorage(BaseStorage):
             open_ids = [complete_until or 0, *self._changes]
             for trial in trials:
                 if not trial.state.is_finished():
-                    open_ids.append(trial._trial_id)
-                if trial.state != TrialState.WAITING and trial._trial_id not in self._changes:
-                    self._trials[trial._trial_id] = trial
+                    open_ids.append(trial_id_of(trial))
+                if trial.state != TrialState.WAITING and trial_id_of(trial) not in self._changes:
+                    self._trials[trial_id_of(trial)] = trial
             self._sorted = None
             self._running = sum(trial.state == TrialState.RUNNING for trial in self._trials.values())
             if complete_until is not None:
@@ -133,7 +134,7 @@ class CachedStorage(BaseStorage):
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         for trial in self.get_all_trials(study_id, deepcopy=False):
             if trial.number == trial_number:
-                return trial._trial_id
+                return trial_id_of(trial)
         raise KeyError(trial_number)
 
     def get_all_trials(

@@ -8,6 +8,7 @@ from kmnist_search.database.errors import DATABASE_ERRORS, is_passing, reason_of
 from kmnist_search.database.retry import SILENCE_SECONDS
 from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.errors import ReadOnlyError
+from kmnist_search.optuna_internals import trial_id_of
 from kmnist_search.study.status import Status, status_from
 from kmnist_search.study.study import SearchStudy
 
@@ -90,5 +91,5 @@ class Poller:
                 with_reports=False,
             )
         cached_storage.update(news, complete_until=self._known_until)
-        self._known_until = max((trial._trial_id + 1 for trial in news), default=self._known_until)
+        self._known_until = max((trial_id_of(trial) + 1 for trial in news), default=self._known_until)
         return status_from(study, counts, cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))

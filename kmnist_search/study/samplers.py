@@ -1,71 +1,37 @@
-"""Who proposes and who prunes: optuna's samplers and pruners as a study file names them."""
+"""Samplers and pruners: optuna's, made from the names and options in a study file."""
 
 import warnings
 from collections.abc import Mapping
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.study import Study
-from optuna.trial import FrozenTrial
 
+from kmnist_search.optuna_internals import KnownRows, KnownSpaceTPESampler
 from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange
 
-#: The hyperparameters of finished trials as the sampler works on them, by trial id.
-Remembered = dict[int, tuple[float, ...]]
-
 
 def sampler_of(
-    config: SamplerConfig, space: Mapping[str, Hyperparameter], seed: int, remembered: Remembered
+    config: SamplerConfig, space: Mapping[str, Hyperparameter], seed: int, known_rows: KnownRows
 ) -> optuna.samplers.BaseSampler:
-    """Return a sampler for one trial.
+    """Return a sampler for one trial: random, or multivariate TPE.
 
-    Each trial has a seed of its own: samplers that start alike in several processes, or again after a restart, would
-    propose the same trials again. What they have in common is `remembered`, which saves time and changes nothing.
+    Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; Falkner et al., BOHB, ICML 2018.
+
+    Args:
+        config: the sampler's name and options.
+        space: the search space.
+        seed: a different one for each trial. Samplers that start with the same seed in several processes, or again
+            after a restart, would propose the same configurations again.
+        known_rows: shared by the samplers of one study, to save time; it does not change what they propose.
     """
     if config.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    return SpaceTPESampler(space, n_startup_trials=config.startup_trials, seed=seed, remembered=remembered)
-
-
-class SpaceTPESampler(optuna.samplers.TPESampler):
-    """Multivariate TPE over a space that is known, so that it need not be inferred from all trials before each.
-
-    Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; Falkner et al., BOHB, ICML 2018.
-    """
-
-    def __init__(
-        self, space: Mapping[str, Hyperparameter], *, n_startup_trials: int, seed: int, remembered: Remembered
-    ) -> None:
-        super().__init__(n_startup_trials=n_startup_trials, multivariate=True, seed=seed)
-        distributions = {name: _distribution(spec) for name, spec in sorted(space.items())}
-        self._distributions = {name: spec for name, spec in distributions.items() if not spec.single()}
-        self._remembered = remembered
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._distributions.copy()
-
-    def _get_internal_repr(
-        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
-    ) -> dict[str, np.ndarray]:
-        # optuna converts the hyperparameters of every trial for every proposal: 25 of 60 ms among 10,000 trials.
-        if search_space != self._distributions:
-            return super()._get_internal_repr(trials, search_space, study)
-        rows = [row for trial in trials if (row := self._row(trial, study)) is not None]
-        columns = np.array(rows, dtype=float).reshape(len(rows), len(search_space)).T
-        return dict(zip(search_space, columns, strict=True))
-
-    def _row(self, trial: FrozenTrial, study: Study) -> tuple[float, ...] | None:
-        if (known := self._remembered.get(trial._trial_id)) is not None:
-            return known
-        params = self._get_params(trial, study)
-        if not self._distributions.keys() <= params.keys():
-            return None
-        row = tuple(spec.to_internal_repr(params[name]) for name, spec in self._distributions.items())
-        if trial.state.is_finished():
-            self._remembered[trial._trial_id] = row
-        return row
+    distributions = {name: _distribution(hyperparameter) for name, hyperparameter in sorted(space.items())}
+    varied = {name: distribution for name, distribution in distributions.items() if not distribution.single()}
+    return KnownSpaceTPESampler(
+        varied, known_rows, n_startup_trials=config.startup_trials, multivariate=True, seed=seed
+    )
 
 
 def _distribution(spec: Hyperparameter) -> BaseDistribution:

@@ -13,7 +13,7 @@ from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.queue.queue import Counts
-from kmnist_search.queue.workers import Member
+from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.forecast import AtWork, Ended, Forecast, forecast, looked_at
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
@@ -181,7 +181,7 @@ def _bests(study: SearchStudy, trials: Sequence[FrozenTrial]) -> list[float]:
     return bests
 
 
-def _workers(members: Sequence[Member], running: Sequence[FrozenTrial]) -> list[WorkerSeen]:
+def _workers(members: Sequence[RegisteredWorker], running: Sequence[FrozenTrial]) -> list[WorkerSeen]:
     names = [each.name for each in fields(Owner)]
     at_work: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     for trial in running:
@@ -190,13 +190,13 @@ def _workers(members: Sequence[Member], running: Sequence[FrozenTrial]) -> list[
     return [_worker(member, at_work[tuple(getattr(member.owner, name) for name in names)]) for member in members]
 
 
-def _worker(member: Member, trials: Sequence[int]) -> WorkerSeen:
+def _worker(member: RegisteredWorker, trials: Sequence[int]) -> WorkerSeen:
     return WorkerSeen(
         host=member.owner.host,
         pid=member.owner.pid,
-        device=member.facts.device,
-        job=member.facts.job,
-        versions=member.facts.versions,
+        device=member.info.device,
+        job=member.info.job,
+        versions=member.info.versions,
         trials=trials,
         finished=member.finished,
         trials_per_hour=member.trials_per_hour,

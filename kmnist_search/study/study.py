@@ -20,10 +20,11 @@ from kmnist_search.database.storage import Storage
 from kmnist_search.database.tables import put, studies, study_user_attributes
 from kmnist_search.database.trial_reader import read_attributes, read_reports, read_trials
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
-from kmnist_search.queue import workers as roster
+from kmnist_search.optuna_internals import KnownRows, study_id_of, trial_id_of
 from kmnist_search.queue.queue import Claim, Counts, Queue
+from kmnist_search.queue.workers import RegisteredWorker, registered_workers, remove_gone_workers
 from kmnist_search.study.cached_storage import CachedStorage
-from kmnist_search.study.samplers import Remembered, experimental, pruner_of, sampler_of
+from kmnist_search.study.samplers import experimental, pruner_of, sampler_of
 from kmnist_search.study_file.parser import loads
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.study_file.writer import as_toml
@@ -57,10 +58,10 @@ class SearchStudy:
         self.optuna = study
         self.name = study.study_name
         self.direction = study.direction
-        self.queue = Queue(study._study_id)
+        self.queue = Queue(study_id_of(study))
         attributes = study.user_attrs
         self.settings: Mapping[str, Any] = attributes[FILE_KEY]
-        self._remembered: Remembered = {}
+        self._known_rows: KnownRows = {}
         self.checkpoint_dir: Path = storage.checkpoint_dir / attributes[CHECKPOINTS_KEY]
 
     @property
@@ -134,7 +135,7 @@ class SearchStudy:
         study = optuna.Study(
             study_name=cached_storage.NAME,
             storage=cached_storage,
-            sampler=sampler_of(file.study.sampler, file.space, seed, self._remembered),
+            sampler=sampler_of(file.study.sampler, file.space, seed, self._known_rows),
             pruner=pruner_of(file.study.pruner, file.train.epochs),
         )
         return Trial(study, claim.trial_id)
@@ -180,13 +181,13 @@ class SearchStudy:
         if max_retries is None:
             max_retries = int(self.settings["study"]["max_retries"])
         with self.storage.writing() as connection:
-            roster.forget(connection, self.queue.study_id)
+            remove_gone_workers(connection, self.queue.study_id)
             return self.queue.recover(connection, max_retries=max_retries)
 
-    def workers(self) -> list[roster.Member]:
+    def workers(self) -> list[RegisteredWorker]:
         """Return who works on the study."""
         with self.storage.reading() as connection:
-            return roster.members(connection, self.queue.study_id)
+            return registered_workers(connection, self.queue.study_id)
 
     def trials(self) -> list[FrozenTrial]:
         """Return the trials that run or are finished, by number, without their reports and user attributes."""
@@ -195,12 +196,12 @@ class SearchStudy:
 
     def with_details(self, trials: Sequence[FrozenTrial]) -> None:
         """Add their reports and user attributes to trials that lack them."""
-        ids = [trial._trial_id for trial in trials]
+        ids = [trial_id_of(trial) for trial in trials]
         with self.storage.reading() as connection:
             attributes, reports = read_attributes(connection, ids), read_reports(connection, ids)
         for trial in trials:
-            trial.user_attrs = attributes[trial._trial_id]
-            trial.intermediate_values = reports[trial._trial_id]
+            trial.user_attrs = attributes[trial_id_of(trial)]
+            trial.intermediate_values = reports[trial_id_of(trial)]
 
     def ranked(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
         """Return the complete ones among the trials, best first."""
@@ -322,10 +323,10 @@ def _remember_first(storage: Storage, study: optuna.Study, settings: Mapping[str
     known: Mapping[str, Any] | None = study.user_attrs.get(FILE_KEY)
     if known is not None:
         return known
-    table, queue = study_user_attributes, Queue(study._study_id)
+    table, queue = study_user_attributes, Queue(study_id_of(study))
     with storage.writing() as connection:
         queue.lock(connection)  # of processes that begin the study at the same moment, the first decides
-        its_settings = (table.c.study_id == study._study_id) & (table.c.key == FILE_KEY)
+        its_settings = (table.c.study_id == study_id_of(study)) & (table.c.key == FILE_KEY)
         if (before := connection.scalar(select(table.c.value_json).where(its_settings))) is not None:
             return dict(json.loads(before))
         if queue.counts(connection).total:
@@ -335,7 +336,7 @@ def _remember_first(storage: Storage, study: optuna.Study, settings: Mapping[str
             )
         new = {FILE_KEY: settings, CHECKPOINTS_KEY: new_checkpoint_folder(study.study_name)}
         rows = [
-            {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()
+            {"study_id": study_id_of(study), "key": key, "value_json": json.dumps(value)} for key, value in new.items()
         ]
         put(connection, table, rows, unique=("study_id", "key"))
         return None

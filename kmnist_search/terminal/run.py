@@ -60,10 +60,10 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
 def introduce(console: Console, search: Search, places: Sequence[Place]) -> None:
     """Say who joins which study with what."""
     owner, counts, study = Owner.this_process(), search.counts(), search.study
-    facts = search.facts()
-    job = f", Slurm job {facts.job}" if facts.job else ""
-    _line(console, f"worker on host {owner.host}, process {owner.pid}{job}: {facts.device}")
-    _line(console, "  ".join(f"{name} {version}" for name, version in facts.versions.items()))
+    info = search.worker_info()
+    job = f", Slurm job {info.job}" if info.job else ""
+    _line(console, f"worker on host {owner.host}, process {owner.pid}{job}: {info.device}")
+    _line(console, "  ".join(f"{name} {version}" for name, version in info.versions.items()))
     _line(
         console,
         f"joins study {study.name} in {study.storage.shown_url}: {search.data.digest_text}, "

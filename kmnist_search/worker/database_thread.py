@@ -23,7 +23,7 @@ from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Claim, Counts, Queue
-from kmnist_search.queue.workers import Facts, Registration
+from kmnist_search.queue.workers import Registration, WorkerInfo
 from kmnist_search.study.cached_storage import CachedStorage
 
 #: How long a trial that was just claimed may take before the others are told of it; many are over before.
@@ -66,13 +66,13 @@ class DatabaseThread:
         max_retries: int,
         database_timeout: float,
         counts: Counts,
-        facts: Facts,
+        info: WorkerInfo,
     ) -> None:
         self.storage, self.queue, self.cached_storage = storage, queue, cached_storage
         self.lease_seconds, self.max_retries = lease_seconds, max_retries
         self.owner = Owner.this_process()
         self.registration = Registration(
-            worker_id=uuid4().hex, study_id=queue.study_id, owner=self.owner, facts=facts, seconds=lease_seconds
+            worker_id=uuid4().hex, study_id=queue.study_id, owner=self.owner, info=info, seconds=lease_seconds
         )
         self.patience = Retry(storage, database_timeout=database_timeout)
         self.failure: BaseException | None = None

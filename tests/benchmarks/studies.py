@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from kmnist_search.database import tables
 from kmnist_search.database.storage import open_storage
 from kmnist_search.queue.queue import Claim
-from kmnist_search.queue.workers import Facts
+from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.study.study import SearchStudy, open_study
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
@@ -94,7 +94,7 @@ class Desk:
             max_retries=3,
             database_timeout=60,
             counts=self.study.counts(),
-            facts=Facts(device="CPU", versions={}, job=None),
+            info=WorkerInfo(device="CPU", versions={}, job=None),
         )
         self.study.storage.let_go()
 

@@ -10,12 +10,17 @@ from sqlalchemy import text
 
 from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.host.process import Owner
-from kmnist_search.queue import workers as roster
-from kmnist_search.queue.workers import Facts, Member, Registration
+from kmnist_search.queue.workers import (
+    RegisteredWorker,
+    Registration,
+    WorkerInfo,
+    registered_workers,
+    remove_gone_workers,
+)
 
 HERE = Owner.this_process()
 ELSEWHERE = replace(HERE, host="gpu7", machine="another machine")
-FACTS = Facts(device="NVIDIA H200", versions={"torch": "2.11.0"}, job="12_3")
+FACTS = WorkerInfo(device="NVIDIA H200", versions={"torch": "2.11.0"}, job="12_3")
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def study_id(storage: Storage) -> int:
 @pytest.fixture
 def register(study_id: int) -> Callable[..., Registration]:
     def make(worker_id: str, owner: Owner = ELSEWHERE, *, seconds: float = 100.0) -> Registration:
-        return Registration(worker_id=worker_id, study_id=study_id, owner=owner, facts=FACTS, seconds=seconds)
+        return Registration(worker_id=worker_id, study_id=study_id, owner=owner, info=FACTS, seconds=seconds)
 
     return make
 
@@ -43,9 +48,9 @@ def _appear(storage: Storage, registration: Registration, *, finished: int = 0, 
         registration.appear(connection, finished=finished, age=age)
 
 
-def _members(storage: Storage, study_id: int | None = None) -> list[Member]:
+def _members(storage: Storage, study_id: int | None = None) -> list[RegisteredWorker]:
     with storage.reading() as connection:
-        return roster.members(connection, study_id)
+        return registered_workers(connection, study_id)
 
 
 def test_a_worker_is_there_once_however_often_it_appears_and_gone_when_it_leaves(
@@ -56,7 +61,7 @@ def test_a_worker_is_there_once_however_often_it_appears_and_gone_when_it_leaves
     for finished in (0, 3):
         _appear(storage, older, finished=finished, age=3600)
     first, second = _members(storage, study_id)
-    assert (first.owner, first.facts, first.finished) == (ELSEWHERE, FACTS, 3)
+    assert (first.owner, first.info, first.finished) == (ELSEWHERE, FACTS, 3)
     assert first.age == pytest.approx(3600, abs=1)
     assert first.trials_per_hour == pytest.approx(3, abs=0.01)
     assert (second.owner, second.trials_per_hour) == (HERE, None)
@@ -86,11 +91,11 @@ def test_the_dead_are_forgotten_at_once_and_the_silent_after_an_hour(
     for name, owner in (("dead", dead_owner), ("silent", ELSEWHERE), ("seen", ELSEWHERE)):
         _appear(storage, register(name, owner))
     with storage.writing() as connection:
-        roster.forget(connection, study_id)
+        remove_gone_workers(connection, study_id)
     assert len(_members(storage)) == 2
     with storage.writing() as connection:
         connection.execute(text("UPDATE kmnist_search_workers SET seen_at = seen_at - 3601 WHERE worker_id = 'silent'"))
-        roster.forget(connection, study_id)
+        remove_gone_workers(connection, study_id)
     (left,) = _members(storage)
     assert left.unseen < 3000
 

@@ -16,7 +16,7 @@ from optuna.trial import Trial, TrialState
 from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.queue.queue import Claim
-from kmnist_search.queue.workers import Facts
+from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.study.status import status_of
 from kmnist_search.study.study import SearchStudy, find_study, open_study, study_names
 from kmnist_search.study_file.parser import load
@@ -64,7 +64,7 @@ def clerk_of(study: SearchStudy, file: StudyFile) -> Iterator[Clerk]:
         max_retries=3,
         database_timeout=30,
         counts=study.counts(),
-        facts=Facts(device="CPU", versions={}, job=None),
+        info=WorkerInfo(device="CPU", versions={}, job=None),
     ) as database_thread:
         yield Clerk(study, file, database_thread)
 

@@ -15,7 +15,7 @@ from kmnist_search.database.storage import open_storage
 from kmnist_search.database.tables import leases
 from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.queue.queue import Claim
-from kmnist_search.queue.workers import Facts
+from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.study.study import SearchStudy, open_study
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
@@ -40,7 +40,7 @@ class Desk:
             max_retries=100,
             database_timeout=30,
             counts=self.study.counts(),
-            facts=Facts(device="CPU", versions={}, job=None),
+            info=WorkerInfo(device="CPU", versions={}, job=None),
         )
         self.study.storage.let_go()
 

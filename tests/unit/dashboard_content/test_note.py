@@ -9,7 +9,7 @@ from kmnist_search.dashboard_content.note import END, note
 from kmnist_search.dashboard_content.snapshot import Images, Snapshot
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Counts
-from kmnist_search.queue.workers import Facts, Member
+from kmnist_search.queue.workers import RegisteredWorker, WorkerInfo
 from kmnist_search.study_file.parser import loads
 from tests.support.recorded import assert_recorded
 from tests.unit.charts.test_trials import trial
@@ -48,10 +48,10 @@ for each in TRIALS[:3]:
     each.user_attrs = {"seconds": 4.0, "num_parameters": 39_786, "device": "CPU, threads: 1"}
 
 
-def member(host: str, pid: int, *, unseen: float = 3.0) -> Member:
-    return Member(
+def member(host: str, pid: int, *, unseen: float = 3.0) -> RegisteredWorker:
+    return RegisteredWorker(
         owner=Owner(host=host, machine=f"of {host}", pid=pid, born=1.0),
-        facts=Facts(device="CPU", versions={}, job=None),
+        info=WorkerInfo(device="CPU", versions={}, job=None),
         finished=1,
         age=60.0,
         unseen=unseen,

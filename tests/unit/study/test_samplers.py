@@ -6,7 +6,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.study.samplers import Remembered, sampler_of
+from kmnist_search.optuna_internals import KnownRows
+from kmnist_search.study.samplers import sampler_of
 from kmnist_search.study_file.schema import SamplerConfig
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange
 
@@ -38,10 +39,10 @@ def _proposals(sampler: Any, study: optuna.Study) -> list[dict[str, Any]]:
 
 
 def test_proposals_are_those_of_optunas_own_sampler() -> None:
-    remembered: Remembered = {}
+    known_rows: KnownRows = {}
     config = SamplerConfig(startup_trials=5)
-    ours = _proposals(lambda number: sampler_of(config, SPACE, number, remembered), optuna.create_study())
-    assert remembered
+    ours = _proposals(lambda number: sampler_of(config, SPACE, number, known_rows), optuna.create_study())
+    assert known_rows
     own = _proposals(
         lambda number: optuna.samplers.TPESampler(n_startup_trials=5, multivariate=True, seed=number),
         optuna.create_study(),
@@ -56,9 +57,9 @@ def test_proposals_are_those_of_optunas_own_sampler() -> None:
 
 def test_what_is_remembered_is_what_optuna_would_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study()
-    config, remembered = SamplerConfig(startup_trials=5), Remembered()
-    _proposals(lambda number: sampler_of(config, SPACE, number, remembered), study)
-    sampler: Any = sampler_of(config, SPACE, 0, remembered)
+    config, known_rows = SamplerConfig(startup_trials=5), KnownRows()
+    _proposals(lambda number: sampler_of(config, SPACE, number, known_rows), study)
+    sampler: Any = sampler_of(config, SPACE, 0, known_rows)
     trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
     space = sampler.infer_relative_search_space(study, trials[0])
     assert "always" not in space

@@ -1,1 +1,1 @@
-"""How fast this machine trains, and beside what. Knows nothing of studies or databases."""
+"""How fast this machine trains, and how many trials at once are worth it."""

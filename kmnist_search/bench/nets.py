@@ -1,4 +1,4 @@
-"""The nets and the trial that are measured. Knows nothing of torch."""
+"""The nets and the trial that a bench measures."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from kmnist_search.config import TrainConfig, TrialConfig, trial_config
 
 #: Images of an epoch, when an epoch is timed: KMNIST's whole training set.
 EPOCH_IMAGES = 60_000
-#: A trial as the study "kmnist" has it, were it not pruned.
+#: A whole trial of the study "kmnist", without pruning.
 TRIAL_EPOCHS, TRIAL_IMAGES, TRIAL_VAL_IMAGES = 30, 50_000, 10_000
 #: A training step computes the products of the forward pass three times: forward, and for each of two gradients.
 STEP_COST = 3
@@ -16,7 +16,7 @@ _RECIPE = {"learning_rate": 1e-3, "shift": 2.0, "label_smoothing": 0.1}
 
 def _net(patch_size: int, dim: int, token_width: int, channel_width: int, num_blocks: int, batch: int) -> TrialConfig:
     shape = {"patch_size": patch_size, "dim": dim, "token_width": token_width, "channel_width": channel_width}
-    # More epochs than any measurement takes, so that no training ends within one.
+    # More epochs than any measurement takes, so that no training ends during one.
     epochs = TrainConfig(epochs=100_000)
     return trial_config({**_RECIPE, **shape, "num_blocks": num_blocks, "batch_size": batch}, epochs)
 
@@ -26,12 +26,12 @@ SMALL = _net(7, 128, 64, 128, 2, 128)
 REFERENCE = _net(4, 256, 128, 512, 4, 256)
 LARGE = _net(4, 512, 256, 1024, 10, 256)
 
-#: Unlike any of them, and trained first, so that no set-up pays for what a process does once.
+#: Trained first, and unlike the others: no set-up then includes what a process does only once.
 WARM_UP = _net(14, 8, 4, 8, 1, 16)
 
 
 def nets_for(device_type: str) -> Mapping[str, TrialConfig]:
-    """Return what is measured: the large net would take a CPU hours an epoch, so it has a tiny one in its place."""
+    """Return the nets to measure, by name. A CPU has a tiny net instead of the large one, which would take hours."""
     if device_type == "cuda":
         return {"small": SMALL, "reference": REFERENCE, "large": LARGE}
     return {"tiny": TINY, "small": SMALL, "reference": REFERENCE}
@@ -45,9 +45,14 @@ def shape_text(config: TrialConfig) -> str:
 
 
 def trials_per_hour(images_per_second: float, setup_seconds: float, trials: int = 1) -> float:
-    """Return the whole trials an hour of so many at once, which together train so many images a second.
+    """Return how many whole trials an hour a machine completes.
 
     An image that is only validated costs a third of one that is trained on.
+
+    Args:
+        images_per_second: images that all trials together train on in a second.
+        setup_seconds: set-up of one trial.
+        trials: trials at once.
     """
     images = TRIAL_EPOCHS * (TRIAL_IMAGES + TRIAL_VAL_IMAGES / STEP_COST)
     return 3600 * trials / (setup_seconds + images * trials / images_per_second)

@@ -1,4 +1,4 @@
-"""How many floating-point operations a second a device makes in large matrix products. Knows nothing of nets."""
+"""The peak of a device: the floating-point operations a second that it reaches in large matrix products."""
 
 import statistics
 import time
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from kmnist_search.bench.stopwatch import synchronise
+from kmnist_search.bench.pace import synchronise
 from kmnist_search.engine.onednn import onednn_products
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """Floating-point operations a second, in which number format, in products of which size."""
+    """Floating-point operations a second, in products of square matrices of a number format and a size."""
 
     flops_per_second: float
     precision: str
@@ -21,19 +21,24 @@ class Peak:
 
 
 def matrix_peak(device: torch.device, *, size: int | None = None, seconds: float = 1.0) -> Peak:
-    """Return what square products of `size` come to, the median of as many as fit into the time, at least five.
+    """Return the peak of a device, from the median time of at least five products.
 
-    In bfloat16 on a GPU, in float32 on a CPU, there by the faster of torch's own products and oneDNN's.
+    In bfloat16 on a GPU. In float32 on a CPU, with the faster of torch's own products and oneDNN's.
+
+    Args:
+        device: the device to measure.
+        size: side of the matrices; None is 8192 on a GPU, 2048 on a CPU.
+        seconds: how long to measure at least.
     """
-    on_gpu = device.type == "cuda"
-    size = size or (8192 if on_gpu else 2048)
-    if not on_gpu:
-        plain = _flops_per_second(device, size, torch.float32, seconds / 2)
-        with onednn_products(device):
-            fast = _flops_per_second(device, size, torch.float32, seconds / 2)
-        return Peak(flops_per_second=max(plain, fast), precision="float32", size=size)
-    found = _flops_per_second(device, size, torch.bfloat16, seconds)
-    return Peak(flops_per_second=found, precision="bfloat16", size=size)
+    if device.type == "cuda":
+        size = size or 8192
+        found = _flops_per_second(device, size, torch.bfloat16, seconds)
+        return Peak(flops_per_second=found, precision="bfloat16", size=size)
+    size = size or 2048
+    own = _flops_per_second(device, size, torch.float32, seconds / 2)
+    with onednn_products(device):
+        onednn = _flops_per_second(device, size, torch.float32, seconds / 2)
+    return Peak(flops_per_second=max(own, onednn), precision="float32", size=size)
 
 
 @torch.no_grad()

@@ -1,16 +1,16 @@
-"""What was measured, as frozen values; `kmnist-search bench --json` prints exactly these. Measures nothing."""
+"""The report of a bench, as frozen values; `kmnist-search bench --json` prints exactly these."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: A number of trials at once that is so close to the best one's trials an hour is as good, and lighter.
+#: A number of trials at once whose trials an hour are this share of the best is as good, and takes less memory.
 AS_GOOD_AS_THE_BEST = 0.97
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtOnce:
-    """So many trials at once: what they train together, and how many whole trials an hour that is."""
+    """A number of trials at once: what they train together, and how many whole trials an hour that is."""
 
     trials: int
     images_per_second: float
@@ -20,38 +20,16 @@ class AtOnce:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Another loop on the same net, one trial at a time.
-
-    `ratio` is how many times as long it takes for an epoch as ours does alone. What could not be measured is None, and
-    `missing` says why.
-    """
-
-    name: str
-    images_per_second: float | None = None
-    epoch_seconds: float | None = None
-    setup_seconds: float | None = None
-    trials_per_hour: float | None = None
-    ratio: float | None = None
-    missing: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class NetReport:
     """One net. `at_once` begins with one trial alone; `missing` says why larger numbers are not there."""
 
     name: str
     shape: str
-    num_parameters: int
+    parameters: int
     flops_per_image: int
     setup_seconds: float
     at_once: tuple[AtOnce, ...]
     missing: str | None
-    comparisons: tuple[Comparison, ...]
-
-    @property
-    def alone(self) -> AtOnce:
-        return self.at_once[0]
 
     @property
     def recommended(self) -> AtOnce:
@@ -62,9 +40,10 @@ class NetReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All of a bench. `images` is "kmnist" or "noise"; `seconds` is how long it took."""
+    """The whole bench. `images` is "kmnist" or "noise"; `seconds` is how long it took."""
 
     device: str
+    device_type: str
     machine: str
     versions: Mapping[str, str]
     images: str
@@ -76,7 +55,7 @@ class Report:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return the report as JSON has it, with the recommended number of trials for each net."""
+    """Return the report as JSON values, with the recommended number of trials for each net."""
     values = asdict(report)
     for net, written in zip(report.nets, values["nets"], strict=True):
         written["recommended_trials"] = net.recommended.trials

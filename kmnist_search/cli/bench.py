@@ -1,4 +1,4 @@
-"""The command that measures this machine: parse, call one function, print.
+"""The command `bench`, which measures this machine.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
@@ -8,7 +8,14 @@ from pathlib import Path
 
 import click
 
-from kmnist_search.cli.options import INTERRUPTED, data_dir_option, device_option, json_option, print_json
+from kmnist_search.cli.options import (
+    INTERRUPTED,
+    data_dir_option,
+    device_option,
+    json_option,
+    print_json,
+    threads_wait_passively,
+)
 
 
 @click.command(epilog="Example: kmnist-search bench --device cuda --json")
@@ -16,29 +23,30 @@ from kmnist_search.cli.options import INTERRUPTED, data_dir_option, device_optio
 @data_dir_option
 @json_option
 def bench(device: str, data_dir: Path | None, as_json: bool) -> None:
-    """Measure how fast this machine trains, and how many trials at once are worth it.
+    """Measure this machine and recommend trials at once.
 
-    Three nets, alone and several at once, beside the loops that most people write: a DataLoader, images on the device,
-    torch.compile. It takes a minute or two, downloads nothing and keeps nothing.
+    Measures the peak of the device, and three nets, each alone and several at once. The last line recommends how many
+    trials to run at once. It takes about a minute, downloads nothing and keeps nothing.
     """
+    threads_wait_passively()
+
     from rich.console import Console
 
     from kmnist_search.bench.images import images_in
-    from kmnist_search.bench.measurement import measured, plan_for
+    from kmnist_search.bench.measurement import measure
     from kmnist_search.bench.nets import nets_for
     from kmnist_search.bench.report import as_json as report_as_json
-    from kmnist_search.bench.testbeds import testbed_for
+    from kmnist_search.bench.runners import runner_for
     from kmnist_search.data.files import default_data_dir
     from kmnist_search.engine.device import device_named
-    from kmnist_search.terminal.bench import follow, report_view
+    from kmnist_search.terminal.bench import report_view, shown_stages
 
     chosen = device_named(device)
     folder = data_dir or default_data_dir()
-    console = Console(stderr=True)
     try:
         images = images_in(folder)
-        with testbed_for(chosen, images.data, folder) as testbed:
-            report = follow(console, measured(testbed, plan_for(chosen, nets_for(chosen.type)), images.source))
+        with shown_stages(Console(stderr=True)) as show, runner_for(chosen, images.data, folder) as runner:
+            report = measure(runner, nets_for(chosen.type), images=images.source, on_stage=show)
     except KeyboardInterrupt:
         click.echo("Interrupted. Nothing was kept.", err=True)
         sys.exit(INTERRUPTED)

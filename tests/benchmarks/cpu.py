@@ -50,12 +50,11 @@ def measure_here(data_dir: Path, name: str, way: str, seconds: float) -> None:
         threads_wait_passively()
     import torch
 
-    from kmnist_search.bench.stopwatch import time_steps
     from kmnist_search.config import DataConfig
     from kmnist_search.data import search_data
     from kmnist_search.engine.threads import threads_for
     from kmnist_search.engine.training import Training
-    from tests.benchmarks.loops import dataloader_loop
+    from tests.benchmarks.loops import dataloader_loop, time_steps
 
     config, device = configurations()[name], torch.device("cpu")
     data = search_data.load(DataConfig(), data_dir)

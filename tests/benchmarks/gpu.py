@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in nine minutes: the tests marked so, the bench, and a search of 100 trials.
+"""Everything that needs a GPU, in nine minutes: the tests marked so, the bench, other loops, a search of 100 trials.
 
     python tests/benchmarks/gpu.py DATA_DIR OUT_DIR
     python tests/benchmarks/gpu.py DATA_DIR OUT_DIR --only search    # with all the time for one part
@@ -31,12 +31,13 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TOTAL_SECONDS = 530.0
-TESTS_SECONDS, BENCH_SECONDS = 110.0, 150.0
+#: Limits of the parts before the search, which has the time that is left.
+LIMITS = {"tests": 110.0, "bench": 90.0, "loops": 60.0}
 #: How long before its limit a search is asked to stop, so that it can say how far it came.
 SEARCH_STOPS_BEFORE = 20.0
 TRIALS = 100
 SAMPLE_MILLISECONDS = 200
-PARTS = ("tests", "bench", "search")
+PARTS = (*LIMITS, "search")
 REFERENCES = "references"
 CLI = (sys.executable, "-m", "kmnist_search.cli")
 
@@ -116,6 +117,11 @@ def tests_command(out: Path) -> list[str]:
 
 def bench_command(data_dir: Path) -> list[str]:
     return [*CLI, "bench", "--device", "cuda", "--data-dir", str(data_dir), "--json"]
+
+
+def loops_command(data_dir: Path) -> list[str]:
+    script = CHECKOUT / "tests" / "benchmarks" / "loops.py"
+    return [sys.executable, str(script), str(data_dir), "--device", "cuda", "--net", "reference", "--json"]
 
 
 def search_command(data_dir: Path, folder: Path, seconds: float) -> list[str]:
@@ -217,10 +223,6 @@ def bench_figures(bench: Mapping[str, Any]) -> list[Figure]:
     def epochs(name: str) -> list[dict[str, Any]]:
         return nets[name]["at_once"] if name in nets else []
 
-    def ratio(loop: str) -> float | None:
-        loops = nets["reference"]["comparisons"] if "reference" in nets else []
-        return next((each["ratio"] for each in loops if each["name"] == loop), None)
-
     alone = next((each["epoch_seconds"] for each in epochs("reference")), None)
     packed = min((each["epoch_seconds"] for each in epochs("reference")), default=None)
     share = max((each["share_of_peak"] for each in epochs("reference")), default=None)
@@ -231,8 +233,14 @@ def bench_figures(bench: Mapping[str, Any]) -> list[Figure]:
         at_least("reference net packed, share of the measured peak", share, 0.20),
         at_most("small net, an epoch packed", small, 0.03),
         at_most("set-up, of the slowest net", max((net["setup_seconds"] for net in nets.values()), default=None), 1.0),
-        at_least("DataLoader loop takes longer", ratio("DataLoader, 0 workers"), 35, "times"),
-        at_least("plain CUDA graph takes longer", ratio("plain CUDA graph"), 3, "times"),
+    ]
+
+
+def loops_figures(loops: Mapping[str, Any]) -> list[Figure]:
+    ratios = {each["name"]: each["ratio"] for each in loops.get("comparisons", [])}
+    return [
+        at_least("DataLoader loop takes longer", ratios.get("DataLoader, 0 workers"), 35, "times"),
+        at_least("plain CUDA graph takes longer", ratios.get("plain CUDA graph"), 3, "times"),
     ]
 
 
@@ -273,6 +281,7 @@ def summary(out: Path, parts: Sequence[Part]) -> list[Figure]:
     return [
         *tests_figures(out),
         *bench_figures(read_json(out / "bench.out")),
+        *loops_figures(read_json(out / "loops.out")),
         *search_figures(read_json(out / "search.out"), seconds.get("search"), busy_share(out / "utilisation.csv")),
     ]
 
@@ -311,13 +320,15 @@ def main() -> None:
         environment = environment_of(folder)
         for name in PARTS if chosen.only is None else (chosen.only,):
             left = TOTAL_SECONDS - (time.monotonic() - began)
-            limits = {"tests": TESTS_SECONDS, "bench": BENCH_SECONDS} if chosen.only is None else {}
-            seconds = min(limits.get(name, left), left)
+            seconds = left if chosen.only else min(LIMITS.get(name, left), left)
             match name:
                 case "tests":
                     parts.append(run_part(name, tests_command(out), out, seconds=seconds, environment=environment))
                 case "bench":
                     command = bench_command(data_dir)
+                    parts.append(run_part(name, command, out, seconds=seconds, environment=environment))
+                case "loops":
+                    command = loops_command(data_dir)
                     parts.append(run_part(name, command, out, seconds=seconds, environment=environment))
                 case "search":
                     command = search_command(data_dir, folder, seconds - SEARCH_STOPS_BEFORE)

@@ -1,12 +1,24 @@
-"""Training loops as most people write them, to compare ours with: the same net, recipe and images.
+"""Training loops as most people write them, and how much longer they take than ours: the same net, recipe and images.
 
-Each takes a configuration, the images, a device and how long to measure, and returns its pace. They draw the same kind
-of augmentation, as far as torchvision has it, clip as the configuration says, and keep the learning rate constant. They
-come with the package for `kmnist-search bench`, which loads this file by its path.
+    python tests/benchmarks/loops.py DATA_DIR [--device cuda] [--net reference] [--seconds 2.5] [--json]
+
+They draw the same kind of augmentation, as far as torchvision has it, clip as the configuration says, and keep the
+learning rate constant. On a CPU, cpu.py compares in processes of their own, as a user would run them.
 """
 
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
@@ -17,12 +29,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from kmnist_search.bench.stopwatch import Throughput, time_steps
+from kmnist_search.bench import nets
+from kmnist_search.bench.images import images_in
+from kmnist_search.bench.pace import Pace, synchronise, training_pace
+from kmnist_search.bench.runners import reason_of
 from kmnist_search.config import AugmentConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.augment import augment
 from kmnist_search.model.patch_mlp import PatchMLP
 
+NETS = {"tiny": nets.TINY, "small": nets.SMALL, "reference": nets.REFERENCE, "large": nets.LARGE}
 #: Batches that a DataLoader's worker fetches ahead; drawn before the clock starts, since they would count as fast.
 PREFETCHED = 2
 
@@ -44,7 +60,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
 
 def dataloader_loop(
     config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float, num_workers: int = 0
-) -> Throughput:
+) -> Pace:
     """A DataLoader over PIL images with transforms, float32, and the loss read back at each step."""
 
     def make_step() -> Callable[[], int]:
@@ -62,8 +78,6 @@ def dataloader_loop(
             drop_last=True,
             num_workers=num_workers,
             pin_memory=device.type == "cuda",
-            # The default elsewhere than on Linux must import this file by a name, and it is loaded by its path.
-            multiprocessing_context="fork" if num_workers else None,
         )
         model, optimizer = _model_and_optimizer(config, device)
         batches, running_loss = _endlessly(loader), 0.0
@@ -81,12 +95,12 @@ def dataloader_loop(
     return time_steps(make_step, device=device, seconds=seconds, warm_up_steps=max(2, PREFETCHED * num_workers))
 
 
-def eager_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Throughput:
+def eager_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Pace:
     """All images on the device, augmented there; on a GPU in bfloat16 by autocast; nothing read back."""
     return time_steps(lambda: _resident_step(config, data, device, net=lambda m: m), device=device, seconds=seconds)
 
 
-def compiled_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Throughput:
+def compiled_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Pace:
     """The eager loop with `torch.compile` around the model; compiled anew, as it must be for a new architecture."""
     import torch._inductor.config as inductor
 
@@ -161,3 +175,122 @@ def _batches(images: int, batch_size: int, device: torch.device) -> Iterator[Ten
 def _endlessly(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[Any]:
     while True:
         yield from loader
+
+
+def time_steps(
+    make_step: Callable[[], Callable[[], int]], *, device: torch.device, seconds: float, warm_up_steps: int = 2
+) -> Pace:
+    """Make a step, run some to warm up, then measure until `seconds` are over, at least one step.
+
+    Args:
+        make_step: sets a training up and returns a function that runs a step and returns its number of images.
+        device: the device that trains.
+        seconds: how long to measure; the last step may end later.
+        warm_up_steps: steps that belong to the set-up.
+    """
+    synchronise(device)
+    began = time.perf_counter()
+    step = make_step()
+    for _ in range(warm_up_steps):
+        step()
+    synchronise(device)
+    started = time.perf_counter()
+    images = step()
+    while time.perf_counter() - started < seconds:
+        images += step()
+    synchronise(device)
+    return Pace(images_per_second=images / (time.perf_counter() - started), setup_seconds=started - began)
+
+
+# The comparison.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A loop beside ours. `ratio` is how many times as long an epoch takes; without figures, `missing` says why."""
+
+    name: str
+    images_per_second: float | None = None
+    setup_seconds: float | None = None
+    ratio: float | None = None
+    missing: str | None = None
+
+
+def compare(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Iterator[Comparison]:
+    """Measure one training of ours and then each loop, all in this process."""
+    training_pace(nets.WARM_UP, data, trials=1, device=device, seconds=0.0)
+    ours = training_pace(config, data, trials=1, device=device, seconds=seconds)
+    yield _beside("ours", ours, ours)
+    for name, loop in _loops(config, data, device, seconds).items():
+        try:
+            with _quiet_libraries():
+                yield _beside(name, loop(), ours)
+        except Exception as error:  # a compiler or a library may fail in its own way
+            yield Comparison(name=name, missing=reason_of(error))
+
+
+def _loops(
+    config: TrialConfig, data: SearchData, device: torch.device, seconds: float
+) -> dict[str, Callable[[], Pace]]:
+    loops = {
+        "DataLoader, 0 workers": lambda: dataloader_loop(config, data, device, seconds=seconds),
+        "DataLoader, 8 workers": lambda: dataloader_loop(config, data, device, seconds=seconds, num_workers=8),
+        "eager loop": lambda: eager_loop(config, data, device, seconds=seconds),
+        "torch.compile": lambda: compiled_loop(config, data, device, seconds=seconds),
+    }
+    if device.type == "cuda":
+        loops["plain CUDA graph"] = lambda: training_pace(
+            config, data, trials=1, device=device, seconds=seconds, way="plain"
+        )
+    return loops
+
+
+def _beside(name: str, pace: Pace, ours: Pace) -> Comparison:
+    return Comparison(
+        name=name,
+        images_per_second=pace.images_per_second,
+        setup_seconds=pace.setup_seconds,
+        ratio=ours.images_per_second / pace.images_per_second,
+    )
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Hide what libraries warn of when they compile."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--net", choices=NETS, default="reference")
+    parser.add_argument("--seconds", type=float, default=2.5)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    device = torch.device(chosen.device)
+    data = images_in(chosen.data_dir).data.to(device)
+    found = []
+    for each in compare(NETS[chosen.net], data, device, seconds=chosen.seconds):
+        found.append(asdict(each))
+        if not chosen.json:
+            print(line(each), flush=True)
+    if chosen.json:
+        print(json.dumps({"net": chosen.net, "comparisons": found}, indent=2))
+
+
+def line(each: Comparison) -> str:
+    if each.ratio is None:
+        return f"{each.name:22} {each.missing}"
+    pace = f"{each.images_per_second:10.0f} images/s  set-up {each.setup_seconds:6.2f} s"
+    return f"{each.name:22} {pace}  {each.ratio:5.1f} x"
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,6 @@ from kmnist_search.dashboard_content.note import note
 from kmnist_search.dashboard_content.plots import plots
 from kmnist_search.dashboard_content.snapshot import Images, Knowledge, Snapshot
 from kmnist_search.database.errors import is_passing, reason_of
-from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.queue.workers import registered_workers
 from kmnist_search.study.cached_storage import CachedStorage
@@ -154,15 +153,9 @@ class Publisher:
             return
         for _ in range(LAST_TRIES):
             with storage.reading() as connection:
-                self._read_news(connection)
+                self.cached_storage.read_news(connection)  # the database thread, which did so, has ended
             if self._show(is_last=True):
                 break
-
-    def _read_news(self, connection: Connection) -> None:
-        """Do what the database thread did for the cached storage while there was one."""
-        since = self.cached_storage.unknown_since
-        known = self.cached_storage.finished_since(since)
-        self.cached_storage.update(read_trials(connection, self.study.queue.study_id, since=since, without=known))
 
     def _show(self, *, is_last: bool) -> bool:
         """Show how the study stands, if this worker leads and there is news; False if more came since."""

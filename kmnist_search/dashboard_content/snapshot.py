@@ -69,12 +69,12 @@ class Knowledge:
     """The trials of a cached storage with the attributes that are shown, each read once when it is finished."""
 
     def __init__(self, cached_storage: CachedStorage) -> None:
-        self._mirror = cached_storage
+        self._cached_storage = cached_storage
         self._finished: dict[int, FrozenTrial] = {}
 
     def trials(self, connection: Connection) -> list[FrozenTrial]:
         """Return the trials that run or are finished, by number, as far as the cached storage knows them."""
-        seen = self._mirror.get_all_trials(self._mirror.study_id, deepcopy=False)
+        seen = self._cached_storage.get_all_trials(self._cached_storage.study_id, deepcopy=False)
         missing = [trial for trial in seen if trial_id_of(trial) not in self._finished]
         read: dict[int, FrozenTrial] = {}
         for start in range(0, len(missing), TRIALS_AT_ONCE):

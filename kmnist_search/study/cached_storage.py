@@ -15,7 +15,9 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import Connection
 
+from kmnist_search.database.trial_news import TrialNews
 from kmnist_search.database.trial_writer import Changes
 from kmnist_search.optuna_internals import trial_id_of
 
@@ -23,8 +25,8 @@ from kmnist_search.optuna_internals import trial_id_of
 class CachedStorage(BaseStorage):
     """The trials of one study that are running or finished.
 
-    Trials that others run are put in by `update`; those of this process by `begin`, after which only `end` and the
-    trial's own changes touch them. It may be used from several threads.
+    Trials that others run are put in by `read_news`; those of this process by `begin`, after which only `end` and the
+    trial's own changes touch them. It may be used from several threads, of which one reads the news.
     """
 
     #: Hyperband sorts trials into brackets by their number and this name, which must outlive a renaming.
@@ -36,43 +38,40 @@ class CachedStorage(BaseStorage):
         self._trials: dict[int, FrozenTrial] = {}
         self._sorted: list[FrozenTrial] | None = []
         self._changes: dict[int, Changes] = {}
-        self._complete_until = self._running = 0
+        self._news = TrialNews(study_id)
+        self._running = 0
 
     # What the worker's side of it needs
 
-    @property
-    def unknown_since(self) -> int:
-        """The lowest trial id of which something new may be told: all below are finished and known."""
-        return self._complete_until
-
-    def finished_since(self, trial_id: int) -> list[int]:
-        """Return the ids, from `trial_id` on, of the trials that are known to be finished and will not change."""
-        with self._lock:
-            return [key for key, trial in self._trials.items() if key >= trial_id and trial.state.is_finished()]
-
-    def update(self, trials: Iterable[FrozenTrial], *, complete_until: int | None = None) -> None:
-        """Take in what is running or finished now; a trial that ran and is not among them waits again.
+    def read_news(
+        self, connection: Connection, *, complete_until: int | None = None, with_reports: bool = True
+    ) -> Sequence[FrozenTrial]:
+        """Read which trials run or have finished since the last time, and return them.
 
         Args:
-            trials: of those from `unknown_since` on, without those of `finished_since`, all that run or are finished.
-            complete_until: an id below which the trials include those that wait, too.
+            connection: in a transaction.
+            complete_until: an id below which all trials are read; from there on none that waits.
+            with_reports: whether to read the reports of finished trials.
         """
+        with self._lock:
+            own = list(self._changes)
+        news = self._news.read(connection, complete_until=complete_until, unsettled=own, with_reports=with_reports)
+        self._take_in(news)
+        return news
+
+    def _take_in(self, news: Iterable[FrozenTrial]) -> None:
+        """Replace the trials of others that run: one that ran and is not among the news waits again."""
         with self._lock:
             for gone in [key for key, trial in self._trials.items() if self._is_others(key, trial)]:
                 del self._trials[gone]
-            open_ids = [complete_until or 0, *self._changes]
-            for trial in trials:
-                if not trial.state.is_finished():
-                    open_ids.append(trial_id_of(trial))
+            for trial in news:
                 if trial.state != TrialState.WAITING and trial_id_of(trial) not in self._changes:
                     self._trials[trial_id_of(trial)] = trial
             self._sorted = None
             self._running = sum(trial.state == TrialState.RUNNING for trial in self._trials.values())
-            if complete_until is not None:
-                self._complete_until = min(open_ids)
 
     def begin(self, trial_id: int) -> bool:
-        """Make a trial that the last `update` brought this process's own; False if it brought none of that id."""
+        """Make a trial that the last news brought this process's own; False if it brought none of that id."""
         with self._lock:
             if trial_id not in self._trials:
                 return False
@@ -83,7 +82,10 @@ class CachedStorage(BaseStorage):
         """The trial is no longer this process's own: it is finished, or has gone to the queue or to someone else."""
         with self._lock:
             del self._changes[trial_id]
-            if not finished:
+            if finished:
+                self._news.settle(trial_id)
+            else:
+                self._news.forget(trial_id)
                 del self._trials[trial_id]
                 self._sorted = None
 

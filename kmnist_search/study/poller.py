@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from kmnist_search.database.errors import DATABASE_ERRORS, is_passing, reason_of
 from kmnist_search.database.retry import SILENCE_SECONDS
-from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.errors import ReadOnlyError
 from kmnist_search.optuna_internals import trial_id_of
 from kmnist_search.study.status import Status, status_from
@@ -32,7 +31,7 @@ class Poller:
 
     def __init__(self, study: SearchStudy) -> None:
         self.study = study
-        self._mirror = study.cached_storage()
+        self._cached_storage = study.cached_storage()
         self._known_until = 0
         self._recover_at = float("-inf")
 
@@ -77,19 +76,10 @@ class Poller:
             self._recover_at = time.monotonic() + RECOVER_SECONDS
 
     def _status(self) -> Status:
-        study, cached_storage = self.study, self._mirror
-        since = cached_storage.unknown_since
+        study, cached_storage = self.study, self._cached_storage
         with study.storage.reading() as connection:
             study.check_is_there(connection)
             counts = study.queue.counts(connection)
-            news = read_trials(
-                connection,
-                study.queue.study_id,
-                since=since,
-                without=cached_storage.finished_since(since),
-                waiting_before=self._known_until,
-                with_reports=False,
-            )
-        cached_storage.update(news, complete_until=self._known_until)
+            news = cached_storage.read_news(connection, complete_until=self._known_until, with_reports=False)
         self._known_until = max((trial_id_of(trial) + 1 for trial in news), default=self._known_until)
         return status_from(study, counts, cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))

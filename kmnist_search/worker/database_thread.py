@@ -19,7 +19,6 @@ from sqlalchemy.engine import Connection
 
 from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Retry
 from kmnist_search.database.storage import Storage
-from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Claim, Counts, Queue
@@ -271,15 +270,7 @@ class DatabaseThread:
         self._renew_at = time.monotonic() + self.lease_seconds / 4
 
     def _read_news(self, connection: Connection, *, complete_until: int | None = None) -> None:
-        since = self.cached_storage.unknown_since
-        news = read_trials(
-            connection,
-            self.queue.study_id,
-            since=since,
-            without=self.cached_storage.finished_since(since),
-            waiting_before=complete_until or 0,
-        )
-        self.cached_storage.update(news, complete_until=complete_until)
+        self.cached_storage.read_news(connection, complete_until=complete_until)
         self._news_at = time.monotonic() + self._shared(NEWS_SECONDS)
 
     def _shared(self, seconds: float) -> float:

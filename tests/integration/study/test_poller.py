@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from kmnist_search.database import trial_news
 from kmnist_search.database.errors import DATABASE_ERRORS
 from kmnist_search.database.storage import open_storage
 from kmnist_search.database.trial_reader import read_trials
@@ -68,7 +69,7 @@ def test_each_look_sees_what_status_sees_though_it_reads_only_what_is_new(
         read.append([trial.number for trial in trials if trial.state != TrialState.WAITING])
         return trials
 
-    monkeypatch.setattr(poller, "read_trials", noted)
+    monkeypatch.setattr(trial_news, "read_trials", noted)
     looks = _looks(study)
 
     def assert_all_is_seen() -> Status:

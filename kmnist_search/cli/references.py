@@ -4,7 +4,7 @@ Imports that take time wait inside the command, so that `--help` answers at once
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kmnist_search.references.result_folder import Comparison
     from kmnist_search.run.options import RunOptions
     from kmnist_search.run.search import Search
+    from kmnist_search.study_file.schema import ComparisonFile
 
 
 @click.command(epilog="Example: kmnist-search references --only S4 --seeds 3")
@@ -76,7 +77,7 @@ def references(
     check_test_files(chosen, options.data_dir or default_data_dir())
     search = prepare(file, options.on(devices[0]))
     console = Console(stderr=as_json)
-    _train(console, search, partial(prepare, file), devices)
+    _train(console, search, file, devices)
     comparison = _compare(console, search, chosen, out)
     if comparison is not None and as_json:
         print_json(comparison.model_dump(mode="json"))
@@ -89,12 +90,11 @@ def references(
         sys.exit(WORK_FAILED)
 
 
-def _train(
-    console: "Console", search: "Search", prepare: "Callable[[RunOptions], Search]", devices: Sequence[str]
-) -> None:
+def _train(console: "Console", search: "Search", file: "ComparisonFile", devices: Sequence[str]) -> None:
     """Train what waits, and wait for what others train; after a signal end the process."""
     from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.host.signals import StopSignals
+    from kmnist_search.run.search import prepare
     from kmnist_search.terminal import run as terminal
     from kmnist_search.watch import watch as watching
 
@@ -102,9 +102,9 @@ def _train(
         places = search.places(devices)
         terminal.announce(console, search, places)
         if search.device.type == "cpu":
-            _tell_time(console, search, len(places))
+            _tell_time(console, search, file, len(places))
         with StopSignals() as signals:
-            stopped_by = run_workers(console, search, prepare, places, signals=signals)
+            stopped_by = run_workers(console, search, partial(prepare, file), places, signals=signals)
         if stopped_by == "signal":
             console.print(f"Stopped. To go on: {typed_command()}", soft_wrap=True, highlight=False, markup=False)
             sys.exit(INTERRUPTED)
@@ -112,17 +112,17 @@ def _train(
         watching.watch(console, search.study, is_over=lambda status: not status.progress.counts.unfinished)
 
 
-def _tell_time(console: "Console", search: "Search", workers: int) -> None:
+def _tell_time(console: "Console", search: "Search", file: "ComparisonFile", workers: int) -> None:
     """Say how long all that is asked for takes on this CPU, by what a middling net takes; measures for two seconds."""
     from kmnist_search.config.cost import flops_per_image
     from kmnist_search.engine.estimate import seconds_per_epoch
     from kmnist_search.references.systems import flops
     from kmnist_search.wording import duration_text
 
-    config, images = search.file.middle(), search.data.train_images
-    data = search.data.of(search.file.data_of(search.file.enqueue[0]))
+    config, images = file.middle(), search.data.train_images
+    data = search.data.of(file.datas_of(file.enqueue)[0])
     epoch = 3.0 * images * flops_per_image(config.model)
-    seconds = seconds_per_epoch(config, data) * flops(search.file, images) / epoch / workers
+    seconds = seconds_per_epoch(config, data) * flops(file, images) / epoch / workers
     text = f"all that is asked for takes this CPU about {duration_text(seconds)}"
     console.print(f"{text}; less: --only, --epochs, --seeds", soft_wrap=True, highlight=False, markup=False)
 

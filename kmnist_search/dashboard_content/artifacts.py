@@ -86,7 +86,7 @@ class TrialArtifacts:
 
     def _files(self, validated: TrialValidated) -> Iterator[tuple[str, str, bytes]]:
         """Yield name, type and content of each artifact of a trial."""
-        number, data = validated.number, self.file.data_of(validated.params)
+        number, data = validated.number, self.file.training(validated.params).data
         names, images = CLASS_NAMES[data.dataset], self.images.of(data)
         title = f"{self.study.name}, trial {number}"
         text = recipe(self.file, number, validated.params)

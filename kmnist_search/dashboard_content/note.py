@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from kmnist_search.charts import trials as read
 from kmnist_search.dashboard_content.snapshot import Snapshot
 from kmnist_search.data.catalog import title_of
+from kmnist_search.study_file.schema import SearchFile
 from kmnist_search.study_file.space import Choices, Hyperparameter
 from kmnist_search.wording import count, duration_text, metric_text, moment, percent, value
 
@@ -29,8 +30,8 @@ def note(standing: Snapshot, before: str = "") -> str:
         standing: what it says.
         before: the note as it is now, of which is kept what people wrote.
     """
-    sections = (_progress, _best, _searched, _commands, _failures)
-    parts = [f"# {standing.name}", *("\n".join(section(standing)) for section in sections)]
+    kind = SEARCH if isinstance(standing.file, SearchFile) else COMPARISON
+    parts = [f"# {standing.name}", *("\n".join(section(standing)) for section in (_progress, *kind, _failures))]
     theirs = before.partition(END)[2] if END in before else f"\n\n{before}" if before.strip() else ""
     ours = "\n\n".join(part for part in parts if part)
     return f"{ours}\n\n---\n{END}{theirs}"
@@ -57,8 +58,6 @@ def _clock(standing: Snapshot) -> str:
 
 
 def _best(standing: Snapshot) -> Iterator[str]:
-    if standing.file.systems:
-        return  # of different images: they cannot be ranked
     yield "## Best"
     yield ""
     if not standing.ranked:
@@ -91,12 +90,8 @@ def _cost(trial: FrozenTrial) -> str:
 
 def _searched(standing: Snapshot) -> Iterator[str]:
     file, images = standing.file, standing.images
-    if images is None:
-        yield "## What is compared"
-        yield ""
-        seen = dict.fromkeys(str(trial.params["system"]) for trial in standing.trials if "system" in trial.params)
-        yield f"{', '.join(seen) or 'Nothing yet'}: fixed configurations, each on its own images, with several seeds."
-        return
+    assert isinstance(file, SearchFile)
+    assert images is not None
     yield "## What is searched"
     yield ""
     yield (
@@ -147,26 +142,55 @@ def _fixed(setting: Any) -> str:
     return value(setting)
 
 
-def _commands(standing: Snapshot) -> Iterator[str]:
-    name, storage = shlex.quote(standing.name), f"--storage {shlex.quote(standing.storage_url)}"
-    more = max(standing.budget, standing.counts.total) + 20
+def _compared(standing: Snapshot) -> Iterator[str]:
+    """Say which systems are compared. Their trials are of different images, so none of them is the best."""
+    yield "## What is compared"
+    yield ""
+    seen = dict.fromkeys(str(trial.params["system"]) for trial in standing.trials if "system" in trial.params)
+    yield f"{', '.join(seen) or 'Nothing yet'}: fixed configurations, each on its own images, with several seeds."
+
+
+def _search_commands(standing: Snapshot) -> Iterator[str]:
+    name, storage = _shell_words(standing)
+    yield from _commands(
+        standing,
+        [
+            "# twenty trials more",
+            f"kmnist-search studies show {name} {storage} > {name}.toml",
+            f"kmnist-search run {name}.toml {storage} --trials {max(standing.budget, standing.counts.total) + 20}",
+        ],
+        [
+            "# choose among the best, retrain, open the test set",
+            f"kmnist-search best {name} {storage} --retrain",
+        ],
+    )
+
+
+def _comparison_commands(standing: Snapshot) -> Iterator[str]:
+    name, storage = _shell_words(standing)
+    last = [
+        "# open the test set and compare, when all is trained: the command that began it",
+        f"kmnist-search references --name {name} {storage} ...",
+    ]
+    yield from _commands(standing, [], last)
+
+
+def _commands(standing: Snapshot, more: Sequence[str], last: Sequence[str]) -> Iterator[str]:
+    name, storage = _shell_words(standing)
     yield "## Go on, stop, retrain"
     yield ""
     yield "```bash"
     yield "# go on, on any machine that reaches the database"
     yield f"kmnist-search worker {name} {storage}"
-    if not standing.file.systems:
-        yield "# twenty trials more"
-        yield f"kmnist-search studies show {name} {storage} > {name}.toml"
-        yield f"kmnist-search run {name}.toml {storage} --trials {more}"
+    yield from more
     yield from _stopping(standing)
-    if standing.file.systems:
-        yield "# open the test set and compare, when all is trained: the command that began it"
-        yield f"kmnist-search references --name {name} {storage} ..."
-    else:
-        yield "# choose among the best, retrain, open the test set"
-        yield f"kmnist-search best {name} {storage} --retrain"
+    yield from last
     yield "```"
+
+
+def _shell_words(standing: Snapshot) -> tuple[str, str]:
+    """Return the name of the study and the option that names its storage, quoted for a shell."""
+    return shlex.quote(standing.name), f"--storage {shlex.quote(standing.storage_url)}"
 
 
 def _stopping(standing: Snapshot) -> Iterator[str]:
@@ -202,3 +226,8 @@ def _cell(text: str) -> str:
     line = " ".join(text.split())
     shown = line if len(line) <= MOST_REASON else f"{line[: MOST_REASON - 4]} ..."
     return f"`{shown.replace('`', chr(39)).replace('|', '/')}`"
+
+
+#: What a note says between progress and failures, by the kind of the study.
+SEARCH = (_best, _searched, _search_commands)
+COMPARISON = (_compared, _comparison_commands)

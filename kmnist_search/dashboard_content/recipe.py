@@ -1,4 +1,4 @@
-"""One trial's configuration as a study file that does it again. Knows no database."""
+"""One trial's configuration as a study file that trains it again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,9 @@ def recipe(file: StudyFile, number: int, params: Mapping[str, Any]) -> str:
     """Return a study file of one trial with the hyperparameters of trial `number`, and nothing to search."""
     name = f"{file.study.name[:MOST_NAME]}-trial-{number}"
     study = file.study.model_copy(update={"name": name, "trials": 1, "pruner": PrunerConfig(name="none")})
-    again = file.model_copy(update={"study": study, **_alone(file, params), "space": {}, "enqueue": (), "systems": {}})
+    again = file.only(params).model_copy(update={"study": study})
     facts = (
         f"trial {number} of study {file.study.name}, with another seed",
         f"kmnist-search run trial-{number}.toml",
     )
     return as_toml(again.model_dump(mode="json"), facts=facts)
-
-
-def _alone(file: StudyFile, params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the trial fixes."""
-    if not file.systems:
-        return {"fixed": {**file.fixed, **params}}
-    system = file.systems[params["system"]]
-    train = system.train.model_copy(update={"epochs": params["epochs"]})
-    return {"data": system.data, "train": train, "fixed": system.fixed}

@@ -134,13 +134,14 @@ class Queue:
         """Add a waiting trial for each of the wanted hyperparameters that no trial has but failed ones.
 
         Returns:
-            how many were added.
+            how many trials the study has then.
         """
         self.lock(connection)
         present = [params for state, params in self.asked(connection) if state != TrialState.FAIL]
         missing = [params for params in wanted if dict(params) not in present]
-        self._insert(connection, self.counts(connection).total, missing)
-        return len(missing)
+        total = self.counts(connection).total
+        self._insert(connection, total, missing)
+        return total + len(missing)
 
     def asked(self, connection: Connection) -> list[tuple[TrialState, dict[str, Any]]]:
         """Return the trials that were added with hyperparameters: their states, and these."""

@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 
-from kmnist_search.config import TrainConfig, trial_config
+from kmnist_search.config import TrainConfig
 from kmnist_search.config.cost import flops_per_image
 from kmnist_search.errors import ConfigError
 from kmnist_search.evaluation.metrics import Reference
 from kmnist_search.references.published import REFERENCES
 from kmnist_search.study_file.builtin import find_study_file
 from kmnist_search.study_file.parser import load
-from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, StudyFile, StudyTable, System, system_space
+from kmnist_search.study_file.schema import (
+    ComparisonFile,
+    PrunerConfig,
+    SamplerConfig,
+    StudyTable,
+    System,
+    system_space,
+)
 
 NAME = "references"
 
@@ -36,7 +43,7 @@ def systems() -> dict[str, System]:
     return {name: System(data=file.data, train=file.train, fixed=file.fixed) for name, file in files.items()}
 
 
-def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs: int | None) -> StudyFile:
+def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs: int | None) -> ComparisonFile:
     """Return the study, in whose queue there shall be a trial of each reference for each seed.
 
     Args:
@@ -51,7 +58,7 @@ def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs
         for repeat in range(seeds)
         for each in references
     ]
-    return StudyFile(
+    return ComparisonFile(
         study=StudyTable(
             name=name, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none"), trials=len(wanted)
         ),
@@ -62,12 +69,11 @@ def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs
     )
 
 
-def flops(file: StudyFile, images: int) -> float:
+def flops(file: ComparisonFile, images: int) -> float:
     """Return the floating-point operations of all trainings that are asked for, each on so many images."""
     return sum(
-        3.0 * images * int(entry["epochs"]) * flops_per_image(config.model)
-        for entry in file.enqueue
-        for config in [trial_config(file.systems[entry["system"]].fixed, file.train)]
+        3.0 * images * config.train.epochs * flops_per_image(config.model)
+        for config in (file.training(entry).config for entry in file.enqueue)
     )
 
 

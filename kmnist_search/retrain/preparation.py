@@ -17,6 +17,7 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.retrain.candidates import Plan, plan_of
 from kmnist_search.retrain.retraining import Retraining
 from kmnist_search.study.study import SearchStudy
+from kmnist_search.study_file.schema import SearchFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def prepare(
     Raises:
         InputError: something of that cannot be.
     """
-    if study.file.systems:
+    if not isinstance(study.file, SearchFile):
         raise StudyInUseError(
             f"study {study.name!r} compares systems that are not searched. Test them with: kmnist-search references"
         )

@@ -87,7 +87,7 @@ class Search:
     def estimate(self) -> timedelta:
         """Return how long the remaining trials would take here if none were pruned. Measures for two seconds."""
         counts = self.counts()
-        config, data = self.file.middle(), self.data.of(self.file.datas[0])
+        config, data = self.file.middle(), self.data.of(self.file.datas_of(self.file.enqueue)[0])
         epochs = config.train.epochs * (self.goal(counts) - counts.finished)
         return timedelta(seconds=epochs * seconds_per_epoch(config, data))
 
@@ -140,8 +140,8 @@ class Search:
 
     def _publisher(self, database_thread: DatabaseThread) -> Publisher:
         images = None
-        if not self.file.systems:
-            data = self.data.of(self.file.data)
+        if self.file.shared_data is not None:
+            data = self.data.of(self.file.shared_data)
             images = Images(train=len(data.train_images), val=len(data.val_images), digest=data.digest)
         return Publisher(
             self.study,

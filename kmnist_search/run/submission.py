@@ -43,7 +43,7 @@ def submit(file: StudyFile, options: RunOptions) -> Submission:
     Any number of processes may do this at once, and repeat it: the study's trials are added only once.
 
     Args:
-        file: the study. A study of published systems gets its enqueued trials, whatever the budget.
+        file: the study. A comparison gets its enqueued trials, whatever the budget.
         options: of them, those that concern a device or a limit are not used.
 
     Raises:
@@ -52,7 +52,7 @@ def submit(file: StudyFile, options: RunOptions) -> Submission:
     check_folders(options)
     _check_reachable(options.storage_url)  # before images are fetched
     data = StudyData(options.data_dir or default_data_dir())
-    for config in dict.fromkeys(file.data_of(entry) for entry in file.enqueue) if file.systems else file.datas:
+    for config in file.datas_of(file.enqueue):
         data.of(config)
     _check_batch_sizes(file, data)
     storage = open_storage(options.storage_url, create=True, checkpoint_dir=options.checkpoint_dir)
@@ -81,11 +81,7 @@ def _made_ready(storage: Storage, file: StudyFile, data: StudyData, budget: int)
     version_before = study.remember_version(package_version())
     study.touch()
     recovered = study.recover(file.study.max_retries)
-    if file.systems:
-        study.add(file.enqueue)
-        budget = study.counts().total
-    else:
-        study.fill(budget, file.enqueue)
+    budget = file.fill(study, budget)
     storage.let_go()
     return Submission(
         study=study, file=file, data=data, budget=budget, recovered=recovered, version_before=version_before

@@ -87,8 +87,9 @@ class SearchStudy:
         Raises:
             StudyChangedError: it was begun with others.
         """
+        shared = self.file.shared_data
         for config, digest in digests.items():
-            key = f"{DATA_KEY}:{config.digest}" if self.settings.get("systems") else DATA_KEY
+            key = DATA_KEY if config == shared else f"{DATA_KEY}:{config.digest}"
             before = self.optuna.user_attrs.get(key)
             if before is None:
                 self.optuna.set_user_attr(key, digest)
@@ -169,12 +170,12 @@ class SearchStudy:
 
     def datas_left(self, file: StudyFile) -> Sequence[DataConfig]:
         """Return which images the trials need that are waiting or running."""
-        if not file.systems:
-            return file.datas
+        if file.shared_data is not None:
+            return [file.shared_data]
         with self.storage.reading() as connection:
             asked = self.queue.asked(connection)
         left = (params for state, params in asked if state in (TrialState.WAITING, TrialState.RUNNING))
-        return list(dict.fromkeys(file.data_of(params) for params in left))
+        return file.datas_of(left)
 
     def recover(self, max_retries: int | None = None) -> list[int]:
         """Put trials whose owner is gone back among the waiting, see `Queue.recover`; strike such workers off."""

@@ -15,13 +15,18 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from kmnist_search.config import HYPERPARAMETERS, Config, DataConfig, TrainConfig, describe, field_of, model_config
 from kmnist_search.errors import ConfigError, StudyFileError
 from kmnist_search.study_file.builtin import builtin_studies
-from kmnist_search.study_file.schema import StudyFile, StudyTable, System, system_space
+from kmnist_search.study_file.schema import (
+    TABLES,
+    ComparisonFile,
+    SearchFile,
+    StudyFile,
+    StudyTable,
+    System,
+    system_space,
+)
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange, Scalar
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-
-#: The tables of a study file.
-TABLES = [name for name in StudyFile.model_fields if name != "systems"]
 
 #: Hyperparameters of the model that must fit together, group by group.
 COUPLED = (
@@ -31,7 +36,7 @@ COUPLED = (
 )
 
 
-def load(path: Path, *, overrides: Sequence[str] = ()) -> StudyFile:
+def load(path: Path, *, overrides: Sequence[str] = ()) -> SearchFile:
     """Read and check a study file.
 
     Args:
@@ -56,7 +61,7 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> StudyFile:
 
 
 def loads(text: str, *, source: str, name: str) -> StudyFile:
-    """Read and check the text of a study file, or of a study of several systems, which nobody writes by hand.
+    """Read and check the settings of a study: the text of a study file, or of a comparison, which no file holds.
 
     Args:
         text: of the file.
@@ -100,12 +105,12 @@ def _override(tables: dict[str, Any], override: str) -> None:
 
 
 class _Checker:
-    """Turns the tables of one file into a StudyFile, or says what is wrong with them."""
+    """Turns tables into a StudyFile, or says what is wrong with them."""
 
     def __init__(self, file: str) -> None:
         self.file = file
 
-    def checked(self, tables: dict[str, Any], *, default_name: str) -> StudyFile:
+    def checked(self, tables: dict[str, Any], *, default_name: str) -> SearchFile:
         if "systems" in tables:
             raise StudyFileError(f"{self.file}: is of a study that kmnist-search references makes, which no file can.")
         for name, table in tables.items():
@@ -123,7 +128,7 @@ class _Checker:
             if name in fixed:
                 raise self._error(f"[space] {name}", "also stands in [fixed]. Keep one of the two")
         self._fit_together(fixed, space)
-        return StudyFile(
+        return SearchFile(
             study=study,
             data=self._table("data", tables.get("data", {}), DataConfig),
             train=self._table("train", tables.get("train", {}), TrainConfig),
@@ -132,8 +137,7 @@ class _Checker:
             enqueue=tuple(self._enqueued(tables.get("enqueue", []), space)),
         )
 
-    def comparison(self, tables: dict[str, Any]) -> StudyFile:
-        """Return a study of several systems."""
+    def comparison(self, tables: dict[str, Any]) -> ComparisonFile:
         systems = {
             name: System(
                 data=self._table(f"systems.{name}.data", system["data"], DataConfig),
@@ -144,7 +148,7 @@ class _Checker:
         }
         study = self._table("study", tables["study"], StudyTable)
         train = self._table("train", tables["train"], TrainConfig)
-        return StudyFile(study=study, train=train, systems=systems, space=system_space(systems))
+        return ComparisonFile(study=study, train=train, systems=systems, space=system_space(systems))
 
     def _error(self, place: str, problem: str) -> StudyFileError:
         return StudyFileError(f"{self.file}: {place} {problem}.")

@@ -1,12 +1,17 @@
-"""What a study is: its tables as checked, frozen values. Knows nothing of files or of optuna."""
+"""The settings of a study as checked, frozen values, and what a trial with given hyperparameters trains."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
 from kmnist_search.config import Config, DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.study_file.space import Choices, Hyperparameter, IntRange, Suggester
+
+#: The tables of a study file, in the order in which they are written.
+TABLES = ("study", "data", "train", "fixed", "space", "enqueue")
 
 
 def _named(value: Any) -> Any:
@@ -49,6 +54,99 @@ class StudyTable(Config):
         return "maximize" if self.metric == "val_accuracy" else "minimize"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """What a trial trains: a configuration, on which images, and whether its models are kept to be tested later."""
+
+    config: TrialConfig
+    data: DataConfig
+    keeps_models: bool
+
+
+class TrialQueue(Protocol):
+    """What of a study is needed to fill its queue."""
+
+    def fill(self, budget: int, first: Sequence[Mapping[str, Any]] = ()) -> int: ...
+    def add(self, wanted: Sequence[Mapping[str, Any]]) -> int: ...
+
+
+class StudyFile(Config, ABC):
+    """The settings of a study, checked. There are two kinds: `SearchFile` and `ComparisonFile`."""
+
+    study: StudyTable
+    train: TrainConfig = TrainConfig()
+    space: dict[str, Hyperparameter] = Field(default_factory=dict)
+    enqueue: tuple[dict[str, Any], ...] = ()
+
+    @abstractmethod
+    def training(self, params: Mapping[str, Any]) -> TrainingSpec:
+        """Return what the trial with these hyperparameters trains."""
+
+    @abstractmethod
+    def only(self, params: Mapping[str, Any]) -> "SearchFile":
+        """Return a study file that trains what the trial with these hyperparameters does, and searches nothing."""
+
+    @abstractmethod
+    def fill(self, queue: TrialQueue, budget: int) -> int:
+        """Put into the queue of the study what it lacks; return how many trials shall be finished in the end.
+
+        Args:
+            queue: of the study.
+            budget: the trials that a search shall have.
+        """
+
+    @property
+    @abstractmethod
+    def shared_data(self) -> DataConfig | None:
+        """The images that all trials train on; None if they differ."""
+
+    @property
+    @abstractmethod
+    def next_step(self) -> str:
+        """What to do when the trials are finished, as a sentence for the user."""
+
+    def datas_of(self, trials: Iterable[Mapping[str, Any]]) -> list[DataConfig]:
+        """Return which images the trials with these hyperparameters train on, each once."""
+        return list(dict.fromkeys(self.training(params).data for params in trials))
+
+    def suggest(self, trial: Suggester) -> TrainingSpec:
+        """Return what one trial trains: the searched hyperparameters from `trial`, the others as fixed."""
+        return self.training({name: spec.suggest(trial, name) for name, spec in self.space.items()})
+
+    def middle(self) -> TrialConfig:
+        """Return a configuration of middling size, to estimate costs by."""
+        return self.training({name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()}).config
+
+
+class SearchFile(StudyFile):
+    """A study file as people write it: hyperparameters are searched, on one split of one data set."""
+
+    data: DataConfig = DataConfig()
+    fixed: dict[str, Any] = Field(default_factory=dict)
+
+    def training(self, params: Mapping[str, Any]) -> TrainingSpec:
+        config = trial_config({**self.fixed, **params}, self.train)
+        return TrainingSpec(config=config, data=self.data, keeps_models=False)
+
+    def only(self, params: Mapping[str, Any]) -> "SearchFile":
+        return self.model_copy(update={"fixed": {**self.fixed, **params}, "space": {}, "enqueue": ()})
+
+    def fill(self, queue: TrialQueue, budget: int) -> int:
+        queue.fill(budget, self.enqueue)
+        return budget
+
+    @property
+    def shared_data(self) -> DataConfig:
+        return self.data
+
+    @property
+    def next_step(self) -> str:
+        return f"To choose among the best, retrain and test it: kmnist-search best {self.study.name} --retrain"
+
+    def datas_of(self, trials: Iterable[Mapping[str, Any]]) -> list[DataConfig]:
+        return [self.data]  # whatever the trials are, and before there is any
+
+
 class System(Config):
     """A fixed configuration that is compared with others, and its images."""
 
@@ -57,58 +155,44 @@ class System(Config):
     fixed: dict[str, Any]
 
 
-class StudyFile(Config):
-    """A whole study file, checked.
+class ComparisonFile(StudyFile):
+    """The study of fixed systems: each trial trains one of them on its own images, and keeps the models.
 
-    With `systems` nothing is searched: each trial trains one of them, as its hyperparameters say; see `system_space`.
+    No file holds it; it is made by a program. A trial's hyperparameters say which system it trains, see `system_space`.
     """
 
-    study: StudyTable
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    space: dict[str, Hyperparameter] = Field(default_factory=dict)
-    enqueue: tuple[dict[str, Any], ...] = ()
-    systems: dict[str, System] = Field(default_factory=dict)
+    systems: dict[str, System]
 
-    @property
-    def keeps_models(self) -> bool:
-        """Whether what its trials have trained is kept, to be tested later."""
-        return bool(self.systems)
-
-    @property
-    def datas(self) -> tuple[DataConfig, ...]:
-        """The images that trials may train on."""
-        return tuple(dict.fromkeys(system.data for system in self.systems.values())) or (self.data,)
-
-    def suggest(self, trial: Suggester) -> TrialConfig:
-        """Return the configuration of one trial: the searched hyperparameters from `trial`, the others as fixed."""
-        return self._configured({name: spec.suggest(trial, name) for name, spec in self.space.items()})
-
-    def middle(self) -> TrialConfig:
-        """Return a configuration of middling size, to estimate costs by."""
-        return self._configured({name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()})
-
-    def data_of(self, params: Mapping[str, Any]) -> DataConfig:
-        """Return which images the trial with these hyperparameters trains on."""
-        return self.systems[params["system"]].data if self.systems else self.data
-
-    def _configured(self, params: Mapping[str, Any]) -> TrialConfig:
-        if not self.systems:
-            return trial_config({**self.fixed, **params}, self.train)
+    def training(self, params: Mapping[str, Any]) -> TrainingSpec:
         system = self.systems[params["system"]]
-        return trial_config(system.fixed, system.train.model_copy(update={"epochs": params["epochs"]}))
+        train = system.train.model_copy(update={"epochs": params["epochs"]})
+        return TrainingSpec(config=trial_config(system.fixed, train), data=system.data, keeps_models=True)
+
+    def only(self, params: Mapping[str, Any]) -> SearchFile:
+        spec, system = self.training(params), self.systems[params["system"]]
+        return SearchFile(study=self.study, data=spec.data, train=spec.config.train, fixed=system.fixed)
+
+    def fill(self, queue: TrialQueue, budget: int) -> int:
+        return queue.add(self.enqueue)
+
+    @property
+    def shared_data(self) -> None:
+        return None
+
+    @property
+    def next_step(self) -> str:
+        return "To test and compare what is trained: the kmnist-search references command that began it"
 
 
 def system_space(systems: Mapping[str, System]) -> dict[str, Hyperparameter]:
-    """Return what tells the trials apart that train one of several systems.
+    """Return the hyperparameters that tell the trials of a comparison apart.
 
-    These are the system, how often it was trained before (each trial has a seed of its own), and how long: for so many
-    epochs, of which none has more than the longest system.
+    They are the system, how often it was trained before (each trial has a seed of its own), and for how many epochs
+    it is trained, at most those of the longest system.
     """
-    most = max(system.train.epochs for system in systems.values())
+    longest = max(system.train.epochs for system in systems.values())
     return {
         "system": Choices(choices=tuple(systems)),
         "repeat": IntRange(low=0, high=999),
-        "epochs": IntRange(low=1, high=most),
+        "epochs": IntRange(low=1, high=longest),
     }

@@ -1,4 +1,4 @@
-"""Write the settings of a study as the file it could have come from. Knows no database."""
+"""Write the settings of a study as a study file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,17 @@ from typing import Any
 import tomlkit
 from tomlkit.items import AoT, InlineTable, Table
 
+from kmnist_search.study_file.schema import TABLES
 from kmnist_search.study_file.space import FloatRange, IntRange
 
 
 def as_toml(settings: Mapping[str, Any], *, facts: Sequence[str] = ()) -> str:
-    """Return a study file that `study_parser.load` reads as these settings, with `facts` as comments at its top."""
+    """Return a study file that `parser.load` reads as these settings, with `facts` as comments at its top."""
     document = tomlkit.document()
     for fact in facts:
         document.add(tomlkit.comment(fact))
-    for name, table in settings.items():
+    in_order = {**{name: settings[name] for name in TABLES if name in settings}, **settings}
+    for name, table in in_order.items():
         if not table:
             continue  # an empty [space] would be taken for a mistake
         if name == "enqueue":

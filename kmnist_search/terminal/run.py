@@ -111,10 +111,8 @@ def conclude(console: Console, search: Search, progress: Progress, stopped_by: S
     _line(console, f"best: {best_text(progress).plain}")
     if stopped_by == "budget" and progress.best is None:
         _line(console, f"Why each trial ended as it did: kmnist-search status {progress.name}")
-    if search.file.systems:
-        _line(console, "To test and compare what is trained: the kmnist-search references command that began it")
-    elif stopped_by in ("budget", "target") and progress.best is not None:
-        _line(console, f"To choose among the best, retrain and test it: kmnist-search best {progress.name} --retrain")
+    if stopped_by in ("budget", "target") and progress.best is not None:
+        _line(console, search.file.next_step)
 
 
 def follow(console: Console, search: Search, progress: Callable[[], Progress], events: Iterator[Event]) -> None:

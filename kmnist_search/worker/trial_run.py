@@ -114,8 +114,8 @@ class TrialRun:
     def _train(self, trial: Trial) -> Turns[tuple[Outcome, str]]:
         """Train to the end, the pruner's no, a stop, or the loss of the trial; return which of them it was, and why."""
         place = self.place
-        config = place.file.suggest(trial)
-        data = place.data.of(place.file.data_of(trial.params))
+        spec = place.file.suggest(trial)
+        config, data = spec.config, place.data.of(spec.data)
         if place.device.type == "cpu":
             torch.set_num_threads(threads_for(config, place.cores))
         seed = self.study.training_seed(self.claim.number)
@@ -134,9 +134,8 @@ class TrialRun:
         place.room.hold(self.claim.trial_id, needed)
         self.is_at_work = True
         self.epoch_cost = epoch_cost(config, len(data.train_images))
-        self._training = training = Training(
-            config, data, seed=seed, device=place.device, keeps_best=place.file.keeps_models
-        )
+        training = Training(config, data, seed=seed, device=place.device, keeps_best=spec.keeps_models)
+        self._training = training
         self._resume(trial, training)
         yield TrialStarted(
             number=trial.number,
@@ -144,7 +143,10 @@ class TrialRun:
             num_parameters=cost.num_parameters(config.model),
             epochs_done=len(training.history),
         )
-        return (yield from self._epochs(trial, training))
+        outcome, reason = yield from self._epochs(trial, training)
+        if outcome == "complete" and spec.keeps_models:
+            self._models = trial_models.keep(training, spec.data, self.study.checkpoint_dir, trial.number)
+        return outcome, reason
 
     def _resume(self, trial: Trial, training: Training) -> None:
         self.checkpoints.resume(training)
@@ -174,9 +176,6 @@ class TrialRun:
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
                 _save(self.checkpoints, training)
                 saved_at = time.monotonic()
-        if self.place.file.keeps_models:
-            data = self.place.file.data_of(trial.params)
-            self._models = trial_models.keep(training, data, self.study.checkpoint_dir, trial.number)
         return "complete", ""
 
     def _broken_by(self, error: Exception) -> tuple[Outcome, str]:

@@ -32,8 +32,9 @@ from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.errors import ArchiveError, ConfigError, StudyExistsError, StudyInUseError, StudyNotFoundError
 from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, find_study, open_study, study_names
 from kmnist_search.study_file.parser import load
-from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.study_file.schema import ComparisonFile, SearchFile, StudyFile
 from tests.support.command import TINY_STUDY
+from tests.support.recorded import FOLDER
 
 INF, NAN = math.inf, math.nan
 DISTRIBUTIONS = {
@@ -206,6 +207,22 @@ def test_a_copied_study_goes_on_with_its_study_file(
     begin()
     copy_study(storage, "tiny", other)
     assert len(open_study(other, file).optuna.get_trials()) == len(TRIALS)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(SearchFile, "tiny"), (ComparisonFile, "pair")])
+def test_a_study_that_an_earlier_release_exported_is_imported_and_resumed(
+    storage: Storage, kind: type[StudyFile], name: str
+) -> None:
+    exported = FOLDER / "exports" / ("search.jsonl" if kind is SearchFile else "comparison.jsonl")
+    assert import_study(storage, exported).name == name
+    study = find_study(storage, name)
+    assert isinstance(study.file, kind)
+    again = open_study(storage, study.file.model_copy(update={"enqueue": ()}))
+    assert again.settings == json.loads(
+        json.loads(exported.read_text().splitlines()[0])["study"]["user_attrs"][FILE_KEY]
+    )
+    params = {"system": "plain", "repeat": 0, "epochs": 2} if kind is ComparisonFile else again.complete()[0].params
+    assert study.file.training(params).config.train.epochs == 2
 
 
 def test_the_file_is_strict_json_one_trial_a_line(storage: Storage, begin: Callable[..., None]) -> None:

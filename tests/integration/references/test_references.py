@@ -29,7 +29,14 @@ from kmnist_search.run.search import prepare as prepare_search
 from kmnist_search.saved_model import trial_models
 from kmnist_search.saved_model.folder import load_model
 from kmnist_search.study.study import SearchStudy, find_study
-from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, StudyFile, StudyTable, System, system_space
+from kmnist_search.study_file.schema import (
+    ComparisonFile,
+    PrunerConfig,
+    SamplerConfig,
+    StudyTable,
+    System,
+    system_space,
+)
 from kmnist_search.worker.events import EpochDone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,8 +60,8 @@ def wanted(system: str, *, repeat: int = 0, epochs: int = 2) -> dict[str, str | 
     return {"system": system, "repeat": repeat, "epochs": epochs}
 
 
-def comparison(*entries: dict[str, str | int]) -> StudyFile:
-    return StudyFile(
+def comparison(*entries: dict[str, str | int]) -> ComparisonFile:
+    return ComparisonFile(
         study=StudyTable(name="pair", sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none")),
         systems=SYSTEMS,
         space=system_space(SYSTEMS),
@@ -62,7 +69,7 @@ def comparison(*entries: dict[str, str | int]) -> StudyFile:
     )
 
 
-def prepare_on_cpu(file: StudyFile, storage_url: str, folder: Path, checkpoint_dir: Path | None = None) -> Search:
+def prepare_on_cpu(file: ComparisonFile, storage_url: str, folder: Path, checkpoint_dir: Path | None = None) -> Search:
     options = RunOptions(storage_url=storage_url, data_dir=folder, device="cpu", checkpoint_dir=checkpoint_dir)
     return prepare_search(file, options)
 
@@ -161,6 +168,7 @@ def test_a_worker_joins_such_a_study_by_its_name(
 ) -> None:
     prepared(wanted("wide"), wanted("plain"))
     joined = join("pair", RunOptions(storage_url=storage_url, data_dir=tmp_path, device="cpu"))
+    assert isinstance(joined.file, ComparisonFile)
     assert joined.file.systems == SYSTEMS
     assert work(joined).counts() == Counts(complete=2)
 

@@ -20,7 +20,7 @@ from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.study.status import status_of
 from kmnist_search.study.study import SearchStudy, find_study, open_study, study_names
 from kmnist_search.study_file.parser import load
-from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.study_file.schema import SearchFile
 from kmnist_search.worker.database_thread import DatabaseThread
 
 
@@ -32,14 +32,14 @@ def storage(any_storage_url: str) -> Iterator[Storage]:
 
 
 @pytest.fixture
-def file(tiny_study: Path) -> StudyFile:
+def file(tiny_study: Path) -> SearchFile:
     return load(tiny_study)
 
 
 class Clerk:
     """Takes and ends trials of a study without training them."""
 
-    def __init__(self, study: SearchStudy, file: StudyFile, database_thread: DatabaseThread) -> None:
+    def __init__(self, study: SearchStudy, file: SearchFile, database_thread: DatabaseThread) -> None:
         self.study, self.file, self.database_thread = study, file, database_thread
 
     def take(self) -> tuple[Claim, Trial]:
@@ -55,7 +55,7 @@ class Clerk:
 
 
 @contextmanager
-def clerk_of(study: SearchStudy, file: StudyFile) -> Iterator[Clerk]:
+def clerk_of(study: SearchStudy, file: SearchFile) -> Iterator[Clerk]:
     with DatabaseThread(
         study.storage,
         study.queue,
@@ -69,21 +69,21 @@ def clerk_of(study: SearchStudy, file: StudyFile) -> Iterator[Clerk]:
         yield Clerk(study, file, database_thread)
 
 
-def _finish(study: SearchStudy, file: StudyFile, *values: float) -> None:
+def _finish(study: SearchStudy, file: SearchFile, *values: float) -> None:
     study.fill(study.counts().total + len(values))
     with clerk_of(study, file) as clerk:
         for value in values:
             clerk.end(*clerk.take(), value)
 
 
-def test_a_study_goes_on_where_it_was(storage: Storage, file: StudyFile) -> None:
+def test_a_study_goes_on_where_it_was(storage: Storage, file: SearchFile) -> None:
     _finish(open_study(storage, file), file, 0.5)
     again = open_study(storage, file)
     assert again.counts().complete == 1
 
 
 def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_out(
-    storage: Storage, tiny_study: Path, file: StudyFile
+    storage: Storage, tiny_study: Path, file: SearchFile
 ) -> None:
     open_study(storage, file)
     changed = load(tiny_study, overrides=["train.epochs=9", "space.dim={choices = [8]}", "fixed.skip=false"])
@@ -99,20 +99,20 @@ def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_out(
     )
 
 
-def test_a_new_budget_is_no_change(storage: Storage, tiny_study: Path, file: StudyFile) -> None:
+def test_a_new_budget_is_no_change(storage: Storage, tiny_study: Path, file: SearchFile) -> None:
     open_study(storage, file)
     again = open_study(storage, load(tiny_study, overrides=["study.trials=99"]))
     assert study_names(storage) == [again.name] == ["tiny"]
 
 
-def test_a_study_that_somebody_else_made_is_refused(storage: Storage, file: StudyFile) -> None:
+def test_a_study_that_somebody_else_made_is_refused(storage: Storage, file: SearchFile) -> None:
     foreign = optuna.create_study(study_name="tiny", storage=storage.rdb, direction="maximize")
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(StudyChangedError, match="has a study 'tiny' that kmnist-search did not make"):
         open_study(storage, file)
 
 
-def test_other_images_are_refused(storage: Storage, file: StudyFile, tmp_path: Path) -> None:
+def test_other_images_are_refused(storage: Storage, file: SearchFile, tmp_path: Path) -> None:
     open_study(storage, file).remember_data({file.data: "aaa"}, tmp_path)
     open_study(storage, file).remember_data({file.data: "aaa"}, tmp_path)
     with pytest.raises(StudyChangedError, match=r"data digest aaa, now bbb"):
@@ -136,7 +136,7 @@ def test_a_missing_study_names_those_that_exist(storage: Storage, tiny_study: Pa
 
 
 def test_every_trial_draws_its_own_proposals_and_a_restart_does_not_repeat_them(
-    storage: Storage, file: StudyFile
+    storage: Storage, file: SearchFile
 ) -> None:
     for _ in range(4):  # as four processes, one after another, would
         _finish(open_study(storage, file), file, 0.5)
@@ -156,7 +156,7 @@ def test_the_same_seed_proposes_the_same_and_another_seed_does_not(tmp_path: Pat
 
 
 def test_the_folder_of_the_images_is_remembered_where_it_is_there(
-    storage: Storage, file: StudyFile, tmp_path: Path
+    storage: Storage, file: SearchFile, tmp_path: Path
 ) -> None:
     study = open_study(storage, file)
     assert study.data_dir() is None
@@ -166,7 +166,7 @@ def test_the_folder_of_the_images_is_remembered_where_it_is_there(
     assert open_study(storage, file).data_dir() is None
 
 
-def test_trainings_of_different_trials_have_different_seeds(storage: Storage, file: StudyFile) -> None:
+def test_trainings_of_different_trials_have_different_seeds(storage: Storage, file: SearchFile) -> None:
     study = open_study(storage, file)
     seeds = [study.training_seed(number) for number in range(100)]
     assert len(set(seeds)) == 100
@@ -218,7 +218,7 @@ def test_no_pruner_prunes_nothing(storage: Storage, tiny_study: Path) -> None:
         assert not trial.should_prune()
 
 
-def test_status_tells_states_best_running_and_failures(storage: Storage, file: StudyFile) -> None:
+def test_status_tells_states_best_running_and_failures(storage: Storage, file: SearchFile) -> None:
     study = open_study(storage, file)
     _finish(study, file, 0.5, 0.7)
     study.fill(5)
@@ -276,7 +276,7 @@ def test_processes_that_begin_a_study_at_once_agree_on_it(any_storage_url: str, 
     assert len({path.read_text() for path in tiny_study.parent.glob("agreed-*.txt")}) == 1
 
 
-def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(storage: Storage, file: StudyFile) -> None:
+def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(storage: Storage, file: SearchFile) -> None:
     study = open_study(storage, file)
     before = json.loads(json.dumps(study.settings))
     del before["data"]["normalisation"]

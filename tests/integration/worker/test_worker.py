@@ -65,7 +65,7 @@ def test_a_finished_trial_carries_all_that_is_known_of_it(prepared: Prepare) -> 
     trial = search.study.optuna.trials[0]
     attributes = trial.user_attrs
     started = next(event for event in events if isinstance(event, TrialStarted))
-    config = search.file.suggest(FixedTrial(trial.params))
+    config = search.file.suggest(FixedTrial(trial.params)).config
     assert attributes["config_digest"] == config.digest
     assert attributes["num_parameters"] == num_parameters(config.model) == started.num_parameters
     assert attributes["flops_per_image"] == flops_per_image(config.model)

@@ -22,6 +22,7 @@ from kmnist_search.dashboard_content.recipe import recipe
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.engine.member import Epoch
 from kmnist_search.study_file.parser import loads
+from kmnist_search.study_file.schema import SearchFile
 from tests.unit.dashboard_content.test_note import STUDY
 
 NAMES = CLASS_NAMES["kmnist"]
@@ -107,5 +108,7 @@ def test_a_recipe_is_a_study_file_of_the_same_configuration_with_nothing_to_sear
     again = loads(recipe(file, 7, params), source="there", name="other")
     assert (again.study.name, again.study.trials, again.study.pruner.name) == ("shapes-trial-7", 1, "none")
     assert again.space == {}
-    assert again.middle().digest == file.suggest(FixedTrial(params)).digest
+    assert again.middle().digest == file.suggest(FixedTrial(params)).config.digest
+    assert isinstance(again, SearchFile)
+    assert isinstance(file, SearchFile)
     assert (again.data, again.train) == (file.data, file.train)

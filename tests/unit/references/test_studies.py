@@ -11,14 +11,14 @@ from kmnist_search.config import LayersConfig, cost
 from kmnist_search.model import build
 from kmnist_search.study_file.builtin import builtin_studies, find_study_file
 from kmnist_search.study_file.parser import load
-from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.study_file.schema import SearchFile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 REFERENCES = [name for name in builtin_studies() if name.startswith("references/")]
 
 
-def study(name: str) -> StudyFile:
+def study(name: str) -> SearchFile:
     return load(find_study_file(f"references/{name}"))
 
 

@@ -11,7 +11,7 @@ from kmnist_search.config import HYPERPARAMETERS, AugmentConfig, OptimizerConfig
 from kmnist_search.errors import StudyFileError
 from kmnist_search.study_file.builtin import builtin_studies, find_study_file
 from kmnist_search.study_file.parser import load
-from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, StudyFile
+from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, SearchFile
 from kmnist_search.study_file.space import Choices, FloatRange, IntRange
 
 SET_ADVICE = "write it as table.key=value, for example --set train.epochs=5"
@@ -49,7 +49,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def loaded(folder: Path, text: str, *overrides: str) -> StudyFile:
+def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
     return load(written(folder, text), overrides=overrides)
 
 
@@ -371,7 +371,7 @@ def test_only_large_studies_are_meant_for_a_gpu() -> None:
 def test_a_file_that_sets_nothing_is_a_study_of_the_defaults_named_after_the_file(tmp_path: Path) -> None:
     study = loaded(tmp_path, "[study]")
     assert study.study.name == "mine"
-    assert study == StudyFile(study=study.study)
+    assert study == SearchFile(study=study.study)
     assert study.study.direction == "maximize"
 
 
@@ -461,7 +461,7 @@ def test_each_kind_of_hyperparameter_asks_the_trial_in_its_own_way(tmp_path: Pat
         """,
     )
     trial = Recorder({"norm": "none", "dim": 24, "channel_width": 17, "learning_rate": 0.004, "shift": 1.5})
-    config = study.suggest(trial)
+    config = study.suggest(trial).config
     assert trial.asked == {
         "norm": ("categorical", ("layer", "none")),
         "dim": ("int", 8, 32, 8, False),
@@ -495,7 +495,7 @@ def test_the_middle_is_of_middling_size(tmp_path: Path) -> None:
 
 def test_without_a_space_the_fixed_values_alone_are_the_middle(tmp_path: Path) -> None:
     study = loaded(tmp_path, "[fixed]\ndim = 8")
-    assert study.middle().model == PatchMLPConfig(dim=8) == study.suggest(Recorder({})).model
+    assert study.middle().model == PatchMLPConfig(dim=8) == study.suggest(Recorder({})).config.model
 
 
 def test_an_override_moves_a_hyperparameter_from_the_space_to_the_fixed_and_back(tmp_path: Path) -> None:

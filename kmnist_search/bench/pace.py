@@ -8,7 +8,7 @@ import torch
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.backends import Way
+from kmnist_search.engine.backends import Backend
 from kmnist_search.engine.training import POLL_SECONDS, Training
 
 #: Share of the measuring time that is trained before it begins: on a GPU, slices of an epoch find their size.
@@ -29,7 +29,13 @@ class Pace:
 
 
 def training_pace(
-    config: TrialConfig, data: SearchData, *, trials: int, device: torch.device, seconds: float, way: Way = "auto"
+    config: TrialConfig,
+    data: SearchData,
+    *,
+    trials: int,
+    device: torch.device,
+    seconds: float,
+    backend: Backend = "auto",
 ) -> Pace:
     """Run several trainings in this process, a step of each in turn, and return their pace together.
 
@@ -46,7 +52,7 @@ def training_pace(
     """
     synchronise(device)
     began = time.perf_counter()
-    trainings = [Training(config, data, seed=seed, device=device, way=way) for seed in range(trials)]
+    trainings = [Training(config, data, seed=seed, device=device, backend=backend) for seed in range(trials)]
     _advance(trainings)
     synchronise(device)
     setup_seconds = (time.perf_counter() - began) / trials

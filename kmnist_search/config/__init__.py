@@ -1,5 +1,6 @@
 """Frozen values that say all there is to know about one training. Knows nothing of studies, torch or files."""
 
+from kmnist_search.config.base import Config, Positive, Share, describe
 from kmnist_search.config.model import (
     NUM_CLASSES,
     AnyModelConfig,
@@ -22,7 +23,6 @@ from kmnist_search.config.trial import (
     field_of,
     trial_config,
 )
-from kmnist_search.config.value import Config, Positive, Share, describe
 
 __all__ = [
     "HYPERPARAMETERS",

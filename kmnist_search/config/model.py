@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from kmnist_search.config.base import Config, Share, Size
 from kmnist_search.config.layers import Axis, Line, Shape, Step, parse, steps
-from kmnist_search.config.value import Config, Share, Size
 from kmnist_search.errors import ConfigError
 
 NUM_CLASSES = 10

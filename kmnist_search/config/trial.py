@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from kmnist_search.config.base import Config, Positive, Share, Size, Strength
 from kmnist_search.config.model import AnyModelConfig, LayersConfig, PatchMLPConfig, model_config
-from kmnist_search.config.value import Config, Positive, Share, Size, Strength
 from kmnist_search.errors import ConfigError
 
 Dataset = Literal["kmnist", "mnist", "fashion-mnist", "digits"]

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kmnist_search.charts.judged import Prediction
 from kmnist_search.data.catalog import ClassName
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.replica import Epoch
 
 WHITE, INK, PALE, BLUE, ORANGE, RED = "#ffffff", "#1c2126", "#c9ced3", "#2f7fd1", "#d9691a", "#c0392b"
 #: Drawn so many times as large and then made smaller, lines are smooth.

@@ -22,37 +22,39 @@ class Draws:
     """What is drawn for one batch; None where the configuration needs none.
 
     Attributes:
-        moves_5B: from -1 to 1, to be multiplied by the strengths: angle, shear, scale, shift along x and along y.
-        bends_B2CC: from -1 to 1, displacements of the corners of C x C cells, along x and along y.
-        corners_2B: row and column of the centre of the square that cutout blackens.
+        affine_5B: from -1 to 1, to be multiplied by the strengths: angle, shear, scale, shift along x and along y.
+        displacements_B2CC: from -1 to 1, displacements of the centres of C x C cells, along x and along y.
+        centres_2B: row and column of the centre of the square that cutout blackens.
     """
 
-    moves_5B: Tensor | None = None
-    bends_B2CC: Tensor | None = None
-    corners_2B: Tensor | None = None
+    affine_5B: Tensor | None = None
+    displacements_B2CC: Tensor | None = None
+    centres_2B: Tensor | None = None
 
 
 def draw_augment(
     config: AugmentConfig, batch_size: int, image_size: int, device: torch.device, generator: torch.Generator
 ) -> Draws:
     """Return what `apply_augment` needs for a batch."""
-    moves_5B = bends_B2CC = corners_2B = None
+    affine_5B = displacements_B2CC = centres_2B = None
     if any((config.shift, config.rotate, config.scale, config.shear, config.elastic)):
-        moves_5B = torch.empty((5, batch_size), device=device).uniform_(-1, 1, generator=generator)
+        affine_5B = torch.empty((5, batch_size), device=device).uniform_(-1, 1, generator=generator)
         if config.elastic:
             cells = math.ceil(image_size / ELASTIC_CELL)
-            bends_B2CC = torch.empty((batch_size, 2, cells, cells), device=device).uniform_(-1, 1, generator=generator)
+            displacements_B2CC = torch.empty((batch_size, 2, cells, cells), device=device).uniform_(
+                -1, 1, generator=generator
+            )
     if config.cutout:
-        corners_2B = torch.randint(image_size, (2, batch_size), generator=generator, device=device)
-    return Draws(moves_5B=moves_5B, bends_B2CC=bends_B2CC, corners_2B=corners_2B)
+        centres_2B = torch.randint(image_size, (2, batch_size), generator=generator, device=device)
+    return Draws(affine_5B=affine_5B, displacements_B2CC=displacements_B2CC, centres_2B=centres_2B)
 
 
 def apply_augment(images_BHW: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
     """Return the float images (0 = background) moved, bent and cut as `draws` says."""
-    if draws.moves_5B is not None:
-        images_BHW = _warp(images_BHW, config, draws.moves_5B, draws.bends_B2CC)
-    if draws.corners_2B is not None:
-        images_BHW = _cutout(images_BHW, config.cutout, draws.corners_2B)
+    if draws.affine_5B is not None:
+        images_BHW = _warp(images_BHW, config, draws.affine_5B, draws.displacements_B2CC)
+    if draws.centres_2B is not None:
+        images_BHW = _cutout(images_BHW, config.cutout, draws.centres_2B)
     return images_BHW
 
 
@@ -89,10 +91,10 @@ def mixup(images_BHW: Tensor, alpha: float, generator: torch.Generator) -> tuple
     return images_BHW * share_B11 + images_BHW[partners_B] * (1 - share_B11), partners_B, share_B
 
 
-def _warp(images_BHW: Tensor, config: AugmentConfig, moves_5B: Tensor, bends_B2CC: Tensor | None) -> Tensor:
+def _warp(images_BHW: Tensor, config: AugmentConfig, affine_5B: Tensor, displacements_B2CC: Tensor | None) -> Tensor:
     """Sample each image through its own rotation, shear, scale and shift, and its own smooth displacement."""
     size = images_BHW.shape[-1]
-    angle_B, shear_B, scale_B, shift_x_B, shift_y_B = moves_5B
+    angle_B, shear_B, scale_B, shift_x_B, shift_y_B = affine_5B
     angle_B = angle_B * math.radians(config.rotate)
     shear_B = (shear_B * math.radians(config.shear)).tan()
     scale_B = 1 + scale_B * config.scale
@@ -102,10 +104,10 @@ def _warp(images_BHW: Tensor, config: AugmentConfig, moves_5B: Tensor, bends_B2C
     grid_BHW2 = affine_grid(
         size, (cos_B, cos_B * shear_B - sin_B, shift_x_B), (sin_B, sin_B * shear_B + cos_B, shift_y_B)
     )
-    if bends_B2CC is not None:
-        bend_B2CC = bends_B2CC * (config.elastic * pixel)
-        bend_B2HW = F.interpolate(bend_B2CC, size=(size, size), mode="bilinear", align_corners=True)
-        grid_BHW2 = grid_BHW2 + bend_B2HW.permute(0, 2, 3, 1)
+    if displacements_B2CC is not None:
+        displacement_B2CC = displacements_B2CC * (config.elastic * pixel)
+        displacement_B2HW = F.interpolate(displacement_B2CC, size=(size, size), mode="bilinear", align_corners=True)
+        grid_BHW2 = grid_BHW2 + displacement_B2HW.permute(0, 2, 3, 1)
     return F.grid_sample(images_BHW.unsqueeze(1), grid_BHW2, align_corners=False).squeeze(1)
 
 
@@ -121,9 +123,9 @@ def affine_grid(size: int, to_x: tuple[Tensor, Tensor, Tensor], to_y: tuple[Tens
     return torch.stack([column + row for column, row in zip(by_column, by_row, strict=True)], dim=-1)
 
 
-def _cutout(images_BHW: Tensor, side: int, corners_2B: Tensor) -> Tensor:
+def _cutout(images_BHW: Tensor, side: int, centres_2B: Tensor) -> Tensor:
     """Blacken a square of `side` pixels, centred anywhere in the image (DeVries & Taylor 2017, arXiv:1708.04552)."""
-    corner_2B1 = corners_2B.unsqueeze(2) - side // 2
+    first_2B1 = centres_2B.unsqueeze(2) - side // 2
     pixel_S = torch.arange(images_BHW.shape[-1], device=images_BHW.device)
-    inside_2BS = (pixel_S >= corner_2B1) & (pixel_S < corner_2B1 + side)
+    inside_2BS = (pixel_S >= first_2B1) & (pixel_S < first_2B1 + side)
     return images_BHW.masked_fill(inside_2BS[0].unsqueeze(2) & inside_2BS[1].unsqueeze(1), 0.0)

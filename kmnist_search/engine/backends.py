@@ -16,17 +16,17 @@ from kmnist_search.engine.program import Program
 from kmnist_search.engine.torch_program import TorchProgram
 from kmnist_search.errors import ConfigError
 
-#: "auto" is "fused" where there are kernels for it, else "plain"; "compiled" is plain torch through `torch.compile`.
-Way = Literal["auto", "plain", "fused", "compiled"]
+#: "auto" is "triton" where its kernels support the model and run, else "torch"; "compiled" is torch.compile.
+Backend = Literal["auto", "torch", "triton", "compiled"]
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
-def is_fused(config: TrialConfig, device: torch.device, way: Way) -> bool:
+def uses_triton(config: TrialConfig, device: torch.device, backend: Backend) -> bool:
     """Return whether steps are computed in fused kernels, which alone can compute several trainings together."""
-    if way == "auto":
+    if backend == "auto":
         return device.type == "cuda" and _has_kernels(config.model) and not missing_kernels(device)
-    return way == "fused"
+    return backend == "triton"
 
 
 def _has_kernels(config: ModelConfig) -> bool:
@@ -72,22 +72,22 @@ def check_compiles(device: torch.device) -> None:
 
 
 def program_for(
-    config: TrialConfig, datas: Sequence[SearchData], *, seeds: Sequence[int], device: torch.device, way: Way
+    config: TrialConfig, datasets: Sequence[SearchData], *, seeds: Sequence[int], device: torch.device, backend: Backend
 ) -> Program:
     """Return a program for trainings that differ in their seeds and data; several of them need the fused way.
 
     Raises:
         ConfigError: a batch is larger than the training part.
     """
-    images = min(len(data.train_images) for data in datas)
+    images = min(len(data.train_images) for data in datasets)
     if config.batch.batch_size > images:
         raise ConfigError(f"batch_size {config.batch.batch_size} is more than the {images:,} training images")
     # The same images more than once are copied to the device once.
-    there = {id(data): data.to(device).resized(config.model.image_size) for data in datas}
-    datas = [there[id(data)] for data in datas]
-    if is_fused(config, device, way):
+    there = {id(data): data.to(device).resized(config.model.image_size) for data in datasets}
+    datasets = [there[id(data)] for data in datasets]
+    if uses_triton(config, device, backend):
         from kmnist_search.engine.triton_program import TritonProgram  # its kernels need Triton, which CPUs do without
 
-        return TritonProgram(config, datas, seeds=seeds, device=device)
-    (data,), (seed,) = datas, seeds
-    return TorchProgram(config, data, seed=seed, device=device, compiled=way == "compiled")
+        return TritonProgram(config, datasets, seeds=seeds, device=device)
+    (data,), (seed,) = datasets, seeds
+    return TorchProgram(config, data, seed=seed, device=device, compiled=backend == "compiled")

@@ -7,7 +7,7 @@ import torch
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.memory import GIB, memory_needed
+from kmnist_search.engine.memory_estimate import GIB, memory_needed
 from kmnist_search.engine.torch_program import uses_bfloat16
 from kmnist_search.host.resources import available_memory
 
@@ -21,9 +21,9 @@ class MemoryBudget:
     def __init__(self, device: torch.device) -> None:
         self._memory: DeviceMemory = GpuMemory(device) if device.type == "cuda" else MachineMemory()
         self._device = device
-        self._held: dict[int, int] = {}
+        self._reserved: dict[int, int] = {}
 
-    def needed(self, config: TrialConfig, data: SearchData) -> int:
+    def estimate(self, config: TrialConfig, data: SearchData) -> int:
         """Return about how many bytes a training takes."""
         return memory_needed(
             config,
@@ -33,28 +33,28 @@ class MemoryBudget:
             on_gpu=self._device.type == "cuda",
         )
 
-    def most(self) -> int:
+    def capacity(self) -> int:
         """Return how many bytes a training could hold that is alone."""
-        return self._memory.most(self._held_bytes)
+        return self._memory.capacity(self._reserved_bytes)
 
-    def excess(self, needed: int) -> str:
+    def excess_text(self, needed: int) -> str:
         """Return what is to be said of a training that needs more than `most`."""
-        return f"needs about {_gib(needed)}, {self._memory.owner} {_gib(self.most())}"
+        return f"needs about {_gib(needed)}, {self._memory.owner} {_gib(self.capacity())}"
 
-    def has(self, needed: int) -> bool:
-        """Return whether so many bytes can be held now: always when nothing else is, so nobody waits for nobody."""
-        return not self._held or needed <= self._memory.usable(self._held_bytes) - self._held_bytes
+    def fits(self, needed: int) -> bool:
+        """Return whether so many bytes can be reserved now: always when nothing else is, so nobody waits for nobody."""
+        return not self._reserved or needed <= self._memory.usable(self._reserved_bytes) - self._reserved_bytes
 
-    def hold(self, holder: int, needed: int) -> None:
-        self._held[holder] = needed
+    def reserve(self, holder: int, needed: int) -> None:
+        self._reserved[holder] = needed
 
     def release(self, holder: int) -> None:
-        """Take back what a training held; one that held nothing may be named, too."""
-        self._held.pop(holder, None)
+        """Take back what a training reserved; one that reserved nothing may be named, too."""
+        self._reserved.pop(holder, None)
 
     def is_shared(self) -> bool:
         """Return whether more than one training holds some."""
-        return len(self._held) > 1
+        return len(self._reserved) > 1
 
     def clean_up(self, *, after_error: bool) -> None:
         """Free what ended trainings left; the frames of an error keep its tensors until they are collected."""
@@ -63,12 +63,12 @@ class MemoryBudget:
         self._memory.clean_up()
 
     @property
-    def _held_bytes(self) -> int:
-        return sum(self._held.values())
+    def _reserved_bytes(self) -> int:
+        return sum(self._reserved.values())
 
 
 class DeviceMemory(Protocol):
-    """The memory of a device, in bytes, of which this process's trainings hold `held` by estimate.
+    """The memory of a device, in bytes, of which this process's trainings hold `reserved` by estimate.
 
     Attributes:
         owner: whose it is, as the beginning of "... 139 GiB".
@@ -76,10 +76,10 @@ class DeviceMemory(Protocol):
 
     owner: str
 
-    def most(self, held: int) -> int:
+    def capacity(self, reserved: int) -> int:
         """Return what one training alone could have."""
 
-    def usable(self, held: int) -> int:
+    def usable(self, reserved: int) -> int:
         """Return what all trainings of this process together could have now."""
 
     def clean_up(self) -> None:
@@ -94,10 +94,10 @@ class GpuMemory:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def most(self, held: int) -> int:
+    def capacity(self, reserved: int) -> int:
         return int(torch.cuda.mem_get_info(self.device)[1])
 
-    def usable(self, held: int) -> int:
+    def usable(self, reserved: int) -> int:
         return int(torch.cuda.mem_get_info(self.device)[0]) + torch.cuda.memory_reserved(self.device)
 
     def clean_up(self) -> None:
@@ -106,20 +106,20 @@ class GpuMemory:
 
 
 class MachineMemory:
-    """Of a machine's memory counts what was free when nothing of it was held here."""
+    """Of a machine's memory counts what was free when nothing of it was reserved here."""
 
     owner = "this machine has free"
 
     def __init__(self) -> None:
         self._free = 0
 
-    def most(self, held: int) -> int:
-        if not held:
+    def capacity(self, reserved: int) -> int:
+        if not reserved:
             self._free = available_memory()
         return self._free
 
-    def usable(self, held: int) -> int:
-        return self.most(held)
+    def usable(self, reserved: int) -> int:
+        return self.capacity(reserved)
 
     def clean_up(self) -> None:
         return

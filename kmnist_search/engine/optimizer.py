@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kmnist_search.config import OptimizerConfig
 
-Model = TypeVar("Model", bound=nn.Module)
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -40,14 +40,14 @@ def average_share(decay: float, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
-class MovingAverage(Generic[Model]):
+class MovingAverage(Generic[Net]):
     """A copy of a model whose weights follow the model's exponentially.
 
     The decay grows with the steps, see `average_share`.
     torch's `AveragedModel` is not used: it reads its step counter back from the device at every step.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
+    def __init__(self, model: Net, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
 

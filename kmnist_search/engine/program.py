@@ -1,7 +1,7 @@
-"""What a way to compute the steps of trainings must offer, and what it is told of an epoch. Computes nothing.
+"""The interface of a program: what computes the training steps and validation batches of one or more replicas.
 
-Legend: S members (trainings that are computed together and differ in their seeds), E steps of an epoch, V validation
-images, L labels.
+Legend: S replicas (trainings of one configuration with different seeds, computed together), E steps of an epoch, V
+validation images, L labels.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from kmnist_search.model import Model
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EpochPlan:
-    """What one member does in an epoch.
+    """What one replica trains on in an epoch.
 
     Attributes:
         order: positions of the training images in the order in which they are trained on, on the device.
@@ -30,21 +30,23 @@ class EpochPlan:
 
 
 class Program(Protocol):
-    """Computes training steps and validation batches of S members.
+    """Computes training steps and validation batches of S replicas.
 
-    Nothing is read back from a GPU by `begin`, `train_step`, `move_on` or `val_batch`, and all but `begin` use the
-    same memory in the same way each time, so that they can be captured in a CUDA graph.
+    `begin`, `train_step`, `advance_position` and `val_batch` read nothing back from a GPU. All but `begin` use the same
+    memory in the same way each time, so that they can be captured in a CUDA graph.
 
     Attributes:
-        name: of the way to compute; a checkpoint of one cannot be gone on with by another.
-        datas: each member's images, on the device and in the model's size.
+        checkpoint_name: names the kind of program in checkpoints; another kind cannot resume them.
+        datasets: each replica's images, on the device and in the model's size.
         sums_S4: train loss (a sum of batch means), train correct, validation loss (a sum), validation correct.
-        val_logits_SVL: what the validation batches came to, float32.
-        generators: what is drawn from, one a member.
+        val_logits_SVL: the logits of the validation images, float32.
+        steps_per_epoch: training batches of an epoch.
+        val_batches: validation batches of an epoch.
+        generators: the random generator of each replica.
     """
 
-    name: str
-    datas: list[SearchData]
+    checkpoint_name: str
+    datasets: list[SearchData]
     sums_S4: Tensor
     val_logits_SVL: Tensor
     steps_per_epoch: int
@@ -52,13 +54,13 @@ class Program(Protocol):
     generators: list[torch.Generator]
 
     def begin(self, plans: list[EpochPlan]) -> None:
-        """Take in what the members do in the epoch that begins, and stand before its first step."""
+        """Start an epoch: take the plan of each replica and set the position to its first step."""
 
     def train_step(self, offset: int = 0) -> None:
-        """Train on the batch `offset` steps past the current one."""
+        """Train on the batch `offset` steps past the current position."""
 
-    def move_on(self, steps: int) -> None:
-        """Stand so many steps further."""
+    def advance_position(self, steps: int) -> None:
+        """Move the position by `steps`."""
 
     def val_batch(self, number: int) -> None:
         """Add a batch of the validation images to the sums, and keep its logits."""
@@ -66,11 +68,11 @@ class Program(Protocol):
     def changed_by_steps(self) -> list[Tensor]:
         """Return every tensor that steps and validation batches change; those made by the first step begin as zeros."""
 
-    def evaluated_model(self, member: int) -> Model:
-        """Return the model that is validated, and kept in the end: the moving average if there is one."""
+    def evaluated_model(self, replica: int) -> Model:
+        """Return the model that is validated and saved: the moving average if there is one."""
 
-    def state_dict(self, member: int) -> dict[str, Any]:
-        """Return what a member's steps have changed."""
+    def state_dict(self, replica: int) -> dict[str, Any]:
+        """Return what the steps of a replica have changed."""
 
-    def load_state_dict(self, member: int, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+    def load_state_dict(self, replica: int, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""

@@ -34,7 +34,7 @@ class Stepping(Protocol):
     def wait(self) -> None:
         """Wait for what is queued."""
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """Take the program as it is now: some of its tensors may be others."""
 
 
@@ -47,7 +47,7 @@ class EagerStepping:
 
     def begin(self, plans: list[EpochPlan], position: int) -> None:
         self.program.begin(plans)
-        self.program.move_on(position)
+        self.program.advance_position(position)
         self.position, self._validated = position, 0
 
     def advance(self) -> bool:
@@ -56,7 +56,7 @@ class EagerStepping:
             return True  # every loss is lost: no further step would change that
         if self.position < program.steps_per_epoch:
             program.train_step()
-            program.move_on(1)
+            program.advance_position(1)
             self.position += 1
         elif self._validated < program.val_batches:
             program.val_batch(self._validated)
@@ -66,7 +66,7 @@ class EagerStepping:
     def wait(self) -> None:
         return
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         return
 
 
@@ -94,7 +94,7 @@ class GraphStepping:
             for steps in (STEPS_A_GRAPH, 1):
                 self._step_graphs[steps] = self._captured_steps(steps)
             self._val_graph = self._captured_validation()
-        program.move_on(position)
+        program.advance_position(position)
         self.position, self._is_validated = position, False
 
     def advance(self) -> bool:
@@ -107,7 +107,7 @@ class GraphStepping:
     def wait(self) -> None:
         self.stream.synchronize()
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         self.wait()
         self._step_graphs.clear()
         self._val_graph = None
@@ -143,7 +143,7 @@ class GraphStepping:
         before = {tensor.data_ptr(): tensor.clone() for tensor in program.changed_by_steps()}
         drawn = [generator.get_state() for generator in program.generators]
         program.train_step()
-        program.move_on(1)
+        program.advance_position(1)
         for number in sorted({0, program.val_batches - 1} - {-1}):
             program.val_batch(number)
         for tensor in program.changed_by_steps():
@@ -158,7 +158,7 @@ class GraphStepping:
         with self._capture() as graph:
             for offset in range(steps):
                 self.program.train_step(offset)
-            self.program.move_on(steps)
+            self.program.advance_position(steps)
         return graph
 
     def _captured_validation(self) -> torch.cuda.CUDAGraph | None:

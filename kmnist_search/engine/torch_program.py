@@ -29,13 +29,13 @@ class TorchProgram:
     `compiled` fuses the model's operations with `torch.compile`, which takes some ten seconds for each architecture.
     """
 
-    name = "plain"
+    checkpoint_name = "plain"  # the name in all checkpoints so far
 
     def __init__(
         self, config: TrialConfig, data: SearchData, *, seed: int, device: torch.device, compiled: bool = False
     ) -> None:
         self.config, self.data, self.device = config, data, device
-        self.datas = [data]
+        self.datasets = [data]
         self.steps_per_epoch = len(data.train_images) // config.batch.batch_size
         self.val_batches = -(-len(data.val_images) // VAL_BATCH_SIZE)
         self.model = build(config.model, seed).to(device)
@@ -90,7 +90,7 @@ class TorchProgram:
             self.average.update(self.model, share)
         self.sums_S4[0, 0:2] += torch.stack((loss.detach().double(), correct.double()))
 
-    def move_on(self, steps: int) -> None:
+    def advance_position(self, steps: int) -> None:
         self._position += steps
 
     @torch.no_grad()
@@ -137,17 +137,17 @@ class TorchProgram:
         ]
         return [*weights, *moments, self.sums_S4, self.val_logits_SVL, self._position]
 
-    def evaluated_model(self, member: int) -> Model:
+    def evaluated_model(self, replica: int) -> Model:
         return self.average.model if self.average else self.model
 
-    def state_dict(self, member: int) -> dict[str, Any]:
+    def state_dict(self, replica: int) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load_state_dict(self, member: int, state: dict[str, Any]) -> None:
+    def load_state_dict(self, replica: int, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.model.load_state_dict(state["average"])

@@ -1,6 +1,6 @@
 """Train one configuration with one seed. Knows nothing of studies, trials or databases.
 
-What a step computes is a program's, when it is taken a pace's, what epochs come to a member's: here they are one.
+What a step computes is a program's, when it is taken a pace's, what epochs come to a replica's: here they are one.
 """
 
 import time
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.backends import Way, program_for
-from kmnist_search.engine.drive import Drive
-from kmnist_search.engine.member import Epoch, Member
+from kmnist_search.engine.backends import Backend, program_for
+from kmnist_search.engine.program_runner import ProgramRunner
+from kmnist_search.engine.replica import Epoch, Replica
 from kmnist_search.model import Model, model_of
 
 #: How long who drives one training alone sleeps when a GPU needs nothing from it.
@@ -38,7 +38,7 @@ class BestEpoch:
     weights: Mapping[str, Tensor]
 
 
-class Training(Member):
+class Training(Replica):
     """One training of a PatchMLP: `advance()` until it returns True, then `read()` the epoch, until `finished`.
 
     `advance` takes one step on the CPU; on a GPU it queues some and returns, so that one thread can drive several
@@ -56,7 +56,7 @@ class Training(Member):
         *,
         seed: int,
         device: torch.device,
-        way: Way = "auto",
+        backend: Backend = "auto",
         keeps_best: bool = False,
     ) -> None:
         """Build model and optimizer on `device`; `seed` decides weights, order and augmentation.
@@ -66,14 +66,16 @@ class Training(Member):
         Raises:
             ConfigError: a batch is larger than the training part.
         """
-        self._drive = Drive(device, partial(program_for, config, [data], seeds=[seed], device=device, way=way))
-        super().__init__(config, seed=seed, device=device, program=self._drive.program, index=0)
+        self._runner = ProgramRunner(
+            device, partial(program_for, config, [data], seeds=[seed], device=device, backend=backend)
+        )
+        super().__init__(config, seed=seed, device=device, program=self._runner.program, index=0)
         self.keeps_best = keeps_best
         self.best: BestEpoch | None = None
 
     @property
     def evaluated_model(self) -> Model:
-        with self._drive.here():
+        with self._runner.on_stream():
             return super().evaluated_model
 
     def best_model(self) -> Model:
@@ -84,7 +86,7 @@ class Training(Member):
         return model
 
     def val_probabilities(self) -> NDArray[np.float32] | None:
-        with self._drive.here():
+        with self._runner.on_stream():
             return super().val_probabilities()
 
     def epochs(self, stop: Callable[[], bool] = never) -> Iterator[Epoch]:
@@ -106,7 +108,7 @@ class Training(Member):
 
         Between two advances `state_dict()` says where to go on.
         """
-        return self._drive.advance([self])
+        return self._runner.advance([self])
 
     def read(self) -> Epoch:
         """Return what the epoch came to of which `advance` said that it is over.
@@ -114,7 +116,7 @@ class Training(Member):
         Raises:
             TrainingDivergedError: a loss of it is not finite.
         """
-        (sums,) = self._drive.take_sums()
+        (sums,) = self._runner.take_sums()
         epoch = self.end_epoch(sums)
         if self.keeps_best:
             self._keep_if_best(epoch)
@@ -123,18 +125,18 @@ class Training(Member):
     def _keep_if_best(self, epoch: Epoch) -> None:
         accuracy = epoch.val_accuracy
         if accuracy is not None and (self.best is None or accuracy > self.best.val_accuracy):
-            with self._drive.here():
+            with self._runner.on_stream():
                 weights = {name: tensor.cpu().clone() for name, tensor in super().evaluated_model.state_dict().items()}
             self.best = BestEpoch(number=epoch.number, val_accuracy=accuracy, weights=weights)
 
     def state_dict(self) -> dict[str, Any]:
-        with self._drive.saving():
+        with self._runner.saving():
             state = super().state_dict()
         # Not `asdict`: it would copy the weights.
         return {**state, "best": vars(self.best) if self.best else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        with self._drive.loading():
+        with self._runner.loading():
             super().load_state_dict(state)
         best = state.get("best")
         self.best = None

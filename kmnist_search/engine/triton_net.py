@@ -4,7 +4,7 @@ Written by hand, without autograd: gradients of matrices go straight from their 
 vectors as partial sums into another, and a residual branch costs no kernel of its own. What the model is says
 `kmnist_search.model`; the tests hold this to it.
 
-Legend: S members, N tokens, B images of a batch, R = N*B rows (tokens first), D features, P pixels a patch (padded),
+Legend: S replicas, N tokens, B images of a batch, R = N*B rows (tokens first), D features, P pixels a patch (padded),
 X = B*D, T token width, C channel width, K slots of partial sums, V elements of the vectors.
 """
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from kmnist_search.config import PatchMLPConfig
+from kmnist_search.engine.flat_layout import FlatLayout
 from kmnist_search.engine.kernels.activation import bias_act, bias_act_backward
-from kmnist_search.engine.kernels.norm import BiasAxis, Normed, residual_norm, residual_norm_backward
-from kmnist_search.engine.layout import Layout
+from kmnist_search.engine.kernels.norm import Normed, ResidualBiasAxis, residual_norm, residual_norm_backward
 
 #: Rows that one slot of partial sums adds up at least, and slots at most: two programs for each of the 132
 #: multiprocessors of an H200, so that one loads while the other adds (reasoned, not measured).
@@ -26,9 +26,9 @@ ROWS_A_SLOT, MAX_SLOTS = 32, 264
 class Weights:
     """Views of weights in flat buffers, by their names in the model."""
 
-    def __init__(self, layout: Layout, matrices_SM: Tensor, vectors_SV: Tensor) -> None:
-        self._matrices = {name: slot.view(matrices_SM) for name, slot in layout.matrices.items()}
-        self._vectors = {name: slot.view(vectors_SV) for name, slot in layout.vectors.items()}
+    def __init__(self, layout: FlatLayout, matrices_SM: Tensor, vectors_SV: Tensor) -> None:
+        self._matrices = {name: segment.view(matrices_SM) for name, segment in layout.matrices.items()}
+        self._vectors = {name: segment.view(vectors_SV) for name, segment in layout.vectors.items()}
 
     def matrix(self, name: str) -> Tensor:
         return self._matrices[name]
@@ -49,14 +49,16 @@ class Gradients:
         vectors_SV: float32.
     """
 
-    def __init__(self, layout: Layout, members: int, batch_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, layout: FlatLayout, replicas: int, batch_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         rows = layout.config.num_tokens * batch_size
         slots = min(max(rows // ROWS_A_SLOT, 1), MAX_SLOTS)
         self.layout = layout
-        self.matrices_SM = torch.zeros(members, layout.num_matrix, dtype=dtype, device=device)
-        self.vectors_SV = torch.zeros(members, layout.num_vector, device=device)
-        self._partials_SKV = torch.zeros(members, slots, layout.num_vector - layout.num_single, device=device)
-        self._rows_of_token_biases = torch.zeros(layout.config.num_blocks, members, rows, device=device)
+        self.matrices_SM = torch.zeros(replicas, layout.num_matrix, dtype=dtype, device=device)
+        self.vectors_SV = torch.zeros(replicas, layout.num_vector, device=device)
+        self._partials_SKV = torch.zeros(replicas, slots, layout.num_vector - layout.num_single, device=device)
+        self._rows_of_token_biases = torch.zeros(layout.config.num_blocks, replicas, rows, device=device)
 
     def matrix(self, name: str) -> Tensor:
         return self.layout.matrices[name].view(self.matrices_SM)
@@ -67,8 +69,8 @@ class Gradients:
 
     def partial(self, name: str) -> Tensor:
         """Return where a vector's partial sums go, (S, K, n)."""
-        slot, before = self.layout.vectors[name], self.layout.num_single
-        return self._partials_SKV[:, :, slot.begin - before : slot.end - before]
+        segment, before = self.layout.vectors[name], self.layout.num_single
+        return self._partials_SKV[:, :, segment.begin - before : segment.end - before]
 
     def norm(self, name: str) -> tuple[Tensor | None, Tensor | None]:
         """Return where the partial sums of a norm's gamma and beta go, or None twice where there are no norms."""
@@ -108,11 +110,11 @@ class Noise:
         return None if self.masks is None else self.masks[2 * block + branch]
 
 
-SILENCE = Noise()
+NO_NOISE = Noise()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Tape:
+class SavedActivations:
     """What a backward needs of its forward.
 
     Attributes:
@@ -136,7 +138,9 @@ class TritonNet:
     def __init__(self, config: PatchMLPConfig) -> None:
         self.config = config
 
-    def forward(self, weights: Weights, patches_SNBP: Tensor, noise: Noise = SILENCE, *, keep: bool = True) -> Tape:
+    def forward(
+        self, weights: Weights, patches_SNBP: Tensor, noise: Noise = NO_NOISE, *, keep: bool = True
+    ) -> SavedActivations:
         """Return the logits, and unless `keep` is False what `backward` needs."""
         batch_size = patches_SNBP.shape[2]
         patches_SRP = patches_SNBP.flatten(1, 2)
@@ -157,7 +161,7 @@ class TritonNet:
                 activated.append(a)
                 normed.append(state)
         features_SBD = state.n_SRD.unflatten(1, (-1, batch_size)).mean(dim=1)
-        return Tape(
+        return SavedActivations(
             patches_SRP=patches_SRP,
             normed=normed,
             hidden=hidden,
@@ -166,15 +170,17 @@ class TritonNet:
             logits_SBL=product(features_SBD, weights.matrix("classifier.weight").mT),
         )
 
-    def backward(self, weights: Weights, gradients: Gradients, tape: Tape, dlogits_SBL: Tensor, noise: Noise) -> None:
-        """Fill `gradients`, but for the classifier's bias; what `tape` holds of the branches is used up."""
-        product(dlogits_SBL.mT, tape.features_SBD, out=gradients.matrix("classifier.weight"))
+    def backward(
+        self, weights: Weights, gradients: Gradients, saved: SavedActivations, dlogits_SBL: Tensor, noise: Noise
+    ) -> None:
+        """Fill `gradients`, but for the classifier's bias; what `saved` holds of the branches is used up."""
+        product(dlogits_SBL.mT, saved.features_SBD, out=gradients.matrix("classifier.weight"))
         dn = product(dlogits_SBL, weights.matrix("classifier.weight")).div_(self.config.num_tokens)
         dx_SRD: Tensor | None = None
         for branch in reversed(range(2 * self.config.num_blocks)):
-            dn, dx_SRD = self._branch_backward(weights, gradients, tape, branch, dn, dx_SRD, noise)
-        _, dy_SRD = self._norm_backward(weights, gradients, tape.normed.pop(), -1, dn, dx_SRD, SILENCE)
-        product(dy_SRD.mT, tape.patches_SRP, out=gradients.matrix("stem.weight"))
+            dn, dx_SRD = self._branch_backward(weights, gradients, saved, branch, dn, dx_SRD, noise)
+        _, dy_SRD = self._norm_backward(weights, gradients, saved.normed.pop(), -1, dn, dx_SRD, NO_NOISE)
+        product(dy_SRD.mT, saved.patches_SRP, out=gradients.matrix("stem.weight"))
         gradients.add_up()
 
     def _branch(
@@ -211,7 +217,7 @@ class TritonNet:
         self,
         weights: Weights,
         gradients: Gradients,
-        tape: Tape,
+        saved: SavedActivations,
         branch: int,
         dn: Tensor,
         dx_SRD: Tensor | None,
@@ -219,9 +225,9 @@ class TritonNet:
     ) -> tuple[Tensor, Tensor | None]:
         """Return the gradients of the norm's output before the branch, and of the residual stream past that norm."""
         name, mask, activation = self._mlp(branch), noise.mask(*divmod(branch, 2)), self.config.activation
-        hidden, activated = tape.hidden.pop(), tape.activated.pop()
-        dx_SRD, dy_SRD = self._norm_backward(weights, gradients, tape.normed.pop(), branch, dn, dx_SRD, noise)
-        n_SRD = tape.normed[-1].n_SRD
+        hidden, activated = saved.hidden.pop(), saved.activated.pop()
+        dx_SRD, dy_SRD = self._norm_backward(weights, gradients, saved.normed.pop(), branch, dn, dx_SRD, noise)
+        n_SRD = saved.normed[-1].n_SRD
         if _is_token(branch):
             weight1_SNT, weight2_SNT = weights.matrix(f"{name}.weight1_NT"), weights.matrix(f"{name}.weight2_NT")
             n_SNX, dy_SNX = (x.unflatten(1, (self.config.num_tokens, -1)).flatten(2) for x in (n_SRD, dy_SRD))
@@ -295,7 +301,7 @@ class TritonNet:
 
 
 def product(a_SIJ: Tensor, b_SJK: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Return the matrix product of each member, (S, I, K); of one member as a plain product, which has more kernels."""
+    """Return the matrix product of each replica, (S, I, K); of one replica by `torch.mm`, which has more kernels."""
     if len(a_SIJ) > 1:
         return torch.bmm(a_SIJ, b_SJK, out=out)
     return torch.mm(a_SIJ[0], b_SJK[0], out=None if out is None else out[0]).unsqueeze(0)
@@ -305,5 +311,5 @@ def _is_token(branch: int) -> bool:
     return branch % 2 == 0
 
 
-def _bias_axis(branch: int) -> BiasAxis:
+def _bias_axis(branch: int) -> ResidualBiasAxis:
     return "token" if branch >= 0 and _is_token(branch) else "feature"

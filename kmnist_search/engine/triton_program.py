@@ -3,7 +3,7 @@
 bfloat16 working weights and activations, float32 masters, moments, norms and sums. What is drawn is what
 `plain.TorchProgram` draws, in the same order.
 
-Legend: S members, E steps of an epoch, B images of a batch, P parameters in a flat buffer.
+Legend: S replicas, E steps of an epoch, B images of a batch, P parameters in a flat buffer.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from kmnist_search.config import NUM_CLASSES, TrialConfig
 from kmnist_search.config.seeds import derived_seed
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.augment import draw_augment, draw_mixup
+from kmnist_search.engine.flat_layout import FlatLayout
 from kmnist_search.engine.kernels.loss import train_loss, val_loss
 from kmnist_search.engine.kernels.optimizer import BETA1, Buffers, optimizer_step
 from kmnist_search.engine.kernels.patches import Warp, make_patches
-from kmnist_search.engine.layout import Layout
 from kmnist_search.engine.optimizer import average_share
 from kmnist_search.engine.program import EpochPlan
 from kmnist_search.engine.torch_program import uses_bfloat16
@@ -38,16 +38,16 @@ NORM_SLOTS = 128
 class TritonProgram:
     """Steps of S trainings in one set of products and kernels; see `Program`."""
 
-    name = "fused"
+    checkpoint_name = "fused"  # the name in all checkpoints so far
 
     def __init__(
-        self, config: TrialConfig, datas: Sequence[SearchData], *, seeds: Sequence[int], device: torch.device
+        self, config: TrialConfig, datasets: Sequence[SearchData], *, seeds: Sequence[int], device: torch.device
     ) -> None:
-        self.config, self.datas, self.device = config, list(datas), device
+        self.config, self.datasets, self.device = config, list(datasets), device
         batch_size = config.batch.batch_size
-        self._train = _Images.of([(data.train_images, data.train_labels) for data in datas])
-        self._val = _Images.of([(data.val_images, data.val_labels) for data in datas])
-        self._levels_S2 = torch.tensor([(data.mean, data.std) for data in datas], device=device)
+        self._train = _Images.of([(data.train_images, data.train_labels) for data in datasets])
+        self._val = _Images.of([(data.val_images, data.val_labels) for data in datasets])
+        self._mean_std_S2 = torch.tensor([(data.mean, data.std) for data in datasets], device=device)
         self.steps_per_epoch = self._train.positions_SI.shape[1] // batch_size
         self.val_batches = -(-self._val.positions_SI.shape[1] // VAL_BATCH_SIZE)
         self.generators = [torch.Generator(device).manual_seed(derived_seed(seed, 0)) for seed in seeds]
@@ -56,7 +56,7 @@ class TritonProgram:
         self._dtype = torch.bfloat16 if uses_bfloat16(config, device) else torch.float32
         self._net = TritonNet(config.patch_mlp)
         self._keeps_K11 = drop_path_keeps(config.patch_mlp, device)
-        self._layout = layout = Layout(config.patch_mlp)
+        self._layout = layout = FlatLayout(config.patch_mlp)
         self._gradients = Gradients(layout, len(seeds), batch_size, self._dtype, device)
         masters_SP = torch.stack([layout.flattened(build(config.patch_mlp, seed)) for seed in seeds]).to(device)
         has_second = config.optimizer.optimizer != "sgd"
@@ -80,10 +80,10 @@ class TritonProgram:
 
     def begin(self, plans: list[EpochPlan]) -> None:
         steps, size = self.steps_per_epoch, self.config.batch.batch_size
-        for member, plan in enumerate(plans):
-            positions_EB = self._train.positions_SI[member, plan.order[: steps * size]].view(steps, size)
-            self._batches_SE2B[member] = torch.stack((positions_EB, self._train.labels[positions_EB]), dim=1)
-            self._rates_SE4[member] = self._rates(plan)
+        for replica, plan in enumerate(plans):
+            positions_EB = self._train.positions_SI[replica, plan.order[: steps * size]].view(steps, size)
+            self._batches_SE2B[replica] = torch.stack((positions_EB, self._train.labels[positions_EB]), dim=1)
+            self._rates_SE4[replica] = self._rates(plan)
         self._position.zero_()
 
     def _rates(self, plan: EpochPlan) -> Tensor:
@@ -105,10 +105,10 @@ class TritonProgram:
         images_SB, labels_SB = batch_S2B.unbind(1)
         patches_SNBP, partners_SB, share_SB = self._augmented(images_SB.contiguous())
         noise = self._noise(images_SB.shape[1])
-        tape = self._net.forward(self._weights, patches_SNBP, noise)
+        saved = self._net.forward(self._weights, patches_SNBP, noise)
         labels_SB = labels_SB.contiguous()
         dlogits_SBL = train_loss(
-            tape.logits_SBL,
+            saved.logits_SBL,
             self._weights.vector("classifier.bias"),
             labels_SB,
             smoothing=self.config.batch.label_smoothing,
@@ -117,7 +117,7 @@ class TritonProgram:
             partner_labels_SB=None if partners_SB is None else labels_SB.gather(1, partners_SB),
             share_SB=share_SB,
         )
-        self._net.backward(self._weights, self._gradients, tape, dlogits_SBL, noise)
+        self._net.backward(self._weights, self._gradients, saved, dlogits_SBL, noise)
         optimizer_step(self._buffers, self.config.optimizer, self._rates_SE4, self._position, offset)
 
     def _augmented(self, images_SB: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -131,7 +131,7 @@ class TritonProgram:
                 mixes.append(draw_mixup(strengths.mixup, size, self.device, generator))
         partners_SB, share_SB = (_stacked(list(drawn)) for drawn in zip(*mixes, strict=True)) if mixes else (None, None)
         patches_SNBP = make_patches(
-            *(self._train.images, images_SB, self._levels_S2),
+            *(self._train.images, images_SB, self._mean_std_S2),
             patch_size=self.config.patch_mlp.patch_size,
             padded_pixels=self._layout.padded_pixels,
             dtype=self._dtype,
@@ -142,10 +142,10 @@ class TritonProgram:
                 shear=strengths.shear,
                 elastic=strengths.elastic,
             ),
-            moves_S5B=_stacked([drawn.moves_5B for drawn in draws]),
-            bends_SB2CC=_stacked([drawn.bends_B2CC for drawn in draws]),
+            affine_S5B=_stacked([drawn.affine_5B for drawn in draws]),
+            displacements_SB2CC=_stacked([drawn.displacements_B2CC for drawn in draws]),
             cutout=strengths.cutout,
-            corners_S2B=_stacked([drawn.corners_2B for drawn in draws]),
+            centres_S2B=_stacked([drawn.centres_2B for drawn in draws]),
             partners_SB=partners_SB,
             share_SB=share_SB,
         )
@@ -160,7 +160,7 @@ class TritonProgram:
                 masks.append([self._mask(shape, generator) for shape in self._hidden_shapes(batch_size)])
         return Noise(
             factors_K2SB=_stacked(factors, dim=2),
-            masks=[torch.stack(of_members) for of_members in zip(*masks, strict=True)] if masks else None,
+            masks=[torch.stack(per_replica) for per_replica in zip(*masks, strict=True)] if masks else None,
         )
 
     def _hidden_shapes(self, batch_size: int) -> list[tuple[int, int]]:
@@ -174,7 +174,7 @@ class TritonProgram:
     def _mask(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         return dropout_mask(shape, self.config.patch_mlp.dropout, self._dtype, self.device, generator)
 
-    def move_on(self, steps: int) -> None:
+    def advance_position(self, steps: int) -> None:
         self._position += steps
 
     def val_batch(self, number: int) -> None:
@@ -185,31 +185,31 @@ class TritonProgram:
             weights = Weights(self._layout, average_SP[:, :M].to(self._dtype), average_SP[:, M:])
         positions_SB = self._val.positions_SI[:, part].contiguous()
         patches_SNBP = make_patches(
-            *(self._val.images, positions_SB, self._levels_S2),
+            *(self._val.images, positions_SB, self._mean_std_S2),
             patch_size=self.config.patch_mlp.patch_size,
             padded_pixels=self._layout.padded_pixels,
             dtype=self._dtype,
         )
-        tape = self._net.forward(weights, patches_SNBP, keep=False)
+        saved = self._net.forward(weights, patches_SNBP, keep=False)
         bias_SL = weights.vector("classifier.bias")
-        self.val_logits_SVL[:, part] = (tape.logits_SBL + bias_SL[:, None])[..., :NUM_CLASSES]
-        val_loss(tape.logits_SBL, bias_SL, self._val.labels[positions_SB], sums_S4=self.sums_S4)
+        self.val_logits_SVL[:, part] = (saved.logits_SBL + bias_SL[:, None])[..., :NUM_CLASSES]
+        val_loss(saved.logits_SBL, bias_SL, self._val.labels[positions_SB], sums_S4=self.sums_S4)
 
     def changed_by_steps(self) -> list[Tensor]:
         return [*self._state().values(), self._buffers.work_SM, self.sums_S4, self.val_logits_SVL, self._position]
 
-    def evaluated_model(self, member: int) -> PatchMLP:
+    def evaluated_model(self, replica: int) -> PatchMLP:
         average_SP = self._buffers.average_SP
         weights_SP = self._buffers.masters_SP if average_SP is None else average_SP
-        return self._layout.unflattened(weights_SP[member]).to(self.device)
+        return self._layout.unflattened(weights_SP[replica]).to(self.device)
 
-    def state_dict(self, member: int) -> dict[str, Any]:
-        return {name: buffer_SP[member].clone() for name, buffer_SP in self._state().items()}
+    def state_dict(self, replica: int) -> dict[str, Any]:
+        return {name: buffer_SP[replica].clone() for name, buffer_SP in self._state().items()}
 
-    def load_state_dict(self, member: int, state: dict[str, Any]) -> None:
+    def load_state_dict(self, replica: int, state: dict[str, Any]) -> None:
         for name, buffer_SP in self._state().items():
-            buffer_SP[member].copy_(state[name])
-        self._buffers.work_SM[member].copy_(self._buffers.masters_SP[member, : self._layout.num_matrix])
+            buffer_SP[replica].copy_(state[name])
+        self._buffers.work_SM[replica].copy_(self._buffers.masters_SP[replica, : self._layout.num_matrix])
 
     def _state(self) -> dict[str, Tensor]:
         buffers = self._buffers
@@ -224,12 +224,12 @@ class TritonProgram:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Images:
-    """The images of all members, those that are the same kept once.
+    """The images of all replicas, those that are the same kept once.
 
     Attributes:
         images: uint8 (M, H, W).
         labels: int64 (M,).
-        positions_SI: where in these each member's own are.
+        positions_SI: where in these each replica's own are.
     """
 
     images: Tensor
@@ -237,19 +237,19 @@ class _Images:
     positions_SI: Tensor
 
     @classmethod
-    def of(cls, members: Sequence[tuple[Tensor, Tensor]]) -> "_Images":
+    def of(cls, replicas: Sequence[tuple[Tensor, Tensor]]) -> "_Images":
         kept: dict[int, int] = {}  # where the images begin, by where they lie in memory
         parts, begin = [], 0
-        for images, labels in members:
+        for images, labels in replicas:
             if images.data_ptr() not in kept:
                 kept[images.data_ptr()] = begin
                 parts.append((images, labels))
                 begin += len(images)
-        own = torch.arange(len(members[0][0]), device=members[0][0].device)
+        own = torch.arange(len(replicas[0][0]), device=replicas[0][0].device)
         return cls(
             images=_joined([images for images, _ in parts]),
             labels=_joined([labels for _, labels in parts]),
-            positions_SI=torch.stack([own + kept[images.data_ptr()] for images, _ in members]),
+            positions_SI=torch.stack([own + kept[images.data_ptr()] for images, _ in replicas]),
         )
 
 
@@ -257,9 +257,9 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _stacked(of_members: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
-    """Return the members' tensors as one, None if they have none, without copying where there is one member."""
-    tensors = [tensor for tensor in of_members if tensor is not None]
+def _stacked(per_replica: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
+    """Return the replicas' tensors as one, None if they have none, without copying where there is one replica."""
+    tensors = [tensor for tensor in per_replica if tensor is not None]
     if not tensors:
         return None
     return torch.stack(tensors, dim) if len(tensors) > 1 else tensors[0].unsqueeze(dim)

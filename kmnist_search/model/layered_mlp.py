@@ -24,21 +24,21 @@ class TokenLinear(nn.Linear):
         return y_MX.view(-1, *x_NBD.shape[1:])
 
 
-class TokenNorm(nn.BatchNorm1d):
+class TokenBatchNorm(nn.BatchNorm1d):
     """A batch norm with a mean and a spread for each token, over images and features."""
 
     def forward(self, x_NBD: Tensor) -> Tensor:
         return super().forward(x_NBD.transpose(0, 1)).transpose(0, 1)
 
 
-class FeatureNorm(nn.BatchNorm1d):
+class FeatureBatchNorm(nn.BatchNorm1d):
     """A batch norm with a mean and a spread for each feature, over images and tokens."""
 
     def forward(self, x_NBD: Tensor) -> Tensor:
         return super().forward(x_NBD.flatten(0, 1)).view_as(x_NBD)
 
 
-class OwnDropout(nn.Module):
+class SeededDropout(nn.Module):
     """Dropout whose masks the training's own generator draws."""
 
     def __init__(self, share: float) -> None:
@@ -49,18 +49,18 @@ class OwnDropout(nn.Module):
         return dropout(x_NBD, self.share, generator, tuple(x_NBD.shape)) if self.training else x_NBD
 
 
-class Layers(nn.ModuleList):
+class LayerList(nn.ModuleList):
     """Layers one after the other; those that are a list themselves are a branch beside a skip."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
-        super().__init__(Layers(step.inside) if step.inside else _layer(step) for step in steps)
+        super().__init__(LayerList(step.inside) if step.inside else _layer(step) for step in steps)
 
     def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
         for layer in self:
             match layer:
-                case Layers():
+                case LayerList():
                     x_NBD = x_NBD + layer(x_NBD, generator)
-                case OwnDropout():
+                case SeededDropout():
                     x_NBD = layer(x_NBD, generator)
                 case _:
                     x_NBD = layer(x_NBD)
@@ -73,7 +73,7 @@ class LayeredMLP(nn.Module):
     def __init__(self, config: LayersConfig) -> None:
         super().__init__()
         self.config = config
-        self.layers = Layers(config.steps())
+        self.layers = LayerList(config.steps())
         self.classifier = nn.Linear(config.num_classified, NUM_CLASSES)
         if config.initialisation == "kaiming":
             for module in self.modules():
@@ -95,10 +95,10 @@ def _layer(step: Step) -> nn.Module:
         case Linear(axis=axis, width=width):
             return (TokenLinear if axis == "tokens" else nn.Linear)(step.before.along(axis), width)
         case BatchNorm(axis=axis):
-            return (TokenNorm if axis == "tokens" else FeatureNorm)(step.before.along(axis))
+            return (TokenBatchNorm if axis == "tokens" else FeatureBatchNorm)(step.before.along(axis))
         case Activation(kind=kind):
             return ACTIVATIONS[kind]()
         case Dropout(share=share):
-            return OwnDropout(share)
+            return SeededDropout(share)
         case Branch():
             raise AssertionError("a branch has steps inside")

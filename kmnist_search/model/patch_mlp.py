@@ -37,7 +37,7 @@ def drop_path_factors(keeps_K11: Tensor, batch_size: int, generator: torch.Gener
     return (uniform_K2B < keeps_K11) / keeps_K11
 
 
-class FeatureNorm(nn.Module):
+class Norm(nn.Module):
     """Norm of (N, B, D) over the features (layer) or, feature by feature, over tokens and images (batch)."""
 
     def __init__(self, kind: str, dim: int) -> None:
@@ -101,9 +101,9 @@ class Block(nn.Module):
     def __init__(self, config: PatchMLPConfig, token_width: int, channel_width: int) -> None:
         super().__init__()
         self.skip = config.skip
-        self.norm1 = FeatureNorm(config.norm, config.dim)
+        self.norm1 = Norm(config.norm, config.dim)
         self.token_mlp = TokenMLP(config, token_width)
-        self.norm2 = FeatureNorm(config.norm, config.dim)
+        self.norm2 = Norm(config.norm, config.dim)
         self.channel_mlp = ChannelMLP(config, channel_width)
 
     def forward(self, x_NBD: Tensor, generator: torch.Generator | None, factors_2B: Tensor | None) -> Tensor:
@@ -129,7 +129,7 @@ class PatchMLP(nn.Module):
             Block(config, token_width, channel_width)
             for token_width, channel_width in zip(config.token_widths, config.channel_widths, strict=True)
         )
-        self.norm = FeatureNorm(config.norm, config.dim)
+        self.norm = Norm(config.norm, config.dim)
         self.classifier = nn.Linear(config.dim, NUM_CLASSES)
 
     def forward(self, images_BHW: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.evaluation.metrics import Candidate, FinalModel, PairedTest, Recipe
 
 #: A rerun of a candidate, to choose by; or a final model, on all training images.

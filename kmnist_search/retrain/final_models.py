@@ -7,7 +7,7 @@ from pathlib import Path
 from kmnist_search.config import Dataset
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.data.test_set import SealedSet
-from kmnist_search.engine.member import Member
+from kmnist_search.engine.replica import Replica
 from kmnist_search.errors import ModelError
 from kmnist_search.evaluation.ledger import Ledger
 from kmnist_search.evaluation.metrics import EpochFigures, FinalModel, FinalTraining, Opening, Recipe
@@ -37,7 +37,7 @@ class FinalModels:
             return None  # deleted or damaged: it can be trained again
         return final if info.weights_sha256 == final.weights_sha256 else None
 
-    def keep(self, recipe: Recipe, training: Member, model: Model, whole: SearchData) -> FinalTraining:
+    def keep(self, recipe: Recipe, training: Replica, model: Model, whole: SearchData) -> FinalTraining:
         """Save the model that a training on the whole training set made, and write that down."""
         folder = self.folder(recipe, training.seed)
         shutil.rmtree(folder, ignore_errors=True)  # what `find` did not accept

@@ -9,7 +9,7 @@ from kmnist_search.config import DataConfig
 from kmnist_search.data import files
 from kmnist_search.data.catalog import IDX_DATASETS
 from kmnist_search.data.search_data import TrainingSet, load_training_set
-from kmnist_search.engine.backends import Way, check_compiles
+from kmnist_search.engine.backends import Backend, check_compiles
 from kmnist_search.engine.device import device_named
 from kmnist_search.errors import StudyInUseError
 from kmnist_search.host.files import check_writable
@@ -49,7 +49,7 @@ class Preparation:
     data_dir: Path
     images: TrainingSet
     device: torch.device
-    way: Way
+    backend: Backend
 
     def retraining(self, signals: StopSignals) -> Retraining:
         """Return the retraining, ready to work."""
@@ -60,7 +60,7 @@ class Preparation:
             data=self.data,
             data_dir=self.data_dir,
             device=self.device,
-            way=self.way,
+            backend=self.backend,
             signals=signals,
         )
 
@@ -120,5 +120,5 @@ def prepare(
         data_dir=folder,
         images=images,
         device=chosen,
-        way="compiled" if compiled else "auto",
+        backend="compiled" if compiled else "auto",
     )

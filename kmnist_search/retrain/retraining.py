@@ -17,10 +17,10 @@ from kmnist_search.config import DataConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData, TrainingSet
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine.backends import Way, is_fused
+from kmnist_search.engine.backends import Backend, uses_triton
 from kmnist_search.engine.batched import BatchedTraining
-from kmnist_search.engine.member import Member
 from kmnist_search.engine.memory_budget import MemoryBudget
+from kmnist_search.engine.replica import Replica
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import POLL_SECONDS
 from kmnist_search.errors import TrainingDivergedError
@@ -95,11 +95,11 @@ class Retraining:
         data: DataConfig,
         data_dir: Path,
         device: torch.device,
-        way: Way,
+        backend: Backend,
         signals: StopSignals,
     ) -> None:
         self.study, self.plan, self.images = study, plan, images
-        self.data, self.data_dir, self.device, self.way, self.signals = data, data_dir, device, way, signals
+        self.data, self.data_dir, self.device, self.backend, self.signals = data, data_dir, device, backend, signals
         self.ledger = Ledger(study)
         self.final_models = FinalModels(self.ledger, study.checkpoint_dir, data.dataset)
         self.finding: Finding | None = None
@@ -157,7 +157,7 @@ class Retraining:
                 stack = yield from self._trained("rerun", planned, datas, seeds)
                 if stack is None:
                     return None
-                for member, (seed, split) in zip(stack.members, group, strict=True):
+                for member, (seed, split) in zip(stack.replicas, group, strict=True):
                     done[seed] = rerun = _rerun(member, split.split_seed)
                     self.ledger.note_rerun(planned.config.digest, rerun)
                     yield self._ended("rerun", planned, seed, rerun.val_accuracy, rerun.seconds)
@@ -185,13 +185,13 @@ class Retraining:
     def _groups(self, config: TrialConfig, items: Sequence[Item]) -> list[Sequence[Item]]:
         """Return what is to be trained, in groups of those that are trained together: as many as memory holds."""
         together = 1
-        if is_fused(config, self.device, self.way):
-            room = MemoryBudget(self.device)
-            together = max(1, min(len(items), room.most() // room.needed(config, self._whole)))
+        if uses_triton(config, self.device, self.backend):
+            memory_budget = MemoryBudget(self.device)
+            together = max(1, min(len(items), memory_budget.capacity() // memory_budget.estimate(config, self._whole)))
         return [items[begin : begin + together] for begin in range(0, len(items), together)]
 
     def _kept(self, stack: BatchedTraining, index: int, recipe: Recipe) -> FinalTraining:
-        member = stack.members[index]
+        member = stack.replicas[index]
         if not member.finished:
             raise TrainingDivergedError(
                 f"the loss of the final model with seed {member.seed} is not finite in epoch "
@@ -206,7 +206,7 @@ class Retraining:
         """Train to the end or until no loss is finite; None after a stop, with a checkpoint."""
         if self.device.type == "cpu":
             torch.set_num_threads(threads_for(planned.config))
-        stack = BatchedTraining(planned.config, datas, seeds=seeds, device=self.device, way=self.way)
+        stack = BatchedTraining(planned.config, datas, seeds=seeds, device=self.device, backend=self.backend)
         path = self._checkpoint(planned.config, seeds)
         checkpoint.resume(stack, path)
         yield TrainingStarted(
@@ -215,7 +215,7 @@ class Retraining:
             total=self.plan.trainings,
             trial=planned.trial,
             seeds=tuple(seeds),
-            epochs_done=max(len(member.history) for member in stack.members),
+            epochs_done=max(len(replica.history) for replica in stack.replicas),
             epochs=planned.config.train.epochs,
         )
         saved_at = time.monotonic()
@@ -272,7 +272,7 @@ class Retraining:
         discard(self._checkpoint(config, seeds))
 
 
-def _rerun(training: Member, split_seed: int) -> Rerun:
+def _rerun(training: Replica, split_seed: int) -> Rerun:
     last = training.history[-1] if training.finished else None
     return Rerun(
         seed=training.seed,

@@ -14,9 +14,9 @@ from kmnist_search.dashboard_content.publisher import Publisher
 from kmnist_search.dashboard_content.snapshot import Images
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.errors import when_it_answers
+from kmnist_search.engine.concurrency import Concurrency
 from kmnist_search.engine.device import device_place
 from kmnist_search.engine.estimate import seconds_per_epoch
-from kmnist_search.engine.packing import Packing
 from kmnist_search.errors import ConfigError
 from kmnist_search.host.environment import scheduler_job, versions
 from kmnist_search.host.signals import StopSignals
@@ -129,7 +129,7 @@ class Search:
             device=self.device,
             limits=self.options.limits,
             signals=signals,
-            packing=self._packing(),
+            concurrency=self._concurrency(),
             cores=cores,
         )
         return worker, _published(worker.work(), publisher)
@@ -153,10 +153,10 @@ class Search:
             images=images,
         )
 
-    def _packing(self) -> Packing:
+    def _concurrency(self) -> Concurrency:
         if self.options.per_gpu is not None:
-            return Packing.fixed(self.options.per_gpu)
-        return Packing.measured() if self.device.type == "cuda" else Packing.fixed(1)
+            return Concurrency.fixed(self.options.per_gpu)
+        return Concurrency.adaptive() if self.device.type == "cuda" else Concurrency.fixed(1)
 
 
 def _published(events: Generator[Event, None, None], publisher: Publisher) -> Generator[Event, None, None]:

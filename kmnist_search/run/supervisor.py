@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from kmnist_search.database.errors import when_it_answers
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.errors import KmnistSearchError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.host.environment import package_version
 from kmnist_search.host.process import Owner
 from kmnist_search.run.placement import Place

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.replica import Epoch
 
 Outcome = Literal["complete", "pruned", "failed", "handed back", "lost"]
 StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials"]

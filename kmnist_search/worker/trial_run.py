@@ -11,10 +11,10 @@ from optuna.trial import Trial, TrialState
 from kmnist_search.config import cost
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.trial_writer import REASON_KEY
-from kmnist_search.engine.member import Epoch
-from kmnist_search.engine.memory import GIB
+from kmnist_search.engine.concurrency import epoch_cost
 from kmnist_search.engine.memory_budget import MemoryBudget
-from kmnist_search.engine.packing import epoch_cost
+from kmnist_search.engine.memory_estimate import GIB
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrainingDivergedError
@@ -48,7 +48,7 @@ class Workplace:
     database_thread: DatabaseThread
     device: torch.device
     cores: int | None
-    room: MemoryBudget
+    memory_budget: MemoryBudget
     stop: Stop
 
 
@@ -57,7 +57,7 @@ class TrialRun:
 
     Attributes:
         is_at_work: True from when the training may take its memory until it has given that back.
-        epoch_cost: see `engine/packing.py`; known when it is at work.
+        epoch_cost: see `engine/concurrency.py`; known when it is at work.
         epoch_seconds: how long the last epoch took.
         ran_out_beside_others: True when the trial was handed back because memory ran out, and others had some of it.
         left: what was done for the trial when its end could not be told to the database.
@@ -121,17 +121,17 @@ class TrialRun:
         seed = self.study.training_seed(self.claim.number)
         for key, value in description(config, data.digest, seed, place.device).items():
             trial.set_user_attr(key, value)
-        needed, most = place.room.needed(config, data), place.room.most()
+        needed, most = place.memory_budget.estimate(config, data), place.memory_budget.capacity()
         if needed > most:
             trial.set_constraint(MEMORY_CONSTRAINT, (needed - most) / GIB)
-            return "pruned", f"infeasible: {place.room.excess(needed)}"
-        while not place.room.has(needed):
+            return "pruned", f"infeasible: {place.memory_budget.excess_text(needed)}"
+        while not place.memory_budget.fits(needed):
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
             if place.stop.why:
                 return "handed back", "before it began"
             yield Pause.SOON
-        place.room.hold(self.claim.trial_id, needed)
+        place.memory_budget.reserve(self.claim.trial_id, needed)
         self.is_at_work = True
         self.epoch_cost = epoch_cost(config, len(data.train_images))
         training = Training(config, data, seed=seed, device=place.device, keeps_best=spec.keeps_models)
@@ -180,7 +180,7 @@ class TrialRun:
 
     def _broken_by(self, error: Exception) -> tuple[Outcome, str]:
         self._traceback = traceback.format_exc()
-        if is_out_of_memory(error) and self.place.room.is_shared():
+        if is_out_of_memory(error) and self.place.memory_budget.is_shared():
             self.ran_out_beside_others = True
             return "handed back", OUT_OF_MEMORY
         return "failed", reason_of_failure(error)
@@ -240,8 +240,8 @@ class TrialRun:
     def _give_back_memory(self) -> None:
         self._training = None
         self.is_at_work = False
-        self.place.room.release(self.claim.trial_id)
-        self.place.room.clean_up(after_error=bool(self._traceback))
+        self.place.memory_budget.release(self.claim.trial_id)
+        self.place.memory_budget.clean_up(after_error=bool(self._traceback))
 
     def _metric(self, epoch: Epoch) -> float:
         return float(getattr(epoch, self.study.metric))

@@ -13,8 +13,8 @@ import torch
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.retry import HURRY_SECONDS, Trouble
 from kmnist_search.engine.backends import missing_kernels
+from kmnist_search.engine.concurrency import Concurrency
 from kmnist_search.engine.memory_budget import MemoryBudget
-from kmnist_search.engine.packing import Packing
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Claim
@@ -66,10 +66,10 @@ class Worker:
         device: torch.device,
         limits: Limits,
         signals: StopSignals,
-        packing: Packing,
+        concurrency: Concurrency,
         cores: int | None = None,
     ) -> None:
-        self.study, self.database_thread, self.limits, self.packing = study, database_thread, limits, packing
+        self.study, self.database_thread, self.limits, self.concurrency = study, database_thread, limits, concurrency
         self.stop = Stop(signals, deadline=limits.deadline)
         self.stopped_by: StoppedBy = "budget"
         self._place = Workplace(
@@ -79,7 +79,7 @@ class Worker:
             database_thread=database_thread,
             device=device,
             cores=cores,
-            room=MemoryBudget(device),
+            memory_budget=MemoryBudget(device),
             stop=self.stop,
         )
         self._tasks: list[Task] = []
@@ -138,7 +138,7 @@ class Worker:
 
         None is claimed while one waits for memory, and after a vain claim not before one here is over, or some time is.
         """
-        if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.packing.trial_runs:
+        if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.concurrency.limit:
             return False
         if self._has_done_its_share():
             return False
@@ -155,7 +155,7 @@ class Worker:
         try:
             yield from trial_run.turns()
             if trial_run.ran_out_beside_others:
-                self.packing.ran_out_of_memory(self._at_work() + 1)
+                self.concurrency.out_of_memory(self._at_work() + 1)
         finally:
             del self._lanes[claim.number]
             if trial_run.left:
@@ -209,8 +209,8 @@ class Worker:
         match event:
             case EpochDone():
                 trial_run = self._lanes[event.number]
-                self.packing.epoch_done(
-                    trial_run.epoch_cost, seconds=trial_run.epoch_seconds, at_work=self._at_work(), now=time.monotonic()
+                self.concurrency.epoch_done(
+                    trial_run.epoch_cost, seconds=trial_run.epoch_seconds, active=self._at_work(), now=time.monotonic()
                 )
             case TrialEnded():
                 self._look_at = 0.0

@@ -95,7 +95,7 @@ def main() -> None:
     for name, net in NETS.items():
         for title, drawn in (("", {}), ("augmented", DRAWN)):
             config = trial_config({**net, **drawn}, TrainConfig(epochs=1, precision="bfloat16"))
-            training = Training(config, data, seed=0, device=torch.device("cpu"), way="fused")
+            training = Training(config, data, seed=0, device=torch.device("cpu"), backend="triton")
             training.program.begin([training.begin_epoch()])
             kernels.clear()
             with Launches() as launches:

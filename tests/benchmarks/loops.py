@@ -240,7 +240,7 @@ def _loops(
     }
     if device.type == "cuda":
         loops["plain CUDA graph"] = lambda: training_pace(
-            config, data, trials=1, device=device, seconds=seconds, way="plain"
+            config, data, trials=1, device=device, seconds=seconds, backend="torch"
         )
     return loops
 

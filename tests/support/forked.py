@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from kmnist_search.engine.member import Member
+    from kmnist_search.engine.replica import Replica
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -175,15 +175,15 @@ def _be_the_command(arguments: tuple[str, ...], folder: Path, log: Path, ways: W
 
 
 def _slow_down(step_seconds: float) -> None:
-    from kmnist_search.engine.drive import Drive
+    from kmnist_search.engine.program_runner import ProgramRunner
 
-    advance = Drive.advance
+    advance = ProgramRunner.advance
 
-    def advance_later(self: Drive, members: "Sequence[Member]") -> bool:
+    def advance_later(self: ProgramRunner, replicas: "Sequence[Replica]") -> bool:
         time.sleep(step_seconds)
-        return advance(self, members)
+        return advance(self, replicas)
 
-    Drive.advance = advance_later  # type: ignore[method-assign]
+    ProgramRunner.advance = advance_later  # type: ignore[method-assign]
 
 
 def _fork_workers() -> None:

@@ -1,6 +1,6 @@
 """Bias, activation and dropout in one pass over the hidden layer, and their gradients in another.
 
-Shapes: S stacked members, K slots of partial sums. The hidden layer is (S, rows, columns): (S, T, B*D) in a token MLP,
+Shapes: S stacked replicas, K slots of partial sums. The hidden layer is (S, rows, columns): (S, T, B*D) in a token MLP,
 with a bias for each row, and (S, N*B, C) in a channel MLP, with a bias for each column.
 """
 
@@ -22,12 +22,12 @@ from kmnist_search.engine.kernels.launch import (
     stride,
 )
 
-BiasAxis = Literal["row", "column"]
+HiddenBiasAxis = Literal["row", "column"]
 Activation = Literal["gelu", "relu"]
 
 
 def bias_act(
-    h: Tensor, bias: Tensor, *, bias_axis: BiasAxis, activation: Activation, mask: Tensor | None = None
+    h: Tensor, bias: Tensor, *, bias_axis: HiddenBiasAxis, activation: Activation, mask: Tensor | None = None
 ) -> Tensor:
     """Return act(h + bias) * mask, like h (S, rows, columns).
 
@@ -57,7 +57,7 @@ def bias_act_backward(
     h: Tensor,
     bias: Tensor,
     *,
-    bias_axis: BiasAxis,
+    bias_axis: HiddenBiasAxis,
     activation: Activation,
     dbias_SKn: Tensor,
     mask: Tensor | None = None,
@@ -94,11 +94,11 @@ def _blocks(columns: int, warps: int) -> dict[str, int]:
 
 
 @triton.jit
-def _normal_cdf(z: tl.tensor, bell: tl.tensor) -> tl.tensor:
-    """Return the standard normal distribution function of z; `bell` is exp(-z**2 / 2).
+def _normal_cdf(z: tl.tensor, gaussian: tl.tensor) -> tl.tensor:
+    """Return the standard normal distribution function of z; `gaussian` is exp(-z**2 / 2).
 
     Abramowitz & Stegun 7.1.26, off by 8e-8 at most, one rounding of float32 near 1: half the instructions of CUDA's
-    erff, which alone would hold up a pass over bfloat16 as long as the memory does, and the backward has `bell` anyway.
+    erff, which alone would hold up a pass over bfloat16 as long as the memory does, and the backward has it anyway.
     """
     t = 1.0 / (1.0 + 0.231641888 * tl.abs(z))  # 0.3275911 / sqrt(2)
     polynomial = 0.5 * 1.061405429
@@ -106,25 +106,25 @@ def _normal_cdf(z: tl.tensor, bell: tl.tensor) -> tl.tensor:
     polynomial = polynomial * t + 0.5 * 1.421413741
     polynomial = polynomial * t - 0.5 * 0.284496736
     polynomial = polynomial * t + 0.5 * 0.254829592
-    tail = polynomial * t * bell
+    tail = polynomial * t * gaussian
     return tl.where(z < 0, tail, 1.0 - tail)
 
 
 @triton.jit
-def _bell(z: tl.tensor) -> tl.tensor:
+def _gaussian(z: tl.tensor) -> tl.tensor:
     """Return exp(-z**2 / 2)."""
     return tl.exp2(z * z * -0.72134752)  # log2(e) / 2
 
 
 @triton.jit
 def _gelu(z: tl.tensor) -> tl.tensor:
-    return z * _normal_cdf(z, _bell(z))
+    return z * _normal_cdf(z, _gaussian(z))
 
 
 @triton.jit
 def _gelu_slope(z: tl.tensor) -> tl.tensor:
-    bell = _bell(z)
-    return _normal_cdf(z, bell) + z * (0.39894228 * bell)  # 1 / sqrt(2 pi)
+    gaussian = _gaussian(z)
+    return _normal_cdf(z, gaussian) + z * (0.39894228 * gaussian)  # 1 / sqrt(2 pi)
 
 
 @triton.jit(do_not_specialize=["bias", "rows", "bias_stride"])
@@ -141,20 +141,20 @@ def _bias_act_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
-    """Grid: tiles (of one block of rows after the other), members."""
-    tile, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    """Grid: tiles (of one block of rows after the other), replicas."""
+    tile, replica = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column_blocks = tl.cdiv(columns, BLOCK_C)
     row = tile // column_blocks * BLOCK_R + tl.arange(0, BLOCK_R)
     column = tile % column_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     in_rows, in_columns = row < rows, column < columns
     inside = in_rows[:, None] & in_columns[None, :]
-    at = (member * rows + row)[:, None] * columns + column[None, :]
+    at = (replica * rows + row)[:, None] * columns + column[None, :]
 
     z = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
     if BIAS_PER_ROW:
-        z += tl.load(bias + member * bias_stride + row, mask=in_rows, other=0.0)[:, None]
+        z += tl.load(bias + replica * bias_stride + row, mask=in_rows, other=0.0)[:, None]
     else:
-        z += tl.load(bias + member * bias_stride + column, mask=in_columns, other=0.0)[None, :]
+        z += tl.load(bias + replica * bias_stride + column, mask=in_columns, other=0.0)[None, :]
     # Written so that a NaN stays one: a training that diverges must be seen to.
     a = _gelu(z) if ACTIVATION == "gelu" else tl.where(z < 0, 0.0, z)
     if mask is not None:
@@ -162,7 +162,7 @@ def _bias_act_kernel(
     tl.store(a_out + at, a.to(a_out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["bias", "dbias", "rows", "bias_stride", "member_stride", "slot_stride"])
+@triton.jit(do_not_specialize=["bias", "dbias", "rows", "bias_stride", "replica_stride", "slot_stride"])
 def _bias_act_backward_kernel(
     da: tl.tensor,
     h: tl.tensor,
@@ -172,7 +172,7 @@ def _bias_act_backward_kernel(
     rows: int,
     columns: int,
     bias_stride: int,
-    member_stride: int,
+    replica_stride: int,
     slot_stride: int,
     BIAS_PER_ROW: tl.constexpr,
     ACTIVATION: tl.constexpr,
@@ -180,8 +180,8 @@ def _bias_act_backward_kernel(
     BLOCK_C: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> None:
-    """Grid: slots, blocks along the bias, members. The slots take the blocks of the other axis in turns."""
-    slot, kept, member = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    """Grid: slots, blocks along the bias, replicas. The slots take the blocks of the other axis in turns."""
+    slot, kept, replica = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     summed_blocks = tl.cdiv(columns, BLOCK_C) if BIAS_PER_ROW else tl.cdiv(rows, BLOCK_R)
     for block in tl.range(slot, summed_blocks, tl.num_programs(0), num_stages=STAGES):
@@ -189,20 +189,20 @@ def _bias_act_backward_kernel(
         column = (block if BIAS_PER_ROW else kept) * BLOCK_C + tl.arange(0, BLOCK_C)
         in_rows, in_columns = row < rows, column < columns
         inside = in_rows[:, None] & in_columns[None, :]
-        at = (member * rows + row)[:, None] * columns + column[None, :]
+        at = (replica * rows + row)[:, None] * columns + column[None, :]
         z = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
         gradient = tl.load(da + at, mask=inside, other=0.0).to(tl.float32)
         if mask is not None:
             gradient *= tl.load(mask + at, mask=inside, other=0.0).to(tl.float32)
         if BIAS_PER_ROW:
-            z += tl.load(bias + member * bias_stride + row, mask=in_rows, other=0.0)[:, None]
+            z += tl.load(bias + replica * bias_stride + row, mask=in_rows, other=0.0)[:, None]
         else:
-            z += tl.load(bias + member * bias_stride + column, mask=in_columns, other=0.0)[None, :]
+            z += tl.load(bias + replica * bias_stride + column, mask=in_columns, other=0.0)[None, :]
         gradient = gradient * _gelu_slope(z) if ACTIVATION == "gelu" else tl.where(z > 0, gradient, 0.0)
         tl.store(da + at, gradient.to(da.dtype.element_ty), mask=inside)
         total += gradient
 
-    to = member * member_stride + slot * slot_stride
+    to = replica * replica_stride + slot * slot_stride
     if BIAS_PER_ROW:
         row = kept * BLOCK_R + tl.arange(0, BLOCK_R)
         tl.store(dbias + to + row, tl.sum(total, axis=1), mask=row < rows)

@@ -45,5 +45,5 @@ def blocks(number: int, size: int) -> int:
 
 
 def stride(vectors_SN: Tensor | None) -> int:
-    """Return the distance between members of (S, n) vectors, which lie in a flat buffer; 0 for none."""
+    """Return the distance between replicas of (S, n) vectors, which lie in a flat buffer; 0 for none."""
     return 0 if vectors_SN is None else vectors_SN.stride(0)

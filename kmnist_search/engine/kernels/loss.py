@@ -1,6 +1,6 @@
-"""Cross-entropy with label smoothing and mixup, its gradient and the counts of an epoch, one program a member.
+"""Cross-entropy with label smoothing and mixup, its gradient and the counts of an epoch, one program a replica.
 
-Shapes: S stacked members, B images of a batch, L logits, of which the first NUM_CLASSES count and the others pad.
+Shapes: S stacked replicas, B images of a batch, L logits, of which the first NUM_CLASSES count and the others pad.
 """
 
 import torch
@@ -33,7 +33,7 @@ def train_loss(
         bias_SL: float32.
         labels_SB: int64.
         smoothing: the share of the label that goes to all classes alike.
-        sums_S4: float64; the mean loss is added to the first of each member, to the second how many were right. Of a
+        sums_S4: float64; the mean loss is added to the first of each replica, to the second how many were right. Of a
             mixed image the label of the larger share is the right one.
         dbias_SL: float32 gradient of the bias, 0 where L pads.
         partner_labels_SB: int64 labels of the images that mixup blended in.
@@ -53,7 +53,7 @@ def train_loss(
 
 
 def val_loss(logits_SBL: Tensor, bias_SL: Tensor, labels_SB: Tensor, *, sums_S4: Tensor) -> None:
-    """Add the sum of the cross-entropies to the third of `sums_S4` of each member, to the fourth how many were right.
+    """Add the sum of the cross-entropies to the third of `sums_S4` of each replica, to the fourth how many were right.
 
     Args:
         logits_SBL: what the classifier made, without its bias.
@@ -96,12 +96,12 @@ def _loss_kernel(
     BLOCK_B: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ) -> None:
-    """Grid: members. With `dlogits` the loss is that of training, else that of validation."""
-    member = tl.program_id(0).to(tl.int64)
+    """Grid: replicas. With `dlogits` the loss is that of training, else that of validation."""
+    replica = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_L)
     is_class = column < CLASSES
     in_width = column < width
-    shift = tl.load(bias + member * bias_stride + column, mask=is_class, other=0.0)
+    shift = tl.load(bias + replica * bias_stride + column, mask=is_class, other=0.0)
     loss_sum = tl.zeros((BLOCK_B,), tl.float32)
     right_sum = tl.zeros((BLOCK_B,), tl.int32)
     bias_sum = tl.zeros((BLOCK_B, BLOCK_L), tl.float32)
@@ -110,7 +110,7 @@ def _loss_kernel(
         image = start + tl.arange(0, BLOCK_B)
         in_batch = image < images
         inside = in_batch[:, None] & is_class[None, :]
-        at = (member * images + image)[:, None] * width + column[None, :]
+        at = (replica * images + image)[:, None] * width + column[None, :]
         value = tl.load(logits + at, mask=inside, other=0.0).to(tl.float32) + shift[None, :]
         value = tl.where(is_class[None, :], value, float("-inf"))
         best = tl.argmax(value, axis=1)  # the first of equals, as torch
@@ -119,11 +119,11 @@ def _loss_kernel(
         total = tl.sum(power, axis=1)
         log_share = tl.where(inside, value - tl.log(total)[:, None], 0.0)
 
-        label = tl.load(labels + member * images + image, mask=in_batch, other=0)
+        label = tl.load(labels + replica * images + image, mask=in_batch, other=0)
         is_label = (column[None, :] == label[:, None]).to(tl.float32)
         if share is not None:
-            first = tl.load(share + member * images + image, mask=in_batch, other=1.0)
-            other = tl.load(partner_labels + member * images + image, mask=in_batch, other=0)
+            first = tl.load(share + replica * images + image, mask=in_batch, other=1.0)
+            other = tl.load(partner_labels + replica * images + image, mask=in_batch, other=0)
             is_other = (column[None, :] == other[:, None]).to(tl.float32)
             is_label = first[:, None] * is_label + (1 - first)[:, None] * is_other
             label = tl.where(first >= 0.5, label, other)
@@ -137,8 +137,8 @@ def _loss_kernel(
 
     loss, right = tl.sum(loss_sum, axis=0), tl.sum(right_sum, axis=0)
     if dlogits is not None:
-        tl.store(dbias + member * dbias_stride + column, tl.sum(bias_sum, axis=0), mask=in_width)
+        tl.store(dbias + replica * dbias_stride + column, tl.sum(bias_sum, axis=0), mask=in_width)
         loss /= images
-    slot = sums + member * 4 + (0 if dlogits is not None else 2)
+    slot = sums + replica * 4 + (0 if dlogits is not None else 2)
     tl.store(slot, tl.load(slot) + loss.to(tl.float64))
     tl.store(slot + 1, tl.load(slot + 1) + right.to(tl.float64))

@@ -1,6 +1,6 @@
 """Bias, drop path, residual sum and layer norm in one pass over the activations, and their gradients in another.
 
-Shapes: S stacked members, N tokens, B images of a batch, R = N*B rows (row n*B + b: tokens first), D features,
+Shapes: S stacked replicas, N tokens, B images of a batch, R = N*B rows (row n*B + b: tokens first), D features,
 K slots of partial sums. Activations are contiguous; arithmetic is float32 whatever their dtype.
 """
 
@@ -23,7 +23,7 @@ from kmnist_search.engine.kernels.launch import (
 
 EPSILON = tl.constexpr(1e-5)  # as torch.nn.LayerNorm
 
-BiasAxis = Literal["feature", "token"]
+ResidualBiasAxis = Literal["feature", "token"]
 
 
 class Normed(NamedTuple):
@@ -39,7 +39,7 @@ def residual_norm(
     y_SRD: Tensor,
     bias: Tensor,
     *,
-    bias_axis: BiasAxis,
+    bias_axis: ResidualBiasAxis,
     batch_size: int,
     residual_SRD: Tensor | None = None,
     scale_SB: Tensor | None = None,
@@ -82,7 +82,7 @@ def residual_norm_backward(
     dn: Tensor,
     normed: Normed,
     *,
-    bias_axis: BiasAxis,
+    bias_axis: ResidualBiasAxis,
     batch_size: int,
     dbias: Tensor,
     dx_SRD: Tensor | None = None,
@@ -116,11 +116,11 @@ def residual_norm_backward(
     partials = dgamma_SKD if bias_axis == "token" else dbias
     # With no partial sums to write, a program for each block.
     slots = blocks(R, shape["BLOCK_R"]) if partials is None else partials.shape[1]
-    member_stride, slot_stride = (0, 0) if partials is None else partials.stride()[:2]
+    replica_stride, slot_stride = (0, 0) if partials is None else partials.stride()[:2]
     _residual_norm_backward_kernel[slots, S](
         *(dn, normed.x_SRD, normed.mean_SR, normed.rstd_SR, gamma_SD, dx_SRD, scale_SB),
         *(dx_out_SRD, dy_SRD, dgamma_SKD, dbeta_SKD, dbias),
-        *(R, D, batch_size, dn.shape[1], stride(gamma_SD), member_stride, slot_stride),
+        *(R, D, batch_size, dn.shape[1], stride(gamma_SD), replica_stride, slot_stride),
         TOKEN_BIAS=bias_axis == "token",
         DN_PER_IMAGE=dn.shape[1] != R,
         STAGES=STAGES,
@@ -157,21 +157,21 @@ def _residual_norm_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ) -> None:
-    """Grid: blocks of rows, members."""
-    member = tl.program_id(1).to(tl.int64)
+    """Grid: blocks of rows, replicas."""
+    replica = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     feature = tl.arange(0, BLOCK_D)
     in_rows, in_features = row < rows, feature < features
     inside = in_rows[:, None] & in_features[None, :]
-    at = (member * rows + row)[:, None] * features + feature[None, :]
+    at = (replica * rows + row)[:, None] * features + feature[None, :]
 
     x = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
     if TOKEN_BIAS:
-        x += tl.load(bias + member * bias_stride + row // batch_size, mask=in_rows, other=0.0)[:, None]
+        x += tl.load(bias + replica * bias_stride + row // batch_size, mask=in_rows, other=0.0)[:, None]
     else:
-        x += tl.load(bias + member * bias_stride + feature, mask=in_features, other=0.0)[None, :]
+        x += tl.load(bias + replica * bias_stride + feature, mask=in_features, other=0.0)[None, :]
     if scale is not None:
-        x *= tl.load(scale + member * batch_size + row % batch_size, mask=in_rows, other=0.0)[:, None]
+        x *= tl.load(scale + replica * batch_size + row % batch_size, mask=in_rows, other=0.0)[:, None]
     if residual is not None:
         x += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     rounded = x.to(x_out.dtype.element_ty)
@@ -182,18 +182,18 @@ def _residual_norm_kernel(
         mean = tl.sum(tl.where(inside, x, 0.0), axis=1) / features
         centred = tl.where(inside, x - mean[:, None], 0.0)
         rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / features + EPSILON)
-        scale_n = tl.load(gamma + member * gamma_stride + feature, mask=in_features, other=0.0)
-        shift_n = tl.load(beta + member * beta_stride + feature, mask=in_features, other=0.0)
+        scale_n = tl.load(gamma + replica * gamma_stride + feature, mask=in_features, other=0.0)
+        shift_n = tl.load(beta + replica * beta_stride + feature, mask=in_features, other=0.0)
         n = centred * rstd[:, None] * scale_n[None, :] + shift_n[None, :]
         tl.store(n_out + at, n.to(n_out.dtype.element_ty), mask=inside)
-        tl.store(mean_out + member * rows + row, mean, mask=in_rows)
-        tl.store(rstd_out + member * rows + row, rstd, mask=in_rows)
+        tl.store(mean_out + replica * rows + row, mean, mask=in_rows)
+        tl.store(rstd_out + replica * rows + row, rstd, mask=in_rows)
 
 
 @triton.jit(
     do_not_specialize=[
         *("gamma", "scale", "dgamma", "dbeta", "dbias", "rows", "batch_size", "dn_rows"),
-        *("gamma_stride", "member_stride", "slot_stride"),
+        *("gamma_stride", "replica_stride", "slot_stride"),
     ]
 )
 def _residual_norm_backward_kernel(
@@ -214,7 +214,7 @@ def _residual_norm_backward_kernel(
     batch_size: int,
     dn_rows: int,
     gamma_stride: int,
-    member_stride: int,
+    replica_stride: int,
     slot_stride: int,
     TOKEN_BIAS: tl.constexpr,
     DN_PER_IMAGE: tl.constexpr,
@@ -222,12 +222,12 @@ def _residual_norm_backward_kernel(
     BLOCK_D: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> None:
-    """Grid: slots, members. The slots take the blocks of rows in turns, so that neighbours read neighbours."""
-    slot, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    """Grid: slots, replicas. The slots take the blocks of rows in turns, so that neighbours read neighbours."""
+    slot, replica = tl.program_id(0), tl.program_id(1).to(tl.int64)
     feature = tl.arange(0, BLOCK_D)
     in_features = feature < features
     if gamma is not None:
-        scale_n = tl.load(gamma + member * gamma_stride + feature, mask=in_features, other=0.0)
+        scale_n = tl.load(gamma + replica * gamma_stride + feature, mask=in_features, other=0.0)
         # Two-dimensional sums, added up over the rows once at the end rather than in each round.
         gamma_sum = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
         beta_sum = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
@@ -238,14 +238,14 @@ def _residual_norm_backward_kernel(
         row = block * BLOCK_R + tl.arange(0, BLOCK_R)
         in_rows = row < rows
         inside = in_rows[:, None] & in_features[None, :]
-        at = (member * rows + row)[:, None] * features + feature[None, :]
+        at = (replica * rows + row)[:, None] * features + feature[None, :]
         dn_row = row % batch_size if DN_PER_IMAGE else row
-        dn_at = (member * dn_rows + dn_row)[:, None] * features + feature[None, :]
+        dn_at = (replica * dn_rows + dn_row)[:, None] * features + feature[None, :]
         gradient = tl.load(dn + dn_at, mask=inside, other=0.0).to(tl.float32)
         if gamma is not None:
             value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-            row_mean = tl.load(mean + member * rows + row, mask=in_rows, other=0.0)
-            row_rstd = tl.load(rstd + member * rows + row, mask=in_rows, other=0.0)
+            row_mean = tl.load(mean + replica * rows + row, mask=in_rows, other=0.0)
+            row_rstd = tl.load(rstd + replica * rows + row, mask=in_rows, other=0.0)
             normal = (value - row_mean[:, None]) * row_rstd[:, None]
             # Outside, the gradient is 0, and so is all that is summed below.
             gamma_sum += gradient * normal
@@ -258,16 +258,16 @@ def _residual_norm_backward_kernel(
             gradient += tl.load(dx_in + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(dx_out + at, gradient.to(dx_out.dtype.element_ty), mask=inside)
         if scale is not None:
-            gradient *= tl.load(scale + member * batch_size + row % batch_size, mask=in_rows, other=0.0)[:, None]
+            gradient *= tl.load(scale + replica * batch_size + row % batch_size, mask=in_rows, other=0.0)[:, None]
             tl.store(dy_out + at, gradient.to(dy_out.dtype.element_ty), mask=inside)
         # The norm's gradient is not 0 in the columns beyond the features.
         gradient = tl.where(inside, gradient, 0.0)
         if TOKEN_BIAS:
-            tl.store(dbias + member * rows + row, tl.sum(gradient, axis=1), mask=in_rows)
+            tl.store(dbias + replica * rows + row, tl.sum(gradient, axis=1), mask=in_rows)
         else:
             bias_sum += gradient
 
-    to = member * member_stride + slot * slot_stride + feature
+    to = replica * replica_stride + slot * slot_stride + feature
     if gamma is not None:
         tl.store(dgamma + to, tl.sum(gamma_sum, axis=0), mask=in_features)
         tl.store(dbeta + to, tl.sum(beta_sum, axis=0), mask=in_features)

@@ -1,6 +1,6 @@
 """Gradient clipping, the optimizer, its working weights and the moving average: one step in two kernels.
 
-Shapes: S stacked members, P = M + V parameters, of which M of matrices come first and V of vectors after them,
+Shapes: S stacked replicas, P = M + V parameters, of which M of matrices come first and V of vectors after them,
 G partial sums of squares, E steps of an epoch. M and V should be multiples of 16, padded with zeros if need be:
 otherwise every access is of a single number.
 """
@@ -53,7 +53,7 @@ def optimizer_step(buffers: Buffers, config: OptimizerConfig, rates_SE4: Tensor,
     Args:
         buffers: of these are changed the masters, working weights, moments, average and norms.
         config: kind and strengths. The learning rate is that of the table.
-        rates_SE4: float32, for each member and step: learning rate; 1 - 0.9**t and 1 - beta2**t (unused by sgd), where
+        rates_SE4: float32, for each replica and step: learning rate; 1 - 0.9**t and 1 - beta2**t (unused by sgd), where
             t counts from 1; the share of the new weights in the average.
         position: int64 of one element on the device: the row of the table, less `offset`.
         offset: added to it.
@@ -88,18 +88,18 @@ def _norms_kernel(
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> None:
-    """Grid: partial sums, members. The programs take the blocks in turns."""
-    slot, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    """Grid: partial sums, replicas. The programs take the blocks in turns."""
+    slot, replica = tl.program_id(0), tl.program_id(1).to(tl.int64)
     total = tl.zeros((BLOCK,), tl.float32)
     for block in tl.range(slot, tl.cdiv(matrix_size, BLOCK), tl.num_programs(0), num_stages=STAGES):
         at = block * BLOCK + tl.arange(0, BLOCK)
-        grad = tl.load(matrix_grads + member * matrix_size + at, mask=at < matrix_size, other=0.0).to(tl.float32)
+        grad = tl.load(matrix_grads + replica * matrix_size + at, mask=at < matrix_size, other=0.0).to(tl.float32)
         total += grad * grad
     for block in tl.range(slot, tl.cdiv(vector_size, BLOCK), tl.num_programs(0), num_stages=1):
         at = block * BLOCK + tl.arange(0, BLOCK)
-        grad = tl.load(vector_grads + member * vector_size + at, mask=at < vector_size, other=0.0)
+        grad = tl.load(vector_grads + replica * vector_size + at, mask=at < vector_size, other=0.0)
         total += grad * grad
-    tl.store(norms + member * tl.num_programs(0) + slot, tl.sum(total, axis=0))
+    tl.store(norms + replica * tl.num_programs(0) + slot, tl.sum(total, axis=0))
 
 
 @triton.jit(do_not_specialize=["norms", "rates", "position", "partials", "steps", "offset"])
@@ -130,25 +130,25 @@ def _step_kernel(
     BLOCK: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ) -> None:
-    """Grid: blocks of parameters, members. `rest1` is 1 - beta1, rounded once; `beta1` of sgd is its momentum."""
-    member = tl.program_id(1).to(tl.int64)
+    """Grid: blocks of parameters, replicas. `rest1` is 1 - beta1, rounded once; `beta1` of sgd is its momentum."""
+    replica = tl.program_id(1).to(tl.int64)
     size = matrix_size + vector_size
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside, is_matrix = at < size, at < matrix_size
-    here = member * size + at
-    in_matrices = member * matrix_size + at
-    in_vectors = member * vector_size + at - matrix_size
+    here = replica * size + at
+    in_matrices = replica * matrix_size + at
+    in_vectors = replica * vector_size + at - matrix_size
     # A block of matrices alone, as nearly all are, reads nothing of the vectors, and the other way round.
     grad = tl.load(matrix_grads + in_matrices, mask=is_matrix, other=0.0).to(tl.float32)
     grad += tl.load(vector_grads + in_vectors, mask=inside & (at >= matrix_size), other=0.0)
     weight = tl.load(masters + here, mask=inside, other=0.0)
     first = tl.load(firsts + here, mask=inside, other=0.0)
 
-    rate_row = rates + (member * steps + tl.load(position) + offset) * 4
+    rate_row = rates + (replica * steps + tl.load(position) + offset) * 4
     rate = tl.load(rate_row)
     if norms is not None:
         slot = tl.arange(0, BLOCK_G)
-        squares = tl.load(norms + member * partials + slot, mask=slot < partials, other=0.0)
+        squares = tl.load(norms + replica * partials + slot, mask=slot < partials, other=0.0)
         factor = clip_norm / (tl.sqrt(tl.sum(squares, axis=0)) + 1e-6)
         grad *= tl.where(factor >= 1, 1.0, factor)  # as torch.nn.utils.clip_grad_norm_; a NaN stays one
     decay = tl.where(is_matrix, weight_decay, vector_decay)

@@ -2,7 +2,7 @@
 
 What `augment.augment`, mixup, normalisation and `model.patches` do one after the other, in float32 until the end.
 
-Shapes: S stacked members, M images of the data set, H = W pixels a side, B images of a batch, N tokens (patches),
+Shapes: S stacked replicas, M images of the data set, H = W pixels a side, B images of a batch, N tokens (patches),
 C cells of the elastic displacement a side.
 """
 
@@ -35,16 +35,16 @@ class Warp:
 def make_patches(
     images_MHW: Tensor,
     indices_SB: Tensor,
-    levels_S2: Tensor,
+    mean_std_S2: Tensor,
     *,
     patch_size: int,
     padded_pixels: int,
     dtype: torch.dtype,
     warp: Warp | None = None,
-    moves_S5B: Tensor | None = None,
-    bends_SB2CC: Tensor | None = None,
+    affine_S5B: Tensor | None = None,
+    displacements_SB2CC: Tensor | None = None,
     cutout: int = 0,
-    corners_S2B: Tensor | None = None,
+    centres_S2B: Tensor | None = None,
     partners_SB: Tensor | None = None,
     share_SB: Tensor | None = None,
 ) -> Tensor:
@@ -52,16 +52,16 @@ def make_patches(
 
     Args:
         images_MHW: uint8.
-        indices_SB: int64, the images of each member's batch.
-        levels_S2: float32, what is subtracted from each member's pixels (from 0 to 1), and what they are divided by.
+        indices_SB: int64, the images of each replica's batch.
+        mean_std_S2: float32, what is subtracted from each replica's pixels (from 0 to 1), and what they are divided by.
         patch_size: side of a patch, which divides that of the image.
         padded_pixels: width of the result; beyond the pixels of a patch it is 0.
         dtype: of the result.
-        warp: strengths of the moves; None moves nothing.
-        moves_S5B: float32 draws from -1 to 1: angle, shear, scale, shift along x and along y.
-        bends_SB2CC: float32 draws from -1 to 1, along x and along y; None bends nothing.
+        warp: strengths of the affine and elastic transformation; None leaves the images as they are.
+        affine_S5B: float32 draws from -1 to 1: angle, shear, scale, shift along x and along y.
+        displacements_SB2CC: float32 draws from -1 to 1, along x and along y; None: no elastic transformation.
         cutout: side of the square blackened; 0 for none.
-        corners_S2B: int64 draws of its centre: row and column.
+        centres_S2B: int64 draws of its centre: row and column.
         partners_SB: int64, the position in the batch of the image blended in; None blends none.
         share_SB: float32 share of the first image in the blend.
     """
@@ -69,11 +69,12 @@ def make_patches(
     S, B = indices_SB.shape
     N = (size // patch_size) ** 2
     patches_SNBP = torch.empty((S, N, B, padded_pixels), dtype=dtype, device=images_MHW.device)
+    cells = 0 if displacements_SB2CC is None else displacements_SB2CC.shape[-1]
     strengths = warp or Warp(shift=0, rotate=0, scale=0, shear=0, elastic=0)
     _make_patches_kernel[B, blocks(N * padded_pixels, BLOCK), S](
-        *(images_MHW, indices_SB, levels_S2, moves_S5B if warp else None, bends_SB2CC if warp else None),
-        *(corners_S2B if cutout else None, partners_SB, share_SB, patches_SNBP),
-        *(size, patch_size, padded_pixels, N, bends_SB2CC.shape[-1] if bends_SB2CC is not None else 0, cutout),
+        *(images_MHW, indices_SB, mean_std_S2, affine_S5B if warp else None, displacements_SB2CC if warp else None),
+        *(centres_S2B if cutout else None, partners_SB, share_SB, patches_SNBP),
+        *(size, patch_size, padded_pixels, N, cells, cutout),
         *(strengths.shift * 2 / size, math.radians(strengths.rotate), strengths.scale),
         *(math.radians(strengths.shear), strengths.elastic * 2 / size),
         BLOCK=BLOCK,
@@ -90,13 +91,13 @@ def _tap(image: tl.tensor, row: tl.tensor, column: tl.tensor, size: tl.tensor, w
 
 
 @triton.jit
-def _cell(bend: tl.tensor, row: tl.tensor, column: tl.tensor, cells: tl.tensor) -> tl.tensor:
-    """Return displacements between cells, bilinear, the first and last cells on the first and last pixels."""
+def _interpolated(field: tl.tensor, row: tl.tensor, column: tl.tensor, cells: tl.tensor) -> tl.tensor:
+    """Return a field of C x C values between its cells: bilinear, the outer cells on the outer pixels."""
     top, left = row.to(tl.int32), column.to(tl.int32)
     bottom, right = tl.minimum(top + 1, cells - 1), tl.minimum(left + 1, cells - 1)
     down, along = row - top, column - left
-    upper = tl.load(bend + top * cells + left) * (1 - along) + tl.load(bend + top * cells + right) * along
-    lower = tl.load(bend + bottom * cells + left) * (1 - along) + tl.load(bend + bottom * cells + right) * along
+    upper = tl.load(field + top * cells + left) * (1 - along) + tl.load(field + top * cells + right) * along
+    lower = tl.load(field + bottom * cells + left) * (1 - along) + tl.load(field + bottom * cells + right) * along
     return upper * (1 - down) + lower * down
 
 
@@ -119,15 +120,15 @@ def _sin_and_cos(angle: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
 @triton.jit
 def _augmented(
     at: tl.tensor,
-    member: tl.tensor,
+    replica: tl.tensor,
     row: tl.tensor,
     column: tl.tensor,
     wanted: tl.tensor,
     images: tl.tensor,
     indices: tl.tensor,
-    moves: tl.tensor,
-    bends: tl.tensor,
-    corners: tl.tensor,
+    affine: tl.tensor,
+    displacements: tl.tensor,
+    centres: tl.tensor,
     batch_size: tl.tensor,
     size: tl.tensor,
     cells: tl.tensor,
@@ -139,25 +140,25 @@ def _augmented(
     elastic: tl.tensor,
 ) -> tl.tensor:
     """Return pixels, from 0 to 1, of the image at a position of the batch, warped and cut. `wanted` masks the loads."""
-    image = images + tl.load(indices + member * batch_size + at) * size * size
-    if moves is not None:
-        move = moves + member * 5 * batch_size + at
-        sin, cos = _sin_and_cos(tl.load(move + batch_size) * shear)
+    image = images + tl.load(indices + replica * batch_size + at) * size * size
+    if affine is not None:
+        draw = affine + replica * 5 * batch_size + at
+        sin, cos = _sin_and_cos(tl.load(draw + batch_size) * shear)
         lean = sin / cos
-        grow = 1 + tl.load(move + 2 * batch_size) * scale
-        sin, cos = _sin_and_cos(tl.load(move) * rotate)
+        grow = 1 + tl.load(draw + 2 * batch_size) * scale
+        sin, cos = _sin_and_cos(tl.load(draw) * rotate)
         cos, sin = cos / grow, sin / grow
         # Coordinates as torch's: from -1 to 1 between the outer edges of the image.
         across = (2 * column + 1).to(tl.float32) / size - 1
         down = (2 * row + 1).to(tl.float32) / size - 1
-        x = cos * across + (cos * lean - sin) * down + tl.load(move + 3 * batch_size) * shift
-        y = sin * across + (sin * lean + cos) * down + tl.load(move + 4 * batch_size) * shift
-        if bends is not None:
-            bend = bends + (member * batch_size + at) * 2 * cells * cells
+        x = cos * across + (cos * lean - sin) * down + tl.load(draw + 3 * batch_size) * shift
+        y = sin * across + (sin * lean + cos) * down + tl.load(draw + 4 * batch_size) * shift
+        if displacements is not None:
+            field = displacements + (replica * batch_size + at) * 2 * cells * cells
             cells_a_pixel = (cells - 1).to(tl.float32) / (size - 1)
             cell_row, cell_column = row * cells_a_pixel, column * cells_a_pixel
-            x += _cell(bend, cell_row, cell_column, cells) * elastic
-            y += _cell(bend + cells * cells, cell_row, cell_column, cells) * elastic
+            x += _interpolated(field, cell_row, cell_column, cells) * elastic
+            y += _interpolated(field + cells * cells, cell_row, cell_column, cells) * elastic
         x = ((x + 1) * size - 1) / 2
         y = ((y + 1) * size - 1) / 2
         left, top = tl.floor(x), tl.floor(y)
@@ -169,27 +170,27 @@ def _augmented(
         value = upper * (1 - under) + lower * under
     else:
         value = _tap(image, row, column, size, wanted)
-    if corners is not None:
-        corner = corners + member * 2 * batch_size + at
-        below = row - (tl.load(corner) - side // 2)
-        right = column - (tl.load(corner + batch_size) - side // 2)
+    if centres is not None:
+        centre = centres + replica * 2 * batch_size + at
+        below = row - (tl.load(centre) - side // 2)
+        right = column - (tl.load(centre + batch_size) - side // 2)
         value = tl.where((below >= 0) & (below < side) & (right >= 0) & (right < side), 0.0, value)
     return value / 255
 
 
 @triton.jit(
     do_not_specialize=[
-        *("images", "indices", "levels", "moves", "bends", "corners", "partners", "share"),
+        *("images", "indices", "mean_std", "affine", "displacements", "centres", "partners", "share"),
         *("size", "patch_size", "padded_pixels", "tokens", "cells", "side"),
     ]
 )
 def _make_patches_kernel(
     images: tl.tensor,
     indices: tl.tensor,
-    levels: tl.tensor,
-    moves: tl.tensor,
-    bends: tl.tensor,
-    corners: tl.tensor,
+    mean_std: tl.tensor,
+    affine: tl.tensor,
+    displacements: tl.tensor,
+    centres: tl.tensor,
     partners: tl.tensor,
     share: tl.tensor,
     patches_out: tl.tensor,
@@ -206,8 +207,8 @@ def _make_patches_kernel(
     elastic: float,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Grid: images of the batch, blocks of pixels in the order of the result, members."""
-    at, member = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    """Grid: images of the batch, blocks of pixels in the order of the result, replicas."""
+    at, replica = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     batch_size = tl.num_programs(0)
     position = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     token, pixel = position // padded_pixels, position % padded_pixels
@@ -220,18 +221,18 @@ def _make_patches_kernel(
     row, column = tl.where(wanted, row, 0), tl.where(wanted, column, 0)
 
     value = _augmented(
-        at, member, row, column, wanted, images, indices, moves, bends, corners,
+        at, replica, row, column, wanted, images, indices, affine, displacements, centres,
         batch_size, size, cells, side, shift, rotate, scale, shear, elastic,
     )  # fmt: skip
     if partners is not None:
-        first = tl.load(share + member * batch_size + at)
-        partner = tl.load(partners + member * batch_size + at)
+        first = tl.load(share + replica * batch_size + at)
+        partner = tl.load(partners + replica * batch_size + at)
         other = _augmented(
-            partner, member, row, column, wanted, images, indices, moves, bends, corners,
+            partner, replica, row, column, wanted, images, indices, affine, displacements, centres,
             batch_size, size, cells, side, shift, rotate, scale, shear, elastic,
         )  # fmt: skip
         value = value * first + other * (1 - first)
-    mean, std = tl.load(levels + member * 2), tl.load(levels + member * 2 + 1)
+    mean, std = tl.load(mean_std + replica * 2), tl.load(mean_std + replica * 2 + 1)
     value = tl.where(wanted, (value - mean) / std, 0.0)
-    to = ((member * tokens + token) * batch_size + at) * padded_pixels + pixel
+    to = ((replica * tokens + token) * batch_size + at) * padded_pixels + pixel
     tl.store(patches_out + to, value.to(patches_out.dtype.element_ty), mask=in_image)

@@ -16,7 +16,7 @@ from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.database.storage import open_storage
 from kmnist_search.engine import checkpoint
 from kmnist_search.engine.batched import BatchedTraining
-from kmnist_search.engine.member import Member
+from kmnist_search.engine.replica import Replica
 from kmnist_search.errors import NoCompleteTrialError, StudyInUseError, TrainingDivergedError
 from kmnist_search.evaluation import testing as testing_module
 from kmnist_search.evaluation.ledger import Ledger
@@ -84,14 +84,14 @@ def retrained(study: SearchStudy, choices: Choices = SMALL) -> Finding:
 
 
 @pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Member]:
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Replica]:
     """Every training that is made from now on."""
-    made: list[Member] = []
+    made: list[Replica] = []
 
     class Watched(BatchedTraining):
         def __init__(self, *arguments: object, **options: object) -> None:
             super().__init__(*arguments, **options)  # type: ignore[arg-type]
-            made.extend(self.members)
+            made.extend(self.replicas)
 
     monkeypatch.setattr(retraining_module, "BatchedTraining", Watched)
     return made
@@ -126,7 +126,7 @@ def test_the_winner_is_the_candidate_with_the_best_mean_over_fresh_seeds_and_spl
 
 
 def test_reruns_have_seeds_and_splits_that_the_study_had_not_and_that_all_candidates_share(
-    study: SearchStudy, trainings: list[Member]
+    study: SearchStudy, trainings: list[Replica]
 ) -> None:
     finding = retrained(study)
     reruns = [[(rerun.seed, rerun.split_seed) for rerun in candidate.reruns] for candidate in finding.candidates]
@@ -140,7 +140,7 @@ def test_reruns_have_seeds_and_splits_that_the_study_had_not_and_that_all_candid
     assert study.optuna.user_attrs["data_digest"] not in rerun_data
 
 
-def test_final_models_are_trained_on_all_training_images(study: SearchStudy, trainings: list[Member]) -> None:
+def test_final_models_are_trained_on_all_training_images(study: SearchStudy, trainings: list[Replica]) -> None:
     finding = retrained(study)
     final = [training for training in trainings if training.seed in finding.recipe.seeds]
     assert [(len(training.data.train_images), len(training.data.val_images)) for training in final] == [(1437, 0)] * 2
@@ -179,7 +179,7 @@ def test_each_look_is_in_the_ledger_before_it_is_had(study: SearchStudy, monkeyp
 
 
 def test_done_again_everything_comes_from_the_ledger(
-    study: SearchStudy, trainings: list[Member], looks: list[int]
+    study: SearchStudy, trainings: list[Replica], looks: list[int]
 ) -> None:
     first = retrained(study)
     assert (len(trainings), looks) == (3 * 2 + 2, [360, 360])
@@ -207,7 +207,7 @@ def test_another_recipe_is_another_look_and_more_seeds_are_more_looks(study: Sea
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_stopped_or_killed_anywhere_and_started_again_it_comes_to_the_same(
-    study: SearchStudy, how: str, trainings: list[Member], tmp_path: Path
+    study: SearchStudy, how: str, trainings: list[Replica], tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -295,7 +295,7 @@ def test_a_final_model_that_is_gone_or_damaged_is_trained_again_and_its_result_i
     assert (len(again.ledger), looks) == (2, [360, 360])
 
 
-def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list[Member]) -> None:
+def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list[Replica]) -> None:
     retraining = prepared(study, Choices(top_k=1, final_seeds=2)).retraining(StopSignals())
     events = list(retraining.work())
     assert len(trainings) == 2
@@ -311,7 +311,7 @@ def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list
     ]
 
 
-def test_other_epochs_hold_for_every_training(study: SearchStudy, trainings: list[Member]) -> None:
+def test_other_epochs_hold_for_every_training(study: SearchStudy, trainings: list[Replica]) -> None:
     finding = retrained(study, Choices(top_k=2, seeds=1, final_seeds=1, epochs=2))
     assert {training.config.train.epochs for training in trainings} == {2}
     assert finding.recipe.epochs == 2
@@ -325,8 +325,8 @@ def test_a_candidate_that_diverges_in_a_rerun_does_not_win(study: SearchStudy, m
 
     class Fragile(BatchedTraining):
         def advance(self) -> bool:
-            if self.config.digest == first.user_attrs["config_digest"] and self.members[0].step:
-                self.members[0].program.sums_S4[0, 0] = math.nan
+            if self.config.digest == first.user_attrs["config_digest"] and self.replicas[0].step:
+                self.replicas[0].program.sums_S4[0, 0] = math.nan
             return super().advance()
 
     monkeypatch.setattr(retraining_module, "BatchedTraining", Fragile)
@@ -340,16 +340,16 @@ def test_a_candidate_that_diverges_in_a_rerun_does_not_win(study: SearchStudy, m
 
 @pytest.mark.slow
 def test_trainings_computed_together_come_to_what_they_do_alone(
-    searched: Path, tmp_path: Path, trainings: list[Member]
+    searched: Path, tmp_path: Path, trainings: list[Replica]
 ) -> None:
     pytest.importorskip("triton", reason="there is no Triton for this platform")
     findings, events, programs = [], list[RetrainingEvent](), []
-    for way in ("plain", "fused"):  # fused: in Triton's interpreter, where there is no GPU
-        shutil.copytree(searched, tmp_path / way)
-        study = find_study(open_storage(f"sqlite:///{tmp_path / way / 'search.db'}", create=False), None)
+    for backend in ("torch", "triton"):  # in Triton's interpreter where there is no GPU
+        shutil.copytree(searched, tmp_path / backend)
+        study = find_study(open_storage(f"sqlite:///{tmp_path / backend / 'search.db'}", create=False), None)
         few = prepared(study, Choices(top_k=2, seeds=2, final_seeds=2, epochs=1))
         few = replace(few, images=TrainingSet(images=few.images.images[:160], labels=few.images.labels[:160]))
-        findings.append(found(replace(few, way=way), events if way == "fused" else None))
+        findings.append(found(replace(few, backend=backend), events if backend == "triton" else None))
         programs.append(len({id(training.program) for training in trainings}))
         trainings.clear()
     alone, together = findings

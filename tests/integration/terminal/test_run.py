@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import prepare

@@ -93,7 +93,7 @@ def test_trials_in_lanes_end_as_they_do_one_after_the_other(prepared: Prepare) -
 
 
 def test_two_hundred_dropped_trainings_leave_no_memory_on_the_gpu(gpu: torch.device, data: SearchData) -> None:
-    room = MemoryBudget(gpu)
+    memory_budget = MemoryBudget(gpu)
     allocated, reserved = [], []
     gc.collect()
     gc.disable()  # nothing shall have to be collected
@@ -102,7 +102,7 @@ def test_two_hundred_dropped_trainings_leave_no_memory_on_the_gpu(gpu: torch.dev
             training = Training(_config(epochs=1), data, seed=number, device=gpu)
             list(training.epochs())
             del training
-            room.clean_up(after_error=False)
+            memory_budget.clean_up(after_error=False)
             allocated.append(torch.cuda.memory_allocated(gpu))
             reserved.append(torch.cuda.memory_reserved(gpu))
     finally:
@@ -114,8 +114,8 @@ def test_two_hundred_dropped_trainings_leave_no_memory_on_the_gpu(gpu: torch.dev
 
 def test_a_training_takes_no_more_than_its_estimate(gpu: torch.device, data: SearchData) -> None:
     config = _config(dim=512, channel_width=2048, token_width=256, num_blocks=8, patch_size=4, batch_size=512, epochs=1)
-    room = MemoryBudget(gpu)
-    needed = room.needed(config, data)
+    memory_budget = MemoryBudget(gpu)
+    needed = memory_budget.estimate(config, data)
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved(gpu)
@@ -160,6 +160,6 @@ def test_out_of_memory_in_one_trial_harms_none_beside_it(
             at_work.remove(event.number)
             handed_back += event.outcome == "handed back"
     assert handed_back == 2
-    assert worker.packing.trial_runs == 1
+    assert worker.concurrency.limit == 1
     one, other = undisturbed.study.optuna.trials, search.study.optuna.trials
     assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]

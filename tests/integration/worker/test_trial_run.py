@@ -228,7 +228,7 @@ def test_out_of_memory_beside_others_hands_the_trial_back_and_takes_a_lane_away(
     ended = _endings(drawn)
     assert [event.outcome for event in ended if event.number == 2] == ["handed back", "handed back", "complete"]
     assert all(event.outcome == "complete" for event in ended if event.number != 2)
-    assert worker.packing.trial_runs == 1
+    assert worker.concurrency.limit == 1
     assert search.study.counts().complete == 7
     attempts = search.study.optuna.trials[2].user_attrs["attempts"]
     assert [attempt["how"] for attempt in attempts] == [
@@ -252,9 +252,9 @@ def test_a_trial_that_runs_out_of_memory_alone_fails(prepared: Prepare, monkeypa
 def test_a_trial_waits_until_those_beside_it_leave_it_room(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     search = prepared("study.sampler=random", "study.pruner=none", trials=8)
     sizes = {8: 10, 16: 60}  # of 100: large ones run alone or beside small ones
-    monkeypatch.setattr(MemoryBudget, "needed", lambda room, config, data: sizes[config.model.dim])
-    monkeypatch.setattr(MemoryBudget, "most", lambda room: 100)
-    monkeypatch.setattr("kmnist_search.engine.memory_budget.MachineMemory.usable", lambda memory, held: 100)
+    monkeypatch.setattr(MemoryBudget, "estimate", lambda memory_budget, config, data: sizes[config.model.dim])
+    monkeypatch.setattr(MemoryBudget, "capacity", lambda memory_budget: 100)
+    monkeypatch.setattr("kmnist_search.engine.memory_budget.MachineMemory.usable", lambda memory, reserved: 100)
     _, events = _work(search)
     dims: dict[int, int] = {}
     for event in events:
@@ -270,7 +270,7 @@ def test_a_trial_waits_until_those_beside_it_leave_it_room(prepared: Prepare, mo
 def test_a_trial_that_waits_for_room_is_handed_back_when_the_run_stops(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MemoryBudget, "has", lambda room, needed: not room._held)
+    monkeypatch.setattr(MemoryBudget, "fits", lambda memory_budget, needed: not memory_budget._reserved)
     search = prepared("train.epochs=2000", "study.pruner=none", trials=4)
     _, events = _work(search, seconds=0.7)
     ended = {event.number: event for event in _endings(events)}

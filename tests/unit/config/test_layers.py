@@ -118,8 +118,8 @@ def test_the_layers_lie_in_the_net_in_the_order_they_are_written() -> None:
     net = build(config_of(*BRANCHED), 0)
     leaves = [type(module).__name__ for module in net.modules() if not list(module.children())]
     assert leaves == [
-        *("Linear", "FeatureNorm"),
-        *("TokenLinear", "TokenNorm", "GELU", "TokenLinear", "Linear"),
+        *("Linear", "FeatureBatchNorm"),
+        *("TokenLinear", "TokenBatchNorm", "GELU", "TokenLinear", "Linear"),
         *("TokenLinear", "ReLU", "Linear"),
     ]
     assert isinstance(net.classifier, nn.Linear)

@@ -20,7 +20,7 @@ from kmnist_search.dashboard_content.pictures import (
 )
 from kmnist_search.dashboard_content.recipe import recipe
 from kmnist_search.data.catalog import CLASS_NAMES
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.study_file.parser import loads
 from kmnist_search.study_file.schema import SearchFile
 from tests.unit.dashboard_content.test_note import STUDY

@@ -387,8 +387,8 @@ def warp_of(config: AugmentConfig) -> Warp | None:
     return Warp(**strengths) if any(strengths.values()) else None
 
 
-def stacked(members: list[Tensor | None]) -> Tensor | None:
-    return torch.stack([member for member in members if member is not None]) if members[0] is not None else None
+def stacked(replicas: list[Tensor | None]) -> Tensor | None:
+    return torch.stack([replica for replica in replicas if replica is not None]) if replicas[0] is not None else None
 
 
 @STACKS
@@ -397,14 +397,14 @@ def stacked(members: list[Tensor | None]) -> Tensor | None:
 def test_patches_are_augmented_mixed_and_normalised_as_by_torch(
     S: int, name: str, size: int, patch_size: int, padded_pixels: int
 ) -> None:
-    B, levels_S2 = 3, torch.tensor([[0.19, 0.35], [0.25, 0.5]], device=DEVICE)[:S]
+    B, mean_std_S2 = 3, torch.tensor([[0.19, 0.35], [0.25, 0.5]], device=DEVICE)[:S]
     config = AugmentConfig(**AUGMENTATIONS[name])
     images, indices = random_images(9, size), torch.randint(9, (S, B), device=DEVICE)
     generator = torch.Generator(DEVICE).manual_seed(1)
     draws: list[Draws] = []
     blends: list[tuple[Tensor | None, Tensor | None]] = []
     expected = []
-    for indices_B, (mean, std) in zip(indices, levels_S2.double(), strict=True):
+    for indices_B, (mean, std) in zip(indices, mean_std_S2.double(), strict=True):
         draws.append(draw_augment(config, B, size, DEVICE, generator))
         x_BHW = apply_augment(images[indices_B].double() / 255, config, as_double(draws[-1]))
         blends.append((None, None))
@@ -414,15 +414,15 @@ def test_patches_are_augmented_mixed_and_normalised_as_by_torch(
             x_BHW = x_BHW * share_B[:, None, None] + x_BHW[partners_B] * (1 - share_B[:, None, None])
         expected.append(patches((x_BHW - mean) / std, patch_size))
     made = make_patches(
-        *(images, indices, levels_S2),
+        *(images, indices, mean_std_S2),
         patch_size=patch_size,
         padded_pixels=padded_pixels,
         dtype=FLOAT32,
         warp=warp_of(config),
         cutout=config.cutout,
-        moves_S5B=stacked([draw.moves_5B for draw in draws]),
-        bends_SB2CC=stacked([draw.bends_B2CC for draw in draws]),
-        corners_S2B=stacked([draw.corners_2B for draw in draws]),
+        affine_S5B=stacked([draw.affine_5B for draw in draws]),
+        displacements_SB2CC=stacked([draw.displacements_B2CC for draw in draws]),
+        centres_S2B=stacked([draw.centres_2B for draw in draws]),
         partners_SB=stacked([partners_B for partners_B, _ in blends]),
         share_SB=stacked([share_B for _, share_B in blends]),
     )
@@ -434,15 +434,15 @@ def test_patches_are_augmented_mixed_and_normalised_as_by_torch(
 
 
 def as_double(draws: Draws) -> Draws:
-    moves = None if draws.moves_5B is None else draws.moves_5B.double()
-    bends = None if draws.bends_B2CC is None else draws.bends_B2CC.double()
-    return Draws(moves_5B=moves, bends_B2CC=bends, corners_2B=draws.corners_2B)
+    affine = None if draws.affine_5B is None else draws.affine_5B.double()
+    displacements = None if draws.displacements_B2CC is None else draws.displacements_B2CC.double()
+    return Draws(affine_5B=affine, displacements_B2CC=displacements, centres_2B=draws.centres_2B)
 
 
 def test_patches_are_rounded_to_the_dtype_asked_for() -> None:
     images, indices = random_images(5, 28), torch.arange(5, device=DEVICE).unsqueeze(0)
-    levels_S2 = torch.tensor([[0.2, 0.3]], device=DEVICE)
-    made = make_patches(images, indices, levels_S2, patch_size=14, padded_pixels=200, dtype=BFLOAT16)
+    mean_std_S2 = torch.tensor([[0.2, 0.3]], device=DEVICE)
+    made = make_patches(images, indices, mean_std_S2, patch_size=14, padded_pixels=200, dtype=BFLOAT16)
     expected = patches((images.double() / 255 - 0.2) / 0.3, 14)
     assert_close(made[0, ..., :196], expected, BFLOAT16)
 
@@ -490,28 +490,28 @@ def test_three_steps_are_those_of_torch(dtype: torch.dtype, S: int, name: str) -
     buffers = optimizer_buffers(*(S, M, V, dtype), second=config.optimizer != "sgd", average=config.ema_decay > 0)
     parameters = [(exact(row[:M]), exact(row[M:])) for row in buffers.masters_SP]
     averages = buffers.masters_SP.double()
-    optimizers = [torch_optimizer(config, *member) for member in parameters]
+    optimizers = [torch_optimizer(config, *replica) for replica in parameters]
     learning_rates = (1e-2, 2e-2, 1e-3)
     rates = torch.full((S, 4 + steps, 4), math.nan, device=DEVICE)  # four steps of an epoch gone by
-    for member in range(S):
+    for replica in range(S):
         for step in range(steps):
-            row = (learning_rates[step] / (member + 1), 1 - 0.9 ** (step + 1), 1 - config.beta2 ** (step + 1))
-            rates[member, 4 + step] = torch.tensor((*row, shares[step]))
+            row = (learning_rates[step] / (replica + 1), 1 - 0.9 ** (step + 1), 1 - config.beta2 ** (step + 1))
+            rates[replica, 4 + step] = torch.tensor((*row, shares[step]))
     position = torch.tensor([3], device=DEVICE)
     for step in range(steps):
         buffers.matrix_grads_SM.copy_(normal(S, M) * 0.1)
         buffers.vector_grads_SV.copy_(normal(S, V) * 0.1)
-        for member, (matrix, vector) in enumerate(parameters):
-            matrix.grad = buffers.matrix_grads_SM[member].double()
-            vector.grad = buffers.vector_grads_SV[member].double()
+        for replica, (matrix, vector) in enumerate(parameters):
+            matrix.grad = buffers.matrix_grads_SM[replica].double()
+            vector.grad = buffers.vector_grads_SV[replica].double()
             if config.clip_norm:
                 torch.nn.utils.clip_grad_norm_([matrix, vector], config.clip_norm)
-            for group in optimizers[member].param_groups:
-                group["lr"] = learning_rates[step] / (member + 1)
-            optimizers[member].step()
-            averages[member].lerp_(torch.cat((matrix, vector)).detach(), shares[step])
+            for group in optimizers[replica].param_groups:
+                group["lr"] = learning_rates[step] / (replica + 1)
+            optimizers[replica].step()
+            averages[replica].lerp_(torch.cat((matrix, vector)).detach(), shares[step])
         optimizer_step(buffers, config, rates, position, 1 + step)
-    expected = torch.stack([torch.cat(member) for member in parameters])
+    expected = torch.stack([torch.cat(replica) for replica in parameters])
     assert_close(buffers.masters_SP, expected)
     assert_close(buffers.work_SM, buffers.masters_SP[:, :M], dtype)  # Triton's interpreter cuts off where a GPU rounds
     if buffers.average_SP is not None:

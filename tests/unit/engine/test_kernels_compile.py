@@ -19,10 +19,10 @@ import pytest
 #: What the pointers of the kernels point to; those not named here, at activations.
 POINTERS = {
     "*fp32": (
-        "bias gamma beta scale mean_out rstd_out mean rstd dgamma dbeta dbias share moves bends norms rates "
-        "vector_grads masters firsts seconds averages levels"
+        "bias gamma beta scale mean_out rstd_out mean rstd dgamma dbeta dbias share affine displacements norms rates "
+        "vector_grads masters firsts seconds averages mean_std"
     ),
-    "*i64": "labels partner_labels indices corners partners position",
+    "*i64": "labels partner_labels indices centres partners position",
     "*fp64": "sums",
     "*u8": "images",
 }
@@ -72,8 +72,8 @@ VARIANTS: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {
     ("loss", "_loss_kernel"): [("", LOSS), (NO_MIXUP, LOSS), (f"{NO_MIXUP} dlogits dbias", LOSS)],
     ("patches", "_make_patches_kernel"): [
         ("", PATCHES),
-        ("bends corners partners share", PATCHES),
-        ("moves bends corners partners share", PATCHES),
+        ("displacements centres partners share", PATCHES),
+        ("affine displacements centres partners share", PATCHES),
     ],
     ("optimizer", "_norms_kernel"): [("", {"BLOCK": 2048, "STAGES": 2})],
     ("optimizer", "_step_kernel"): [

@@ -11,7 +11,7 @@ import torch
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.backends import Way
+from kmnist_search.engine.backends import Backend
 from kmnist_search.engine.stepping import STEPS_A_GRAPH, EagerStepping, GraphStepping
 from kmnist_search.engine.training import Training
 
@@ -43,7 +43,7 @@ EVERYTHING_DRAWN: dict[str, Any] = {
     "ema_decay": 0.9,
 }
 
-WAYS: list[Way] = ["plain", "fused"]
+BACKENDS: list[Backend] = ["torch", "triton"]
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +56,25 @@ def config_of(epochs: int = 3, precision: str = "auto", **changes: Any) -> Trial
     return trial_config({**SMALL, **changes}, train)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("changes", [{}, EVERYTHING_DRAWN, {"optimizer": "sgd"}], ids=["little", "everything", "sgd"])
 def test_replayed_steps_come_to_what_the_same_steps_do_uncaptured(
-    data: SearchData, way: Way, changes: dict[str, Any]
+    data: SearchData, backend: Backend, changes: dict[str, Any]
 ) -> None:
     config = config_of(**changes)
-    captured, uncaptured = (Training(config, data, seed=1, device=GPU, way=way) for _ in range(2))
+    captured, uncaptured = (Training(config, data, seed=1, device=GPU, backend=backend) for _ in range(2))
     assert captured.steps_per_epoch % STEPS_A_GRAPH
-    assert isinstance(captured._drive._pace, GraphStepping)
-    uncaptured._drive._pace = EagerStepping(uncaptured.program)
+    assert isinstance(captured._runner._stepping, GraphStepping)
+    uncaptured._runner._stepping = EagerStepping(uncaptured.program)
     for epoch, expected in zip(captured.epochs(), uncaptured.epochs(), strict=True):
         # The warm-up before a capture trains, and draws: were it not undone, this would differ at once.
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_nothing_waits_for_the_gpu_within_an_epoch(data: SearchData, way: Way) -> None:
-    training = Training(config_of(epochs=2, **EVERYTHING_DRAWN), data, seed=1, device=GPU, way=way)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_waits_for_the_gpu_within_an_epoch(data: SearchData, backend: Backend) -> None:
+    training = Training(config_of(epochs=2, **EVERYTHING_DRAWN), data, seed=1, device=GPU, backend=backend)
     while not training.advance():
         pass
     training.read()
@@ -100,11 +100,11 @@ def test_a_new_architecture_is_set_up_within_a_second(data: SearchData) -> None:
 
 @pytest.mark.slow
 def test_fused_bfloat16_learns_as_plain_float32_does_within_the_spread_of_the_seeds(data: SearchData) -> None:
-    def accuracies(way: Way, precision: str) -> list[float]:
+    def accuracies(backend: Backend, precision: str) -> list[float]:
         config = config_of(epochs=10, precision=precision, shift=1.0)
-        trainings = [Training(config, data, seed=seed, device=GPU, way=way) for seed in range(3)]
+        trainings = [Training(config, data, seed=seed, device=GPU, backend=backend) for seed in range(3)]
         return [list(training.epochs())[-1].val_accuracy or 0.0 for training in trainings]
 
-    exact, fused = accuracies("plain", "float32"), accuracies("fused", "bfloat16")
+    exact, fused = accuracies("torch", "float32"), accuracies("triton", "bfloat16")
     spread = max(stdev(exact), stdev(fused), 0.005)
     assert abs(mean(exact) - mean(fused)) < 2 * spread

@@ -22,7 +22,7 @@ from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
 from kmnist_search.engine import torch_program as plain_module
 from kmnist_search.engine.augment import mixup
-from kmnist_search.engine.backends import check_compiles, is_fused, missing_kernels
+from kmnist_search.engine.backends import Backend, check_compiles, missing_kernels, uses_triton
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.engine.torch_program import TorchProgram
@@ -590,8 +590,9 @@ def test_a_training_without_validation_images_says_so_and_sees_plateaus_by_its_t
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++, with which torch compiles for CPUs")
 def test_a_compiled_training_comes_to_what_a_plain_one_does(data: SearchData) -> None:
     config = tiny(epochs=1, num_blocks=1)
+    backends: tuple[Backend, ...] = ("torch", "compiled")
     plain_epochs, compiled_epochs = (
-        list(Training(config, data, seed=0, device=CPU, way=way).epochs()) for way in ("plain", "compiled")
+        list(Training(config, data, seed=0, device=CPU, backend=backend).epochs()) for backend in backends
     )
     for epoch, expected in zip(compiled_epochs, plain_epochs, strict=True):
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
@@ -611,7 +612,7 @@ def test_a_gpu_on_which_the_kernels_do_not_run_gets_plain_torch_and_the_reason_i
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.empty(0))
     gpu = torch.device("cuda", 97)
     assert missing_kernels(gpu) == "RuntimeError: Failed to find C compiler."
-    assert not is_fused(tiny(), gpu, "auto")
+    assert not uses_triton(tiny(), gpu, "auto")
     assert missing_kernels(CPU) == ""
 
 

@@ -14,8 +14,8 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
 from kmnist_search.engine.batched import BatchedTraining
-from kmnist_search.engine.layout import Layout
-from kmnist_search.engine.member import Epoch
+from kmnist_search.engine.flat_layout import FlatLayout
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.engine.training import Training
 from kmnist_search.model import Model, build
 
@@ -105,7 +105,7 @@ def assert_same_model(config: TrialConfig, one: Model, other: Model, *, toleranc
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_fused_steps_come_to_what_plain_steps_do(data: SearchData, kind: str) -> None:
     config = config_of(**CONFIGS[kind])
-    plain, fused = (Training(config, data, seed=3, device=DEVICE, way=way) for way in ("plain", "fused"))
+    plain, fused = (Training(config, data, seed=3, device=DEVICE, backend=backend) for backend in ("torch", "triton"))
     for expected, epoch in zip(plain.epochs(), fused.epochs(), strict=True):
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
@@ -119,16 +119,16 @@ def test_fused_steps_come_to_what_plain_steps_do(data: SearchData, kind: str) ->
 @pytest.mark.slow
 def test_a_stack_comes_to_what_its_members_come_to_alone(data: SearchData) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"], schedule="plateau", plateau_patience=0)
-    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
+    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
     train_stack(stack)
-    for member in stack.members:
-        alone = Training(config, data, seed=member.seed, device=DEVICE, way="fused")
+    for replica in stack.replicas:
+        alone = Training(config, data, seed=replica.seed, device=DEVICE, backend="triton")
         train_through(alone)
-        for epoch, expected in zip(member.history, alone.history, strict=True):
+        for epoch, expected in zip(replica.history, alone.history, strict=True):
             assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
             assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
-        assert_same_model(config, stack.evaluated_model(member.index), alone.evaluated_model, tolerance=1e-5)
-    assert stack.members[0].history != stack.members[1].history
+        assert_same_model(config, stack.evaluated_model(replica.index), alone.evaluated_model, tolerance=1e-5)
+    assert stack.replicas[0].history != stack.replicas[1].history
 
 
 def test_members_of_a_stack_may_see_different_images(data: SearchData) -> None:
@@ -143,22 +143,22 @@ def test_members_of_a_stack_may_see_different_images(data: SearchData) -> None:
         digest="others",
     )
     config = config_of(epochs=1)
-    stack = BatchedTraining(config, [data, other], seeds=[3, 3], device=DEVICE, way="fused")
+    stack = BatchedTraining(config, [data, other], seeds=[3, 3], device=DEVICE, backend="triton")
     train_stack(stack)
-    for member, own in zip(stack.members, (data, other), strict=True):
-        alone = Training(config, own, seed=3, device=DEVICE, way="fused")
-        (expected,), (epoch,) = train_through(alone), member.history
+    for replica, own in zip(stack.replicas, (data, other), strict=True):
+        alone = Training(config, own, seed=3, device=DEVICE, backend="triton")
+        (expected,), (epoch,) = train_through(alone), replica.history
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
-        assert member.fingerprint() == alone.fingerprint()
-    assert stack.members[0].history != stack.members[1].history
+        assert replica.fingerprint() == alone.fingerprint()
+    assert stack.replicas[0].history != stack.replicas[1].history
 
 
 def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
         train = TrainConfig.model_validate({"epochs": 2, "precision": precision})
-        training = Training(trial_config(TINY, train), data, seed=3, device=DEVICE, way="fused")
+        training = Training(trial_config(TINY, train), data, seed=3, device=DEVICE, backend="triton")
         losses[precision] = [(epoch.train_loss, epoch.val_loss) for epoch in train_through(training)]
     for exact, rounded in zip(losses["float32"], losses["bfloat16"], strict=True):
         assert rounded == pytest.approx(exact, rel=0.02)
@@ -169,27 +169,29 @@ def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
 def test_a_stack_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"])
 
-    whole, resumed = (BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused") for _ in range(2))
+    whole, resumed = (
+        BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton") for _ in range(2)
+    )
     take_epoch(whole)
     whole.advance()  # one step into the second epoch on a CPU
     checkpoint.save(whole, tmp_path / "checkpoint")
     assert checkpoint.resume(resumed, tmp_path / "checkpoint") is None
     for stack in (whole, resumed):
         take_epoch(stack)
-    for member, other in zip(whole.members, resumed.members, strict=True):
-        assert member.history == other.history
-        for name, value in member.state_dict()["program"].items():
+    for replica, other in zip(whole.replicas, resumed.replicas, strict=True):
+        assert replica.history == other.history
+        for name, value in replica.state_dict()["program"].items():
             assert torch.equal(other.state_dict()["program"][name], value), name
 
 
 def test_a_checkpoint_of_other_seeds_or_of_the_plain_way_is_refused(data: SearchData, tmp_path: Path) -> None:
     config = config_of()
     path = tmp_path / "checkpoint"
-    checkpoint.save(Training(config, data, seed=3, device=DEVICE, way="plain"), path)
-    fused = Training(config, data, seed=3, device=DEVICE, way="fused")
+    checkpoint.save(Training(config, data, seed=3, device=DEVICE, backend="torch"), path)
+    fused = Training(config, data, seed=3, device=DEVICE, backend="triton")
     assert "'program': 'plain'" in (checkpoint.resume(fused, path) or "")
-    checkpoint.save(BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused"), path)
-    other = BatchedTraining(config, [data] * 2, seeds=[3, 5], device=DEVICE, way="fused")
+    checkpoint.save(BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton"), path)
+    other = BatchedTraining(config, [data] * 2, seeds=[3, 5], device=DEVICE, backend="triton")
     before = other.evaluated_model(0).state_dict()
     assert "'seed': 4" in (checkpoint.resume(other, path) or "")
     assert all(torch.equal(value, before[name]) for name, value in other.evaluated_model(0).state_dict().items())
@@ -197,20 +199,20 @@ def test_a_checkpoint_of_other_seeds_or_of_the_plain_way_is_refused(data: Search
 
 def test_a_member_that_diverges_leaves_the_others_as_they_are(data: SearchData) -> None:
     config = config_of()
-    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, way="fused")
+    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
     stack.advance()
-    stack.members[0].program.sums_S4[0, 0] = torch.nan
+    stack.replicas[0].program.sums_S4[0, 0] = torch.nan
     train_stack(stack)
     assert stack.diverged == {0}
-    assert [len(member.history) for member in stack.members] == [0, 2]
-    alone = Training(config, data, seed=4, device=DEVICE, way="fused")
-    assert train_through(alone)[-1].train_loss == pytest.approx(stack.members[1].history[-1].train_loss, rel=1e-5)
+    assert [len(replica.history) for replica in stack.replicas] == [0, 2]
+    alone = Training(config, data, seed=4, device=DEVICE, backend="triton")
+    assert train_through(alone)[-1].train_loss == pytest.approx(stack.replicas[1].history[-1].train_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_weights_come_back_from_their_flat_buffer_as_they_were(kind: str) -> None:
     config = config_of(**CONFIGS[kind]).patch_mlp
-    net, layout = build(config, 5), Layout(config)
+    net, layout = build(config, 5), FlatLayout(config)
     row = layout.flattened(net)
     assert row.count_nonzero() <= cost.num_parameters(config) <= layout.size == len(row)
     for name, value in layout.unflattened(row).state_dict().items():

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kmnist_search import model
 from kmnist_search.config import PatchMLPConfig, cost
 from kmnist_search.model import parts, patch_mlp
-from kmnist_search.model.patch_mlp import Block, ChannelMLP, FeatureNorm, PatchMLP, TokenMLP
+from kmnist_search.model.patch_mlp import Block, ChannelMLP, Norm, PatchMLP, TokenMLP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,7 +73,7 @@ def activation(config: PatchMLPConfig, x: Tensor) -> Tensor:
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def norm_reference(norm: FeatureNorm, x_BND: Tensor) -> Tensor:
+def norm_reference(norm: Norm, x_BND: Tensor) -> Tensor:
     if isinstance(norm.norm, torch.nn.Identity):
         return x_BND
     if isinstance(norm.norm, torch.nn.BatchNorm1d):  # in eval mode, with the statistics kept so far
@@ -179,7 +179,7 @@ def test_the_channel_mlp_mixes_features_alike_for_every_token(kind: str) -> None
 
 
 def test_batch_norm_takes_its_statistics_over_images_and_tokens() -> None:
-    norm = FeatureNorm("batch", 6).train()
+    norm = Norm("batch", 6).train()
     x_NBD = torch.randn(4, 5, 6, generator=generator()) * 3 + 2
     normed = norm(x_NBD)
     torch.testing.assert_close(normed.mean(dim=(0, 1)), torch.zeros(6), atol=1e-5, rtol=0)

@@ -75,11 +75,11 @@ def test_s0_is_layer_by_layer_the_printed_net() -> None:
 
 def test_s3_is_layer_by_layer_the_printed_net() -> None:
     assert printed("s3") == [
-        *("Linear 49x256", "TokenNorm 49x256"),
-        *("TokenLinear 512x256", "ReLU 512x256", "OwnDropout0.1 512x256", "TokenLinear 256x256"),
-        *("Linear 256x128", "ReLU 256x128", "Linear 256x64", "TokenNorm 256x64"),
-        *("TokenLinear 64x64", "ReLU 64x64", "OwnDropout0.2 64x64", "TokenLinear 128x64"),
-        *("Linear 128x32", "ReLU 128x32", "Linear 128x16", "TokenNorm 128x16"),
+        *("Linear 49x256", "TokenBatchNorm 49x256"),
+        *("TokenLinear 512x256", "ReLU 512x256", "SeededDropout0.1 512x256", "TokenLinear 256x256"),
+        *("Linear 256x128", "ReLU 256x128", "Linear 256x64", "TokenBatchNorm 256x64"),
+        *("TokenLinear 64x64", "ReLU 64x64", "SeededDropout0.2 64x64", "TokenLinear 128x64"),
+        *("Linear 128x32", "ReLU 128x32", "Linear 128x16", "TokenBatchNorm 128x16"),
         "Linear 10",
     ]
     block1 = linear(49, 512) + linear(512, 256) + linear(256, 128) + linear(128, 64) + norm(256)
@@ -90,11 +90,11 @@ def test_s3_is_layer_by_layer_the_printed_net() -> None:
 @pytest.mark.parametrize("name", ["s1", "s1-64", "s1-128", "s1-256"])
 def test_s1_has_the_widths_of_s3_a_norm_after_its_stem_and_dropout_in_every_mlp(name: str) -> None:
     assert printed(name) == [
-        *("Linear 49x256", "TokenNorm 49x256"),
-        *("TokenLinear 512x256", "ReLU 512x256", "OwnDropout0.1 512x256", "TokenLinear 256x256"),
-        *("Linear 256x128", "ReLU 256x128", "OwnDropout0.1 256x128", "Linear 256x64"),
-        *("TokenLinear 64x64", "ReLU 64x64", "OwnDropout0.2 64x64", "TokenLinear 128x64"),
-        *("Linear 128x32", "ReLU 128x32", "OwnDropout0.2 128x32", "Linear 128x16"),
+        *("Linear 49x256", "TokenBatchNorm 49x256"),
+        *("TokenLinear 512x256", "ReLU 512x256", "SeededDropout0.1 512x256", "TokenLinear 256x256"),
+        *("Linear 256x128", "ReLU 256x128", "SeededDropout0.1 256x128", "Linear 256x64"),
+        *("TokenLinear 64x64", "ReLU 64x64", "SeededDropout0.2 64x64", "TokenLinear 128x64"),
+        *("Linear 128x32", "ReLU 128x32", "SeededDropout0.2 128x32", "Linear 128x16"),
         "Linear 10",
     ]
     assert weights(name) == weights("s3") - norm(256) - norm(128)
@@ -113,12 +113,12 @@ S2: Sequence[tuple[str, int, int, Sequence[int]]] = [
 @pytest.mark.parametrize(("name", "patch", "dim", "hidden"), S2)
 def test_s2_has_blocks_of_a_token_and_a_channel_mlp(name: str, patch: int, dim: int, hidden: Sequence[int]) -> None:
     tokens = (32 // patch) ** 2
-    expected = [f"Linear {tokens}x{dim}", f"FeatureNorm {tokens}x{dim}", f"ReLU {tokens}x{dim}"]
+    expected = [f"Linear {tokens}x{dim}", f"FeatureBatchNorm {tokens}x{dim}", f"ReLU {tokens}x{dim}"]
     by_hand = linear(patch**2, dim) + norm(dim)
     for width in hidden:
-        expected += [f"{layer} {width}x{dim}" for layer in ("TokenLinear", "TokenNorm", "ReLU")]
+        expected += [f"{layer} {width}x{dim}" for layer in ("TokenLinear", "TokenBatchNorm", "ReLU")]
         expected += [f"TokenLinear {tokens}x{dim}"]
-        expected += [f"{layer} {tokens}x{width}" for layer in ("Linear", "FeatureNorm", "ReLU")]
+        expected += [f"{layer} {tokens}x{width}" for layer in ("Linear", "FeatureBatchNorm", "ReLU")]
         expected += [f"Linear {tokens}x{dim}"]
         by_hand += linear(tokens, width) + norm(width) + linear(width, tokens)
         by_hand += linear(dim, width) + norm(width) + linear(width, dim)

@@ -1,6 +1,6 @@
 """Where each weight of a PatchMLP lies in one flat buffer, so that one kernel can treat all of them at once.
 
-Legend: S members, N tokens, D features, P pixels a patch, T token width, C channel width. A buffer holds the matrices
+Legend: S replicas, N tokens, D features, P pixels a patch, T token width, C channel width. A buffer holds the matrices
 first, then the vectors; vectors whose gradients are summed from partial sums come last.
 """
 
@@ -22,7 +22,7 @@ PADDED_CLASSES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slot:
+class Segment:
     """One weight in a flat buffer: its name in the model, its padded shape, and where it begins."""
 
     name: str
@@ -34,11 +34,11 @@ class Slot:
         return self.begin + prod(self.shape)
 
     def view(self, buffer_SX: Tensor) -> Tensor:
-        """Return the weight in each member's row of a buffer, (S, *shape), without copying."""
+        """Return the weight in each replica's row of a buffer, (S, *shape), without copying."""
         return buffer_SX[:, self.begin : self.end].view(-1, *self.shape)
 
 
-class Layout:
+class FlatLayout:
     """The flat buffer of one architecture.
 
     Attributes:
@@ -96,36 +96,36 @@ class Layout:
         return zip(self.config.token_widths, self.config.channel_widths, strict=True)
 
     def flattened(self, net: PatchMLP) -> Tensor:
-        """Return the weights of a model as one member's row; padding is 0."""
+        """Return the weights of a model as one replica's row; padding is 0."""
         row_X = torch.zeros(1, self.size)
         weights = net.state_dict()
-        for part_SX, slots in self._parts(row_X):
-            for slot in slots.values():
-                _corner(slot.view(part_SX)[0], weights[slot.name].shape).copy_(weights[slot.name])
+        for part_SX, segments in self._parts(row_X):
+            for segment in segments.values():
+                _corner(segment.view(part_SX)[0], weights[segment.name].shape).copy_(weights[segment.name])
         return row_X[0]
 
     def unflattened(self, row_X: Tensor) -> PatchMLP:
-        """Return a model on the CPU with the weights of a member's row."""
+        """Return a model on the CPU with the weights of a replica's row."""
         net = PatchMLP(self.config)
         weights = net.state_dict()
-        for part_SX, slots in self._parts(row_X.detach().float().cpu().unsqueeze(0)):
-            for slot in slots.values():
-                weights[slot.name] = _corner(slot.view(part_SX)[0], weights[slot.name].shape).clone()
+        for part_SX, segments in self._parts(row_X.detach().float().cpu().unsqueeze(0)):
+            for segment in segments.values():
+                weights[segment.name] = _corner(segment.view(part_SX)[0], weights[segment.name].shape).clone()
         net.load_state_dict(weights)
         return net
 
-    def _parts(self, buffer_SX: Tensor) -> Iterator[tuple[Tensor, dict[str, Slot]]]:
+    def _parts(self, buffer_SX: Tensor) -> Iterator[tuple[Tensor, dict[str, Segment]]]:
         yield buffer_SX[:, : self.num_matrix], self.matrices
         yield buffer_SX[:, self.num_matrix :], self.vectors
 
 
-def _placed(shapes: Iterator[tuple[str, tuple[int, ...]]], alignment: int) -> tuple[dict[str, Slot], int]:
+def _placed(shapes: Iterator[tuple[str, tuple[int, ...]]], alignment: int) -> tuple[dict[str, Segment], int]:
     """Return slots for the shapes, one after another, each at a multiple of `alignment`, and where the last ends."""
     named = list(shapes)
     sizes = (-(-prod(shape) // alignment) * alignment for _, shape in named)
     *begins, end = accumulate(sizes, initial=0)
     slots = {
-        name: Slot(name=name, shape=shape, begin=begin) for (name, shape), begin in zip(named, begins, strict=True)
+        name: Segment(name=name, shape=shape, begin=begin) for (name, shape), begin in zip(named, begins, strict=True)
     }
     return slots, end
 

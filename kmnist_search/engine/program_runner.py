@@ -1,4 +1,4 @@
-"""Brings the members of one program through their epochs, on a GPU in a stream of their own. Computes nothing."""
+"""Brings the replicas of one program through their epochs, on a GPU in a stream of their own. Computes nothing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,41 +6,41 @@ from typing import Any
 
 import torch
 
-from kmnist_search.engine.member import Member
 from kmnist_search.engine.program import Program
+from kmnist_search.engine.replica import Replica
 from kmnist_search.engine.stepping import EagerStepping, GraphStepping, Stepping
 
 
-class Drive:
-    """A program made on a device, and how far the epoch at hand has come. Its members are always at the same step.
+class ProgramRunner:
+    """A program made on a device, and how far the epoch at hand has come. Its replicas are always at the same step.
 
-    Whoever touches the program does so within `here()`.
+    Whoever touches the program does so within `on_stream()`.
     """
 
     def __init__(self, device: torch.device, make: Callable[[], Program]) -> None:
         self._stream = _stream_beside_others(device)
-        with self.here():
+        with self.on_stream():
             self.program = make()
-        self._pace: Stepping = (
+        self._stepping: Stepping = (
             GraphStepping(self.program, self._stream) if self._stream else EagerStepping(self.program)
         )
         self._is_begun = False
 
-    def advance(self, members: Sequence[Member]) -> bool:
+    def advance(self, replicas: Sequence[Replica]) -> bool:
         """Take the epoch at hand a little further, without waiting; return whether it is over."""
-        with self.here():
+        with self.on_stream():
             if not self._is_begun:
-                self._pace.begin([member.begin_epoch() for member in members], members[0].position)
+                self._stepping.begin([replica.begin_epoch() for replica in replicas], replicas[0].position)
                 self._is_begun = True
-            is_over = self._pace.advance()
-        for member in members:
-            member.position = self._pace.position
+            is_over = self._stepping.advance()
+        for replica in replicas:
+            replica.position = self._stepping.position
         return is_over
 
     def take_sums(self) -> list[list[float]]:
-        """Return each member's sums of the epoch that is over, and set them to 0: the one wait of an epoch."""
+        """Return each replica's sums of the epoch that is over, and set them to 0: the one wait of an epoch."""
         self._is_begun = False
-        with self.here():
+        with self.on_stream():
             sums: list[list[float]] = self.program.sums_S4.tolist()
             self.program.sums_S4.zero_()
         return sums
@@ -51,22 +51,22 @@ class Drive:
 
         Whoever writes that to a file does so in another stream, which waits for none.
         """
-        self._pace.wait()
-        with self.here():
+        self._stepping.wait()
+        with self.on_stream():
             yield
-        self._pace.wait()
+        self._stepping.wait()
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """While entered, the program may be changed; from then on the members go on from where they are then."""
+        """While entered, the program may be changed; from then on the replicas go on from where they are then."""
         if self._stream:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # what is loaded was copied there
-        with self.here():
+        with self.on_stream():
             yield
-        self._pace.renew()
+        self._stepping.reset()
         self._is_begun = False
 
-    def here(self) -> AbstractContextManager[Any]:
+    def on_stream(self) -> AbstractContextManager[Any]:
         """While entered, a GPU does what it is told in this drive's own stream."""
         return torch.cuda.stream(self._stream) if self._stream else nullcontext()
 

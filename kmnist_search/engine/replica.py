@@ -40,8 +40,8 @@ class Epoch:
         return self.train_loss if self.val_loss is None else self.val_loss
 
 
-class Member:
-    """The training of one seed, computed by a program as its member `index`.
+class Replica:
+    """The training of one seed, computed by a program as its replica `index`.
 
     Attributes:
         history: the epochs so far.
@@ -51,7 +51,7 @@ class Member:
 
     def __init__(self, config: TrialConfig, *, seed: int, device: torch.device, program: Program, index: int) -> None:
         self.config, self.seed, self.device = config, seed, device
-        self.program, self.index, self.data = program, index, program.datas[index]
+        self.program, self.index, self.data = program, index, program.datasets[index]
         self.history: list[Epoch] = []
         self.seconds = 0.0
         self.position = 0
@@ -150,7 +150,7 @@ class Member:
             "data": self.data.digest,
             "seed": self.seed,
             "device": self.device.type,
-            "program": self.program.name,
+            "program": self.program.checkpoint_name,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
-from kmnist_search.engine.memory import GIB, memory_needed, saved_numbers
 from kmnist_search.engine.memory_budget import MemoryBudget
+from kmnist_search.engine.memory_estimate import GIB, memory_needed, saved_numbers
 from kmnist_search.engine.program import EpochPlan
 from kmnist_search.engine.torch_program import TorchProgram
 
@@ -110,22 +110,22 @@ def test_a_step_saves_for_its_backward_pass_what_the_estimate_says(
 
 
 def test_nobody_waits_for_room_when_nobody_holds_any() -> None:
-    room = MemoryBudget(CPU)
-    most = room.most()
-    assert room.has(10 * most)
-    room.hold(1, most // 2)
-    assert not room.is_shared()
-    assert room.has(most // 10)
-    assert not room.has(most)
-    room.hold(2, most // 10)
-    assert room.is_shared()
-    room.release(1)
-    room.release(2)
-    room.release(2)
-    assert room.has(10 * most)
+    memory_budget = MemoryBudget(CPU)
+    most = memory_budget.capacity()
+    assert memory_budget.fits(10 * most)
+    memory_budget.reserve(1, most // 2)
+    assert not memory_budget.is_shared()
+    assert memory_budget.fits(most // 10)
+    assert not memory_budget.fits(most)
+    memory_budget.reserve(2, most // 10)
+    assert memory_budget.is_shared()
+    memory_budget.release(1)
+    memory_budget.release(2)
+    memory_budget.release(2)
+    assert memory_budget.fits(10 * most)
 
 
 def test_what_is_too_much_is_said_in_round_numbers() -> None:
-    room = MemoryBudget(CPU)
-    assert room.excess(180 * GIB).startswith("needs about 180 GiB, this machine has free ")
-    assert room.excess(3 * GIB // 2).startswith("needs about 1.5 GiB, ")
+    memory_budget = MemoryBudget(CPU)
+    assert memory_budget.excess_text(180 * GIB).startswith("needs about 180 GiB, this machine has free ")
+    assert memory_budget.excess_text(3 * GIB // 2).startswith("needs about 1.5 GiB, ")

@@ -1,4 +1,4 @@
-"""Frozen values that say all there is to know about one training. Knows nothing of studies, torch or files."""
+"""The configuration of one training as frozen values: model, optimizer, schedule, augmentation, batches, data."""
 
 from kmnist_search.config.base import Config, Positive, Share, describe
 from kmnist_search.config.model import (

@@ -1,4 +1,4 @@
-"""What every configuration is: a frozen value that checks itself. Knows no field of any."""
+"""The base class of all configurations: a frozen value that checks itself, with the types of common fields."""
 
 import hashlib
 import json
@@ -15,7 +15,11 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Config(BaseModel):
-    """A frozen value: refuses unknown names and values of the wrong type. Raises ConfigError when made wrongly."""
+    """A frozen value that refuses unknown names and values of the wrong type.
+
+    Raises:
+        ConfigError: a name or a value is wrong.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -27,13 +31,13 @@ class Config(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that two equal configurations share."""
+        """Twelve hexadecimal digits, the same for equal configurations."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def describe(error: ValidationError) -> list[str]:
-    """Return one line for each problem pydantic found: the key, what is wrong with it, and the value given."""
+    """Return one line for each problem that pydantic found: the key, the problem and the given value."""
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])

@@ -1,20 +1,20 @@
-"""What a net costs, from its configuration alone. Knows nothing of torch: no model is built."""
+"""The number of parameters and of floating-point operations of a net, from its configuration alone."""
 
 from kmnist_search.config import NUM_CLASSES, LayersConfig, ModelConfig, PatchMLPConfig
 from kmnist_search.config.layers import BatchNorm, Linear, Step, simple_steps
 
 
 def num_parameters(config: ModelConfig) -> int:
-    """Return the number of trained weights."""
+    """Return the number of trained parameters."""
     if isinstance(config, PatchMLPConfig):
         return _patch_mlp_parameters(config)
     return sum(map(_layer_parameters, simple_steps(config.steps()))) + (config.num_classified + 1) * NUM_CLASSES
 
 
 def flops_per_image(config: ModelConfig) -> int:
-    """Return the floating-point operations of one image's forward pass.
+    """Return the floating-point operations of the forward pass of one image.
 
-    Counts the matrix products, a multiply-add as two operations; a training step takes three times as many.
+    Counts matrix products only, a multiply-add as two operations. A training step takes three times as many.
     """
     if isinstance(config, LayersConfig):
         layers = sum(map(_layer_flops, simple_steps(config.steps())))

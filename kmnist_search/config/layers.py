@@ -1,14 +1,14 @@
-"""Layers of a net as lines of text, and the shapes they lead to. Knows nothing of torch or of files.
+"""Parser of nets that are written layer by layer, as lines of text, and the shape after each layer.
 
-Between the patches of an image and the classifier stands a list of layers over two named axes, tokens and features:
+A list of layers over two named axes, tokens and features, stands between the patches of an image and the classifier:
 
-    linear AXIS WIDTH   every line of numbers along the axis becomes WIDTH others
-    batch_norm AXIS     each index of the axis gets a mean and a spread of its own, over all else in the batch
-    relu                likewise gelu
+    linear AXIS WIDTH   a linear layer along the axis, with WIDTH outputs
+    batch_norm AXIS     a mean and a standard deviation for each index of the axis, over the rest of the batch
+    relu                or gelu
     dropout SHARE
-    mean AXIS           the last one: the other axis is left to the classifier
+    mean AXIS           always the last layer: the classifier gets the other axis
 
-A list within the list is a branch beside a skip: what it makes is added to what it was given.
+A list within the list is a residual branch: its output is added to its input.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,28 +39,28 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of each number alone."""
+    """An activation function."""
 
     kind: Kind
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """While training, a share of the numbers becomes 0, and the others as much more."""
+    """Dropout: in training, sets a share of the numbers to 0 and scales the others up."""
 
     share: float
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over an axis, which it ends."""
+    """The mean over an axis."""
 
     axis: Axis
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Layers beside a skip."""
+    """Layers with a skip connection around them."""
 
     layers: tuple["Simple", ...]
 
@@ -70,7 +70,7 @@ Simple = Linear | BatchNorm | Activation | Dropout
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How many tokens there are, and features of each."""
+    """The number of tokens, and of features per token."""
 
     tokens: int
     features: int
@@ -85,7 +85,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A layer with the shape it is given and the shape it makes; that of a branch has the steps `inside` it."""
+    """A layer with the shapes of its input and output. A branch also has the steps `inside` it."""
 
     layer: Simple | Branch
     before: Shape
@@ -94,10 +94,10 @@ class Step:
 
 
 def parse(lines: Sequence[Line]) -> tuple[tuple[Simple | Branch, ...], Mean]:
-    """Return the layers before the last, which is a mean, and the mean.
+    """Return the layers before the final mean, and the mean.
 
     Raises:
-        ValueError: a line is not understood, or the last alone is not a mean.
+        ValueError: a line is not understood, or there is not exactly one mean, at the end.
     """
     *most, last = (_branch(line) if isinstance(line, tuple) else _layer(line) for line in lines)
     before = tuple(layer for layer in most if not isinstance(layer, Mean))
@@ -107,10 +107,10 @@ def parse(lines: Sequence[Line]) -> tuple[tuple[Simple | Branch, ...], Mean]:
 
 
 def steps(layers: Sequence[Simple | Branch], shape: Shape) -> tuple[Step, ...]:
-    """Return each layer with its shapes, the first being given `shape`.
+    """Return each layer with its shapes; `shape` is the input of the first.
 
     Raises:
-        ValueError: a branch ends in another shape than it began with.
+        ValueError: a branch changes the shape.
     """
     made: list[Step] = []
     for layer in layers:
@@ -127,7 +127,7 @@ def steps(layers: Sequence[Simple | Branch], shape: Shape) -> tuple[Step, ...]:
 
 
 def simple_steps(steps: Sequence[Step]) -> Iterator[Step]:
-    """Yield the steps, in place of branches those inside them."""
+    """Yield the steps; for a branch, the steps inside it."""
     for step in steps:
         yield from step.inside or (step,)
 
@@ -143,7 +143,7 @@ def _check_sum(begin: Shape, end: Shape) -> None:
 def _branch(lines: tuple[str, ...]) -> Branch:
     layers = [_layer(line) for line in lines]
     if not layers or any(isinstance(layer, Mean) for layer in layers):
-        raise ValueError(f"{list(lines)} is no branch: it needs layers, and none of them may be a mean")
+        raise ValueError(f"{list(lines)} is not a branch: it needs layers, and none of them may be a mean")
     return Branch(tuple(layer for layer in layers if not isinstance(layer, Mean)))
 
 
@@ -162,7 +162,7 @@ def _layer(line: str) -> Simple | Mean:
     axes = " or ".join(get_args(Axis))
     kinds = ", ".join(f"{kind!r}" for kind in get_args(Kind))
     raise ValueError(
-        f"{line!r} is no layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', {kinds}, 'dropout SHARE' with a share "
+        f"{line!r} is not a layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', {kinds}, 'dropout SHARE' with a share "
         f"from 0 to below 1, or 'mean AXIS', where AXIS is {axes}"
     )
 

@@ -1,4 +1,4 @@
-"""What the nets are, as frozen values: a PatchMLP, or one that is written down layer by layer. Builds none."""
+"""The configuration of a net: a PatchMLP, or a net that is written layer by layer."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -59,12 +59,12 @@ class PatchesConfig(Config):
 
     @property
     def num_tokens(self) -> int:
-        """Patches an image."""
+        """Patches per image."""
         return (self.image_size // self.patch_size) ** 2
 
     @property
     def num_pixels(self) -> int:
-        """Pixels a patch."""
+        """Pixels per patch."""
         return self.patch_size**2
 
 
@@ -103,10 +103,10 @@ class PatchMLPConfig(PatchesConfig):
 
 
 class LayersConfig(PatchesConfig):
-    """A net that is written down layer by layer, see `layers.py`, for what is not shaped like a PatchMLP.
+    """A net that is written layer by layer (see `layers.py`), for architectures other than the PatchMLP.
 
-    `initialisation` "default" is that of torch's layers, "kaiming" draws the weights of linear layers uniformly for
-    layers before a ReLU (He et al. 2015, arXiv:1502.01852).
+    `initialisation` "default" is that of torch's layers; "kaiming" draws the weights of linear layers from the uniform
+    distribution for layers before a ReLU (He et al. 2015, arXiv:1502.01852).
     """
 
     layers: Layers
@@ -118,17 +118,17 @@ class LayersConfig(PatchesConfig):
         return self
 
     def steps(self) -> tuple[Step, ...]:
-        """Return the layers before the mean, each with the shapes around it."""
+        """Return the layers before the mean, each with the shapes of its input and output."""
         return steps(parse(self.layers)[0], self._shape)
 
     @property
     def mean_axis(self) -> Axis:
-        """The axis that the classifier is given the mean over."""
+        """The axis over which the mean before the classifier is taken."""
         return parse(self.layers)[1].axis
 
     @property
     def num_classified(self) -> int:
-        """How many numbers of an image the classifier is given."""
+        """The number of inputs of the classifier."""
         last = self.steps()[-1].after if self.steps() else self._shape
         return last.along("features" if self.mean_axis == "tokens" else "tokens")
 
@@ -141,12 +141,12 @@ ModelConfig = PatchMLPConfig | LayersConfig
 
 
 def model_kind(values: Any) -> Literal["layers", "patch_mlp"]:
-    """Return which of the two a model's values are of: one that lists layers, or a PatchMLP."""
+    """Return the kind of model that the values describe: a list of layers, or a PatchMLP."""
     has_layers = "layers" in values if isinstance(values, Mapping) else isinstance(values, LayersConfig)
     return "layers" if has_layers else "patch_mlp"
 
 
-#: A model's configuration as a field of others.
+#: The type of a field that holds a model's configuration.
 AnyModelConfig = Annotated[
     Annotated[PatchMLPConfig, Tag("patch_mlp")] | Annotated[LayersConfig, Tag("layers")], Discriminator(model_kind)
 ]
@@ -161,5 +161,7 @@ def model_config(values: Mapping[str, Any]) -> ModelConfig:
     if model_kind(values) == "patch_mlp":
         return PatchMLPConfig(**values)
     if beside := [name for name in values if name not in LayersConfig.model_fields]:
-        raise ConfigError(f"{', '.join(beside)} cannot stand beside layers, which say the whole shape. Leave it out")
+        raise ConfigError(
+            f"{', '.join(beside)} cannot be set together with layers, which define the whole net. Leave it out"
+        )
     return LayersConfig(**values)

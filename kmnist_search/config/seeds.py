@@ -1,8 +1,8 @@
-"""Seeds that are derived from others. Knows nothing of what is drawn with them."""
+"""Seeds that are derived from other numbers."""
 
 import numpy as np
 
 
 def derived_seed(*numbers: int) -> int:
-    """Return a seed below 2**32 that differs, as good as certainly, for every list of numbers (each 0 or more)."""
+    """Return a seed below 2**32 from numbers of 0 or more; other numbers give, almost certainly, another seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

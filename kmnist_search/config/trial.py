@@ -1,6 +1,6 @@
-"""All that one training depends on but its data and its seed, and which images there are, as frozen values.
+"""The configuration of one training, in sections, and of the data.
 
-The field names are the hyperparameter names of the study files, so each name stands in exactly one of the sections.
+The field names are the hyperparameter names of the study files, so each name is in exactly one section.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,10 @@ Dataset = Literal["kmnist", "mnist", "fashion-mnist", "digits"]
 
 
 class OptimizerConfig(Config):
-    """How a step changes the weights. `clip_norm` 0 clips nothing.
+    """The optimizer. `clip_norm` 0 turns gradient clipping off.
 
-    Weight decay acts on matrices, or on "all" weights: biases and norms, too, as torch's optimizers do by themselves.
+    `decayed`: weight decay acts on "matrices" only, or on "all" parameters, biases and norms included, as in torch's
+    optimizers by default.
     """
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -33,9 +34,9 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """How the learning rate moves: a linear warm-up, then a cosine to 0, steps, or cuts on a plateau.
+    """The learning-rate schedule: a linear warm-up, then a cosine to 0, steps, cuts on a plateau, or constant.
 
-    `step_epochs`, `plateau_patience` count epochs; `decay_factor` is what one cut multiplies the rate by.
+    `step_epochs` and `plateau_patience` are epochs; each cut multiplies the rate by `decay_factor`.
     """
 
     schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
@@ -47,10 +48,10 @@ class ScheduleConfig(Config):
 
 
 class AugmentConfig(Config):
-    """Augmentation on the device, drawn anew for each image and step; a strength of 0 is off.
+    """Augmentation, drawn anew for each image and step. A strength of 0 turns a transformation off.
 
-    `shift` and `elastic` are pixels, `rotate` and `shear` degrees, `scale` a share of the size, `cutout` the side of
-    the erased square in pixels, `mixup` the parameter of its beta distribution.
+    `shift` and `elastic` are in pixels, `rotate` and `shear` in degrees, `scale` is a share of the size, `cutout` the
+    side of the erased square in pixels, `mixup` the parameter of its beta distribution.
     """
 
     shift: Annotated[float, Field(ge=0, le=14)] = 0.0
@@ -63,14 +64,14 @@ class AugmentConfig(Config):
 
 
 class BatchConfig(Config):
-    """What one step trains on."""
+    """The batch size and the label smoothing."""
 
     batch_size: Annotated[int, Field(ge=2)] = 256
     label_smoothing: Share = 0.1
 
 
 class TrainConfig(Config):
-    """How long, and in which number format; never searched.
+    """The number of epochs and the number format; never searched.
 
     `precision` "auto" is bfloat16 on a GPU that has it and float32 elsewhere.
     """
@@ -80,10 +81,11 @@ class TrainConfig(Config):
 
 
 class DataConfig(Config):
-    """Which images, and how a part of the training set is held out for validation.
+    """The data set, its normalisation, and the part of the training set that is held out for validation.
 
     `split` "random" draws the same share of every class at random, by `split_seed`. Pixels from 0 to 1 are normalised
-    by the mean and spread of the training images ("standard"), to -1 to 1 ("symmetric"), or left alone ("none").
+    by the mean and standard deviation of the training images ("standard"), to the range -1 to 1 ("symmetric"), or not
+    at all ("none").
     """
 
     dataset: Dataset = "kmnist"
@@ -94,7 +96,7 @@ class DataConfig(Config):
 
 
 class TrialConfig(Config):
-    """Everything one training depends on but its data and its seed."""
+    """Everything that a training depends on, except its data and its seed."""
 
     model: AnyModelConfig = PatchMLPConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -105,17 +107,17 @@ class TrialConfig(Config):
 
     @property
     def patch_mlp(self) -> PatchMLPConfig:
-        """The model's configuration, for what is made for PatchMLPs alone.
+        """The model's configuration, for code that supports only PatchMLPs.
 
         Raises:
             ConfigError: it is another model.
         """
         if not isinstance(self.model, PatchMLPConfig):
-            raise ConfigError("the model is written down layer by layer; this is for PatchMLPs")
+            raise ConfigError("the model is written layer by layer, but this supports only PatchMLPs")
         return self.model
 
 
-#: The kinds of the sections whose fields a study file may search or fix.
+#: The classes of each section whose fields a study file may search or fix.
 SECTIONS: Mapping[str, Sequence[type[Config]]] = {
     "model": (PatchMLPConfig, LayersConfig),
     "optimizer": (OptimizerConfig,),
@@ -124,20 +126,20 @@ SECTIONS: Mapping[str, Sequence[type[Config]]] = {
     "batch": (BatchConfig,),
 }
 
-#: Hyperparameter name -> the section it belongs to.
+#: Hyperparameter name -> its section.
 HYPERPARAMETERS: Mapping[str, str] = {
     name: section for section, kinds in SECTIONS.items() for kind in kinds for name in kind.model_fields
 }
 
 
 def field_of(hyperparameter: str) -> FieldInfo:
-    """Return what a hyperparameter may be."""
+    """Return the field of a hyperparameter: its type, bounds and default."""
     kinds = SECTIONS[HYPERPARAMETERS[hyperparameter]]
     return next(kind.model_fields[hyperparameter] for kind in kinds if hyperparameter in kind.model_fields)
 
 
 def trial_config(hyperparameters: Mapping[str, Any], train: TrainConfig) -> TrialConfig:
-    """Sort flat hyperparameters into their sections; those not named keep their defaults.
+    """Return a configuration from flat hyperparameters; those not named keep their defaults.
 
     Raises:
         ConfigError: a name is unknown, or the values do not fit together.
@@ -145,7 +147,7 @@ def trial_config(hyperparameters: Mapping[str, Any], train: TrainConfig) -> Tria
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in hyperparameters.items():
         if name not in HYPERPARAMETERS:
-            raise ConfigError(f"no hyperparameter is called {name!r}")
+            raise ConfigError(f"there is no hyperparameter {name!r}")
         sections[HYPERPARAMETERS[name]][name] = value
     model = model_config(sections.pop("model"))
     made: dict[str, Any] = {section: SECTIONS[section][0](**values) for section, values in sections.items()}

@@ -1,1 +1,1 @@
-"""The images: which there are, where they lie, how they are read, and what of them a search may see."""
+"""The images: the data sets, their files, and the parts that a search may see."""

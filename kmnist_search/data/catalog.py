@@ -1,4 +1,4 @@
-"""Which data sets there are and what their files must be. Knows nothing of where they lie."""
+"""The catalog of data sets: files with checksums, class names, sources and licences."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,9 @@ class IdxFile:
 class IdxDataset:
     """A data set of the MNIST family, in the folder layout of torchvision: `<data dir>/<folder>/raw/<file>`.
 
-    `folder` is also the name of its class in `torchvision.datasets`.
+    Attributes:
+        title: the name that people read.
+        folder: also the name of its class in `torchvision.datasets`.
     """
 
     title: str
@@ -43,7 +45,7 @@ def _family(title: str, folder: str, *md5s: str) -> IdxDataset:
     )
 
 
-#: torchvision knows the md5 of the `.gz` files, which change when a file is packed again; these are of the contents.
+#: Checksums of the unpacked contents. Those in torchvision are of the `.gz` files and change with the compression.
 IDX_DATASETS: dict[str, IdxDataset] = {
     "kmnist": _family(
         "KMNIST",
@@ -73,13 +75,13 @@ IDX_DATASETS: dict[str, IdxDataset] = {
 
 
 def title_of(dataset: str) -> str:
-    """Return what people call a data set."""
+    """Return the name of a data set that people read."""
     return IDX_DATASETS[dataset].title if dataset in IDX_DATASETS else f"scikit-learn's {dataset}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassName:
-    """What a class shows, a character or a thing, and how a Japanese character is read in Latin letters."""
+    """The name of a class: a character or a thing, and the reading of a Japanese character in Latin letters."""
 
     text: str
     reading: str = ""
@@ -110,7 +112,7 @@ CLASS_NAMES: dict[str, tuple[ClassName, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Who made a data set, and on which terms it may be used."""
+    """The authors and the licence of a data set."""
 
     attribution: str
     licence: str

@@ -1,7 +1,4 @@
-"""The digits of scikit-learn as images of our size, in the part that may be seen and the one that is sealed.
-
-Knows nothing of who asks for which.
-"""
+"""The digits of scikit-learn as 28x28 images, split into a training set and a sealed test set."""
 
 import numpy as np
 import torch
@@ -13,7 +10,7 @@ SEALED_SHARE = 0.2
 
 
 def read(*, sealed: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return images and labels of one part of the 1,797 scans, scaled from 8x8 with 17 greys to 28x28 with 256."""
+    """Return images and labels of one part of the 1,797 scans, scaled from 8x8 pixels of 17 greys to 28x28 of 256."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

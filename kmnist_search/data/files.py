@@ -1,4 +1,4 @@
-"""Find the files of a data set, or download them. Knows nothing of what is in them."""
+"""Finds the files of a data set in the data folder, or downloads them."""
 
 import http.client
 import shutil
@@ -13,11 +13,11 @@ from filelock import FileLock
 from kmnist_search.data.catalog import IdxDataset, IdxFile
 from kmnist_search.errors import DataError
 
-#: Without it a firewall that drops packets would keep the user waiting for minutes.
+#: Without a timeout, a firewall that drops packets would keep the user waiting for minutes.
 CONNECT_TIMEOUT_SECONDS = 30.0
 DOWNLOAD_PREFIX = ".download-"
 
-#: The images of a part of a data set, and their labels.
+#: The files of the images and of the labels of one part of a data set.
 Pair = tuple[IdxFile, IdxFile]
 
 
@@ -29,25 +29,25 @@ def default_data_dir() -> Path:
 
 
 def training_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
-    """Return the paths of the training images and labels, after downloading the data set if they are not there.
+    """Return the paths of the training images and labels. Downloads the data set if they are missing.
 
     Raises:
-        DataError: they are not there and cannot be downloaded.
+        DataError: they are missing and cannot be downloaded.
     """
     return _found_or_downloaded(dataset, (dataset.train_images, dataset.train_labels), data_dir)
 
 
 def test_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path]:
-    """Return the paths of the test images and labels, after downloading the data set if they are not there.
+    """Return the paths of the test images and labels. Downloads the data set if they are missing.
 
     Raises:
-        DataError: they are not there and cannot be downloaded.
+        DataError: they are missing and cannot be downloaded.
     """
     return _found_or_downloaded(dataset, (dataset.test_images, dataset.test_labels), data_dir)
 
 
 def found_training_files(dataset: IdxDataset, data_dir: Path) -> tuple[Path, Path] | None:
-    """Return the paths of the training images and labels if they are there; nothing is downloaded."""
+    """Return the paths of the training images and labels, None if they are missing. Downloads nothing."""
     return _find(dataset, (dataset.train_images, dataset.train_labels), data_dir)
 
 
@@ -61,7 +61,7 @@ def _found_or_downloaded(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> t
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         raise _missing(dataset, data_dir, str(error)) from None
     if found is None:
-        raise _missing(dataset, data_dir, "the download did not bring them")
+        raise _missing(dataset, data_dir, "the download did not contain them")
     return found
 
 
@@ -76,9 +76,9 @@ def _find(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, Path
 
 
 def _download(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, Path] | None:
-    """Bring all files by torchvision, which checks them, into a folder of their own; then move them into place.
+    """Download all files with torchvision, which checks them, into a temporary folder; then move them into place.
 
-    Files that are there stay as they are.
+    Existing files stay as they are.
     """
     import torchvision
 
@@ -86,7 +86,7 @@ def _download(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, 
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = data_dir / f".{dataset.folder}.lock"
     with FileLock(lock), _removed_on_failure(lock, made):
-        if found := _find(dataset, wanted, data_dir):  # another process was faster
+        if found := _find(dataset, wanted, data_dir):  # another process has downloaded it
             return found
         prefix = f"{DOWNLOAD_PREFIX}{dataset.folder}-"
         for abandoned in data_dir.glob(f"{prefix}*"):
@@ -103,13 +103,13 @@ def _download(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, 
 
 @contextmanager
 def _removed_on_failure(lock: Path, folder_made: bool) -> Iterator[None]:
-    """Leave no trace of a download that failed: not the lock, and not a folder that was made for it."""
+    """After a failed download remove the lock, and the data folder if it was made for the download."""
     try:
         yield
     except BaseException:
         lock.unlink(missing_ok=True)
         if folder_made:
-            with suppress(OSError):  # meanwhile it holds something
+            with suppress(OSError):  # it holds files by now
                 lock.parent.rmdir()
         raise
 
@@ -129,7 +129,7 @@ def _missing(dataset: IdxDataset, data_dir: Path, reason: str) -> DataError:
     return DataError(
         f"{dataset.title} is not in {raw_folder(dataset, data_dir)} and could not be downloaded:\n"
         f"  {' '.join(reason.split())}\n"
-        f"Wanted there, unpacked or as .gz:\n{names}\n"
+        f"Files needed there, unpacked or as .gz:\n{names}\n"
         f"Put them there, or point --data-dir (KMNIST_SEARCH_DATA) at a folder that has {dataset.folder}/raw.\n"
-        f"To try the search without any download: kmnist-search run quickstart"
+        f"To try a search without a download: kmnist-search run quickstart"
     )

@@ -1,4 +1,4 @@
-"""Read the idx files of the MNIST family, packed or not, and check them. Knows nothing of data sets.
+"""Reader of the idx files of the MNIST family, plain or gzipped, which checks what it reads.
 
 The format: two zero bytes, the type (8: unsigned byte), the number of dimensions, each dimension as a big-endian
 32-bit integer, then the values.
@@ -20,15 +20,15 @@ UNSIGNED_BYTE = 8
 
 
 def read(path: Path, *, dimensions: int, md5: str) -> NDArray[np.uint8]:
-    """Return the array in `path`, a plain idx file or, by its name, a `.gz`.
+    """Return the array in `path`, a plain idx file or one that ends in `.gz`.
 
     Args:
         path: the file.
         dimensions: 3 for images (N, H, W), 1 for labels (N,).
-        md5: what the unpacked bytes must give.
+        md5: checksum of the unpacked bytes.
 
     Raises:
-        DataError: it cannot be read or unpacked, is cut short, is no such idx file, or has another checksum.
+        DataError: it cannot be read or unpacked, is truncated, is not such an idx file, or has another checksum.
     """
     content = _unpacked(path)
     shape = _shape(path, content, dimensions)
@@ -49,7 +49,7 @@ def _unpacked(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}. Mend its permissions, or use --data-dir.") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Fix its permissions, or use --data-dir.") from None
     if path.suffix != ".gz":
         return content
     try:

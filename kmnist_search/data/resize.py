@@ -1,4 +1,4 @@
-"""Images at another size: the one way in which trainings, digits and saved models do it. Knows nothing of files."""
+"""Resizes images, in the same way for trainings, digits and saved models."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def interpolated(images: Tensor, size: int) -> Tensor:
 
 def resized(images: Tensor, size: int) -> Tensor:
     """Return (N, 28, 28) images with pixels from 0 to 255 as uint8 (N, size, size), on the same device."""
-    # From 28 to 32 pixels every value is a multiple of 1/256. Rounding to that first takes away what the order of
-    # summation adds, which differs between devices and in onnxruntime, and of which one half becomes 0 or 1.
+    # From 28 to 32 pixels every value is a multiple of 1/256. Rounding to that first removes the rounding errors of the
+    # summation, which differ between devices and onnxruntime and would turn one half into 0 or 1.
     exact = interpolated(images, size).mul_(256).round_().div_(256)
     return exact.round_().clamp_(0, 255).to(torch.uint8)

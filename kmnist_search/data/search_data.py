@@ -1,6 +1,6 @@
-"""The images a search may see: the training set, in a training and a validation part. There is no test set in here.
+"""The images that a search may see: the training set, split into a training and a validation part.
 
-The test set is sealed: nothing in this module opens its files, and no type in here could hold it.
+The test set is sealed: nothing in this module opens its files, and no type in it could hold it.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from kmnist_search.errors import DataError
 class SearchData:
     """Images as uint8 (N, H, W), 0 = background, and labels as int64 (N,), all on one device.
 
-    `mean` is taken from pixels as shares of 255, which are then divided by `std`. `digest` names images, split and
-    normalisation: two trainings with the same digest saw the same. The validation part may be empty.
+    `mean` and `std` normalise pixels as shares of 255. `digest` identifies images, split and normalisation: trainings
+    with the same digest see the same data. The validation part may be empty.
     """
 
     train_images: Tensor
@@ -46,7 +46,7 @@ class SearchData:
         )
 
     def resized(self, size: int) -> "SearchData":
-        """Return the same images at `size` x `size`, made where they lie."""
+        """Return the same images at `size` x `size`, on the same device."""
         if self.train_images.shape[-1] == size:
             return self
         return replace(self, train_images=resized(self.train_images, size), val_images=resized(self.val_images, size))
@@ -54,13 +54,13 @@ class SearchData:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingSet:
-    """All images that may be trained on or validated with: uint8 (N, H, W) and labels uint8 (N,)."""
+    """All images for training and validation, uint8 (N, H, W), and their labels, uint8 (N,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
 
     def split(self, config: DataConfig) -> SearchData:
-        """Return the images in the two parts that `config` says.
+        """Return the images, split as `config` says.
 
         Raises:
             DataError: a part lacks a class.
@@ -69,7 +69,7 @@ class TrainingSet:
         return self._parts(train, val, config)
 
     def whole(self, config: DataConfig) -> SearchData:
-        """Return all images as the training part, whatever split `config` says; the validation part is empty."""
+        """Return all images as the training part; the validation part is empty and the split of `config` is ignored."""
         return self._parts(np.arange(len(self.labels)), np.arange(0), config)
 
     def samples(self, number: int) -> NDArray[np.uint8]:
@@ -78,7 +78,7 @@ class TrainingSet:
         return np.stack([self.images[np.flatnonzero(self.labels == label)[:number]] for label in classes])
 
     def _parts(self, train: NDArray[np.int64], val: NDArray[np.int64], config: DataConfig) -> SearchData:
-        mean, std = _levels(self.images[train], config)
+        mean, std = _mean_and_std(self.images[train], config)
         digest = hashlib.sha256(self.images.tobytes() + self.labels.tobytes() + np.sort(val).astype(np.int64).tobytes())
         if config.normalisation != "standard":
             digest.update(config.normalisation.encode())
@@ -94,10 +94,10 @@ class TrainingSet:
 
 
 class StudyData:
-    """The images that the trials of a study train on: one set for all, or several, each read when first asked for."""
+    """The images that the trials of a study train on: one data set or several, each read at its first use."""
 
     def __init__(self, data_dir: Path, device: torch.device | None = None) -> None:
-        """Read nothing yet; the images of `data_dir` will lie on `device`, None being the CPU."""
+        """Read nothing yet. The images of `data_dir` will be on `device`; None is the CPU."""
         self.data_dir, self.device = data_dir, device or torch.device("cpu")
         self._sets: dict[DataConfig, SearchData] = {}
 
@@ -113,7 +113,7 @@ class StudyData:
 
     @property
     def digests(self) -> dict[DataConfig, str]:
-        """What was read so far, see `SearchData`."""
+        """The digests of the data read so far, see `SearchData`."""
         return {config: data.digest for config, data in self._sets.items()}
 
     @property
@@ -129,7 +129,7 @@ class StudyData:
 
     @property
     def train_images(self) -> int:
-        """How many images a trial trains on at most, as far as read."""
+        """The most images that a trial trains on, of the data read so far."""
         return max((len(data.train_images) for data in self._sets.values()), default=0)
 
     def to(self, device: torch.device) -> "StudyData":
@@ -143,7 +143,7 @@ def load(config: DataConfig, data_dir: Path) -> SearchData:
     """Read the training set that `config` names, and split it.
 
     Raises:
-        DataError: the files are missing and cannot be downloaded, or are damaged; or the split leaves a class empty.
+        DataError: the files are missing and cannot be downloaded, or are damaged; or a part of the split lacks a class.
     """
     return load_training_set(config.dataset, data_dir).split(config)
 
@@ -167,8 +167,8 @@ def _idx_training_set(name: str, data_dir: Path) -> tuple[NDArray[np.uint8], NDA
     return images, labels
 
 
-def _levels(images: NDArray[np.uint8], config: DataConfig) -> tuple[float, float]:
-    """Return what is taken from pixels from 0 to 1, and what they are then divided by."""
+def _mean_and_std(images: NDArray[np.uint8], config: DataConfig) -> tuple[float, float]:
+    """Return the mean and the standard deviation that normalise pixels from 0 to 1."""
     match config.normalisation:
         case "none":
             return 0.0, 1.0

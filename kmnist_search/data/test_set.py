@@ -1,4 +1,4 @@
-"""The test set, which stays sealed until a recipe is frozen. Knows nothing of training and of what is asked of it.
+"""The test set, which stays sealed until a recipe is frozen.
 
 Only the modules that `.importlinter` names may import this one.
 """
@@ -18,9 +18,9 @@ from kmnist_search.data.catalog import IDX_DATASETS
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SealedSet:
-    """The images as uint8 (T, 28, 28), 0 = background, and the labels as int64 (T,), both on the CPU.
+    """The test images as uint8 (T, 28, 28), 0 = background, and their labels as int64 (T,), on the CPU.
 
-    `digest` is the beginning of the SHA-256 of the images' bytes and then the labels', one byte each.
+    `digest` is the beginning of the SHA-256 of the bytes of the images, then of the labels, one byte each.
     """
 
     images: Tensor
@@ -29,14 +29,14 @@ class SealedSet:
 
 
 def open_test_set(dataset: str, data_dir: Path) -> SealedSet:
-    """Read the test set of `dataset`; `data_dir` does not matter to "digits".
+    """Read the test set of `dataset`; "digits" needs no `data_dir`.
 
     Raises:
         DataError: the files are missing and cannot be downloaded, or are damaged.
     """
     images, labels = digits.read(sealed=True) if dataset == "digits" else _idx_test_set(dataset, data_dir)
     return SealedSet(
-        images=torch.from_numpy(images.copy()),  # what was read from a file cannot be written to, which torch minds
+        images=torch.from_numpy(images.copy()),  # torch warns about arrays that are read-only, as those from files are
         labels=torch.from_numpy(labels.astype(np.int64)),
         digest=hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:12],
     )

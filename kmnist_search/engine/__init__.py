@@ -1,1 +1,1 @@
-"""One training as a thing that can be stepped, checkpointed and resumed. Knows nothing of studies or databases."""
+"""Trainings that are advanced step by step, checkpointed and resumed, computed by torch or by Triton kernels."""

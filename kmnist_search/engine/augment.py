@@ -1,7 +1,7 @@
-"""Augment a batch on its own device. Knows nothing of models or training.
+"""Augmentation of a batch of images on its own device: affine and elastic transformation, cutout, mixup.
 
-Shapes: B images, H = W pixels a side. Everything is drawn from the generator given, on the device of the images,
-without reading anything back. Drawing and applying are functions of their own, for those who apply it otherwise.
+Shapes: B images, H = W pixels a side. The given generator draws everything on the device of the images;
+nothing is read back. Drawing and applying are separate functions, because the Triton kernels apply the same draws.
 """
 
 import math
@@ -13,17 +13,17 @@ from torch.nn import functional as F
 
 from kmnist_search.config import AugmentConfig
 
-#: One random displacement a cell of this many pixels a side; smooth in between.
+#: Pixels a side of an elastic cell: one random displacement per cell, interpolated in between.
 ELASTIC_CELL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """What is drawn for one batch; None where the configuration needs none.
+    """The random draws for one batch; None where the configuration needs none.
 
     Attributes:
-        affine_5B: from -1 to 1, to be multiplied by the strengths: angle, shear, scale, shift along x and along y.
-        displacements_B2CC: from -1 to 1, displacements of the centres of C x C cells, along x and along y.
+        affine_5B: from -1 to 1, factors of the strengths: angle, shear, scale, shift along x and along y.
+        displacements_B2CC: from -1 to 1, elastic displacements at C x C grid points, along x and along y.
         centres_2B: row and column of the centre of the square that cutout blackens.
     """
 
@@ -35,7 +35,7 @@ class Draws:
 def draw_augment(
     config: AugmentConfig, batch_size: int, image_size: int, device: torch.device, generator: torch.Generator
 ) -> Draws:
-    """Return what `apply_augment` needs for a batch."""
+    """Return the draws that `apply_augment` needs for a batch."""
     affine_5B = displacements_B2CC = centres_2B = None
     if any((config.shift, config.rotate, config.scale, config.shear, config.elastic)):
         affine_5B = torch.empty((5, batch_size), device=device).uniform_(-1, 1, generator=generator)
@@ -50,7 +50,7 @@ def draw_augment(
 
 
 def apply_augment(images_BHW: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
-    """Return the float images (0 = background) moved, bent and cut as `draws` says."""
+    """Return the float images (0 = background) transformed as `draws` says."""
     if draws.affine_5B is not None:
         images_BHW = _warp(images_BHW, config, draws.affine_5B, draws.displacements_B2CC)
     if draws.centres_2B is not None:
@@ -59,7 +59,7 @@ def apply_augment(images_BHW: Tensor, config: AugmentConfig, draws: Draws) -> Te
 
 
 def augment(images_BHW: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Return the float images (0 = background) moved, bent and cut as `config` says; mixup is not done here."""
+    """Return the float images (0 = background) transformed as `config` says, without mixup."""
     B, size, _ = images_BHW.shape
     return apply_augment(images_BHW, config, draw_augment(config, B, size, images_BHW.device, generator))
 
@@ -67,13 +67,13 @@ def augment(images_BHW: Tensor, config: AugmentConfig, generator: torch.Generato
 def draw_mixup(
     alpha: float, batch_size: int, device: torch.device, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return `partners_B`, the position of the image blended into each, and `share_B`, the share of the first.
+    """Return `partners_B`, the position of the image that is blended in, and `share_B`, the share of the first image.
 
     The share is drawn from Beta(alpha, alpha).
     """
     partners_B = torch.randperm(batch_size, generator=generator, device=device)
-    # A beta is a ratio of two gammas; torch.distributions has no way to name a generator. In logarithms, and from
-    # gammas of alpha + 1, so that a small alpha does not underflow to a ratio of one half.
+    # A beta is a ratio of two gammas; torch.distributions takes no generator. Logarithms, and gammas of alpha + 1, keep
+    # a small alpha from underflowing to a ratio of one half.
     gammas_2B = torch._standard_gamma(torch.full((2, batch_size), alpha + 1, device=device), generator=generator)
     uniform_2B = 1 - torch.rand((2, batch_size), generator=generator, device=device)
     log_gammas_2B = gammas_2B.log() + uniform_2B.log() / alpha
@@ -84,7 +84,7 @@ def mixup(images_BHW: Tensor, alpha: float, generator: torch.Generator) -> tuple
     """Blend each image with another of the batch (Zhang et al. 2018, arXiv:1710.09412).
 
     Returns:
-        the images; `partners_B` and `share_B` as `draw_mixup` drew them.
+        The images, and `partners_B` and `share_B` of `draw_mixup`.
     """
     partners_B, share_B = draw_mixup(alpha, len(images_BHW), images_BHW.device, generator)
     share_B11 = share_B[:, None, None]
@@ -92,7 +92,7 @@ def mixup(images_BHW: Tensor, alpha: float, generator: torch.Generator) -> tuple
 
 
 def _warp(images_BHW: Tensor, config: AugmentConfig, affine_5B: Tensor, displacements_B2CC: Tensor | None) -> Tensor:
-    """Sample each image through its own rotation, shear, scale and shift, and its own smooth displacement."""
+    """Sample each image with its own rotation, shear, scale, shift and elastic displacement."""
     size = images_BHW.shape[-1]
     angle_B, shear_B, scale_B, shift_x_B, shift_y_B = affine_5B
     angle_B = angle_B * math.radians(config.rotate)
@@ -112,9 +112,9 @@ def _warp(images_BHW: Tensor, config: AugmentConfig, affine_5B: Tensor, displace
 
 
 def affine_grid(size: int, to_x: tuple[Tensor, Tensor, Tensor], to_y: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return where (x, y) each pixel of each image is looked up, as (B, H, W, 2).
+    """Return the source position (x, y) of each pixel of each image, (B, H, W, 2).
 
-    `to_x` and `to_y` are of (B,) each: what a pixel's own x, its own y, and 1 are multiplied by. `F.affine_grid` does
+    `to_x` and `to_y` are the factors, (B,) each, of a pixel's x, its y, and 1. `F.affine_grid` does
     the same as a product of three columns, which on a CPU takes six times as long (tests/benchmarks/LOG.md).
     """
     centre_S = (2 * torch.arange(size, device=to_x[0].device) + 1) / size - 1

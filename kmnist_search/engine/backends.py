@@ -1,4 +1,4 @@
-"""Which way a configuration's steps are computed on a device. Computes nothing."""
+"""The choice of a backend: torch, Triton kernels or torch.compile, by configuration and device."""
 
 import importlib.util
 import os
@@ -23,7 +23,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def uses_triton(config: TrialConfig, device: torch.device, backend: Backend) -> bool:
-    """Return whether steps are computed in fused kernels, which alone can compute several trainings together."""
+    """Return whether steps are computed by Triton kernels. Only these compute several trainings together."""
     if backend == "auto":
         return device.type == "cuda" and _has_kernels(config.model) and not missing_kernels(device)
     return backend == "triton"
@@ -35,9 +35,9 @@ def _has_kernels(config: ModelConfig) -> bool:
 
 @cache
 def missing_kernels(device: torch.device) -> str:
-    """Return why the fused kernels cannot run on a GPU, empty if they can, or on a CPU, where nobody misses them.
+    """Return why the Triton kernels cannot run on a GPU; empty if they can, and on a CPU, which does not use them.
 
-    It is tried, once in a process: Triton wants a C compiler, Python's headers and a driver that it knows.
+    Tries a kernel once per process: Triton needs a C compiler, Python's headers and a driver that it supports.
     """
     if device.type == "cpu":
         return ""
@@ -48,22 +48,22 @@ def missing_kernels(device: torch.device) -> str:
 
         h, bias = torch.ones(1, 16, 16, device=device), torch.zeros(1, 16, device=device)
         activation.bias_act(h, bias, bias_axis="row", activation="relu").sum().item()
-    except Exception as error:  # whatever a compiler or a driver has to say
+    except Exception as error:  # any error of a compiler or a driver
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     return ""
 
 
 def check_compiles(device: torch.device) -> None:
-    """See whether `torch.compile` has what it needs for a device.
+    """Check that `torch.compile` has what it needs for a device.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: something is missing.
     """
     if device.type == "cuda":
         if not HAS_TRITON:
             raise ConfigError("--compile: on a GPU torch compiles with Triton, which is not installed here")
         return
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch looks for it
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses it
     if shutil.which(compiler) is None:
         raise ConfigError(
             f"--compile: on a CPU torch compiles with {compiler}, which is not on the PATH. "
@@ -74,7 +74,7 @@ def check_compiles(device: torch.device) -> None:
 def program_for(
     config: TrialConfig, datasets: Sequence[SearchData], *, seeds: Sequence[int], device: torch.device, backend: Backend
 ) -> Program:
-    """Return a program for trainings that differ in their seeds and data; several of them need the fused way.
+    """Return a program for trainings that differ in their seeds and data; several of them need Triton.
 
     Raises:
         ConfigError: a batch is larger than the training part.
@@ -82,11 +82,11 @@ def program_for(
     images = min(len(data.train_images) for data in datasets)
     if config.batch.batch_size > images:
         raise ConfigError(f"batch_size {config.batch.batch_size} is more than the {images:,} training images")
-    # The same images more than once are copied to the device once.
-    there = {id(data): data.to(device).resized(config.model.image_size) for data in datasets}
-    datasets = [there[id(data)] for data in datasets]
+    # Images that several trainings share are copied to the device once.
+    on_device = {id(data): data.to(device).resized(config.model.image_size) for data in datasets}
+    datasets = [on_device[id(data)] for data in datasets]
     if uses_triton(config, device, backend):
-        from kmnist_search.engine.triton_program import TritonProgram  # its kernels need Triton, which CPUs do without
+        from kmnist_search.engine.triton_program import TritonProgram  # needs Triton
 
         return TritonProgram(config, datasets, seeds=seeds, device=device)
     (data,), (seed,) = datasets, seeds

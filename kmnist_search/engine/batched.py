@@ -1,4 +1,4 @@
-"""Train one configuration several times as one batched training. Knows nothing of studies, trials or databases."""
+"""Batched training: one configuration is trained with several seeds at once."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,12 +18,12 @@ from kmnist_search.model import Model
 class BatchedTraining:
     """Trainings that differ in their seeds and in which images they see: `advance()` until True, then `read()`.
 
-    Several replicas need the fused way, which computes their products as batched products; each comes to what its
-    training alone would, but for the rounding of other products.
+    Several replicas need the Triton backend, which computes their products as batched products. Each replica gives the
+    results of a training alone, except for rounding.
 
     Attributes:
         replicas: in the order of the seeds.
-        diverged: of which replicas a loss was not finite; they are computed on, but not read any more.
+        diverged: the replicas with a loss that was not finite. They are still computed, but no longer read.
     """
 
     def __init__(
@@ -35,7 +35,14 @@ class BatchedTraining:
         device: torch.device,
         backend: Backend = "auto",
     ) -> None:
-        """Build models and optimizers on `device`, for as many data as seeds, which have equally many images.
+        """Build models and optimizers on `device`.
+
+        Args:
+            config: of all replicas.
+            datasets: one for each seed, with equally many images.
+            seeds: decide weights, order and augmentation of each replica.
+            device: where the trainings are computed.
+            backend: how they are computed.
 
         Raises:
             ConfigError: a batch is larger than the training part.
@@ -52,20 +59,19 @@ class BatchedTraining:
 
     @property
     def finished(self) -> bool:
-        """True when all epochs are over, of all replicas that did not diverge."""
+        """True when every replica has ended its last epoch or diverged."""
         return all(replica.finished or index in self.diverged for index, replica in enumerate(self.replicas))
 
     def advance(self) -> bool:
-        """Take the epoch at hand a little further, without waiting; return whether it is over and can be read."""
+        """Advance the current epoch a little, without waiting; return whether it is over and can be read."""
         return self._runner.advance(self.replicas)
 
     def read(self) -> list[Epoch | None]:
-        """Return what the epoch that is over came to for each replica, None for those that diverged."""
-        return [
-            self._ended(replica, sums) for replica, sums in zip(self.replicas, self._runner.take_sums(), strict=True)
-        ]
+        """Return the results of the ended epoch for each replica, None for those that diverged."""
+        pairs = zip(self.replicas, self._runner.take_sums(), strict=True)
+        return [self._end_epoch(replica, sums) for replica, sums in pairs]
 
-    def _ended(self, replica: Replica, sums: Sequence[float]) -> Epoch | None:
+    def _end_epoch(self, replica: Replica, sums: Sequence[float]) -> Epoch | None:
         if replica.index in self.diverged:
             return None
         try:
@@ -76,20 +82,20 @@ class BatchedTraining:
             return None
 
     def evaluated_model(self, index: int) -> Model:
-        """Return the model of a replica that is validated, and kept in the end."""
+        """Return the model of a replica that is validated and saved."""
         with self._runner.on_stream():
             return self.replicas[index].evaluated_model
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on from this step."""
+        """Return all that is needed to resume from this step."""
         with self._runner.saving():
             return {"members": [replica.state_dict() for replica in self.replicas], "diverged": sorted(self.diverged)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Resume from `state`.
 
         Raises:
-            ConfigError: `state` is of other seeds, or of another configuration, data set, kind of device or program.
+            ConfigError: `state` is of other seeds, or of another configuration, data set, kind of device or backend.
         """
         if len(state["members"]) != len(self.replicas):
             raise ConfigError(f"the checkpoint is of {len(state['replicas'])} trainings, not of {len(self.replicas)}")

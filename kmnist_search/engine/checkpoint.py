@@ -1,6 +1,6 @@
-"""Checkpoints of trainings as files. Knows nothing of trials.
+"""Checkpoint files of trainings.
 
-A checkpoint is written whole or not at all, and read without running code from it.
+A checkpoint is written whole or not at all. Reading it runs no code from it.
 """
 
 import copy
@@ -16,26 +16,26 @@ from kmnist_search.host.files import whole_file
 
 
 class Resumable(Protocol):
-    """What has checkpoints: a training, or several in a stack."""
+    """Anything that has checkpoints: a training or a batched training."""
 
     device: torch.device
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on from here."""
+        """Return all that is needed to resume."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; ConfigError, and nothing changed, if it is of something else."""
+        """Resume from `state`; raise ConfigError, and change nothing, if it is of another training."""
 
 
-#: What a damaged file raises beside the ordinary errors.
+#: What a damaged file raises, in addition to the ordinary errors.
 UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError)
 
 
 def save(training: Resumable, path: Path) -> None:
-    """Write the training's state to `path`, replacing what is there in one move.
+    """Write the training's state to `path`, which replaces a former file in one step.
 
     Raises:
-        OSError: the folder cannot be written; what was at `path` is still there.
+        OSError: the folder cannot be written; a former file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # An open file: torch.save would write the name of a path into the file.
@@ -44,10 +44,10 @@ def save(training: Resumable, path: Path) -> None:
 
 
 def resume(training: Resumable, path: Path) -> str | None:
-    """Bring a new training to where the checkpoint at `path` was taken.
+    """Resume a new training from the checkpoint at `path`.
 
     Returns:
-        None when that is done; otherwise why not, and `training` is as it was.
+        None if it is resumed; else the reason why not, and `training` is unchanged.
     """
     if not path.exists():
         return "there is no checkpoint"
@@ -64,7 +64,7 @@ def resume(training: Resumable, path: Path) -> str | None:
 
 
 def _check(path: Path) -> None:
-    """Compare the checksums in the file, which torch writes but does not read."""
+    """Check the checksums in the file, which torch writes but does not check."""
     with zipfile.ZipFile(path) as archive:
         if broken := archive.testzip():
             raise zipfile.BadZipFile(f"wrong checksum of {broken}")

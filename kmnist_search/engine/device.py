@@ -1,4 +1,4 @@
-"""Which processor trains. Knows nothing of what is trained."""
+"""The device that trains: found by its name, and named for people."""
 
 import torch
 
@@ -26,10 +26,10 @@ def device_named(name: str) -> torch.device:
 
 
 def device_title(device: torch.device) -> str:
-    """Return what a device is called in reports."""
+    """Return the name of a device in reports."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"
 
 
 def device_place(device: torch.device) -> str:
-    """Return what a device is called among others of a machine: a GPU by its name and number."""
+    """Return the name of a device among those of a machine: for a GPU its name and number."""
     return f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else "CPU"

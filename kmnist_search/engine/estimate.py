@@ -1,4 +1,4 @@
-"""How long an epoch takes on this CPU, by trying. Knows nothing of studies."""
+"""Estimates how long an epoch takes on this CPU, by training for a moment."""
 
 import time
 
@@ -11,14 +11,14 @@ from kmnist_search.engine.training import Training
 
 
 def seconds_per_epoch(config: TrialConfig, data: SearchData, *, seconds: float = 2.0) -> float:
-    """Train `config` for about `seconds` (at least one step after the first) and return what an epoch would take.
+    """Train `config` for about `seconds` (at least one step after the first) and return the seconds per epoch.
 
-    The first step pays for what is set up once, so it is not counted.
+    The first step is not counted, because it includes the set-up.
     """
     torch.set_num_threads(threads_for(config))
     training = Training(config, data, seed=0, device=torch.device("cpu"))
     training.advance()
-    if training.position == training.steps_per_epoch:  # that step was the epoch, but for its validation
+    if training.position == training.steps_per_epoch:  # the epoch has a single step: finish it
         while not training.advance():
             pass
         training.read()

@@ -1,7 +1,7 @@
-"""Where each weight of a PatchMLP lies in one flat buffer, so that one kernel can treat all of them at once.
+"""The layout of all parameters of a PatchMLP in one flat buffer, so that one kernel can process all of them.
 
-Legend: S replicas, N tokens, D features, P pixels a patch, T token width, C channel width. A buffer holds the matrices
-first, then the vectors; vectors whose gradients are summed from partial sums come last.
+Legend: S replicas, N tokens, D features, P pixels per patch, T token width, C channel width. A buffer holds the
+matrices first, then the vectors; vectors whose gradients are summed from partial sums come last.
 """
 
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from torch import Tensor
 from kmnist_search.config import PatchMLPConfig
 from kmnist_search.model.patch_mlp import PatchMLP
 
-#: Rows of so many elements begin at addresses that matrix units read fastest (16 bytes of bfloat16, and more).
+#: Matrices begin at multiples of this many elements, addresses that matrix units read fastest.
 ALIGNMENT = 64
-#: Logits are padded to so many, pixels of a patch to a multiple of 8, for the same reason.
+#: The number of padded logits. Pixels of a patch are padded to a multiple of 8, for the same reason.
 PADDED_CLASSES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One weight in a flat buffer: its name in the model, its padded shape, and where it begins."""
+    """The place of one parameter in a flat buffer: its name in the model, its padded shape, and its first element."""
 
     name: str
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class Segment:
         return self.begin + prod(self.shape)
 
     def view(self, buffer_SX: Tensor) -> Tensor:
-        """Return the weight in each replica's row of a buffer, (S, *shape), without copying."""
+        """Return the parameter of each replica as a view of a buffer, (S, *shape)."""
         return buffer_SX[:, self.begin : self.end].view(-1, *self.shape)
 
 
@@ -42,12 +42,12 @@ class FlatLayout:
     """The flat buffer of one architecture.
 
     Attributes:
-        matrices: slots by name; they begin in the buffer's first part.
-        vectors: slots by name; they begin in the buffer's second part, counted from its beginning.
+        matrices: segments of the buffer's first part, by name.
+        vectors: segments of the buffer's second part, by name; they count from the beginning of that part.
         num_matrix: elements of the first part.
         num_vector: elements of the second part.
-        num_single: elements of the second part's beginning whose gradients are not made of partial sums: the token
-            MLPs' second biases, block by block, and the classifier's bias.
+        num_single: the first elements of the second part, whose gradients are not made of partial sums: the token MLPs'
+            second biases, block by block, and the classifier's bias.
     """
 
     def __init__(self, config: PatchMLPConfig) -> None:
@@ -96,7 +96,7 @@ class FlatLayout:
         return zip(self.config.token_widths, self.config.channel_widths, strict=True)
 
     def flattened(self, net: PatchMLP) -> Tensor:
-        """Return the weights of a model as one replica's row; padding is 0."""
+        """Return the parameters of a model as one row, with 0 as padding."""
         row_X = torch.zeros(1, self.size)
         weights = net.state_dict()
         for part_SX, segments in self._parts(row_X):
@@ -105,7 +105,7 @@ class FlatLayout:
         return row_X[0]
 
     def unflattened(self, row_X: Tensor) -> PatchMLP:
-        """Return a model on the CPU with the weights of a replica's row."""
+        """Return a model on the CPU with the parameters of one row."""
         net = PatchMLP(self.config)
         weights = net.state_dict()
         for part_SX, segments in self._parts(row_X.detach().float().cpu().unsqueeze(0)):
@@ -120,7 +120,7 @@ class FlatLayout:
 
 
 def _placed(shapes: Iterator[tuple[str, tuple[int, ...]]], alignment: int) -> tuple[dict[str, Segment], int]:
-    """Return slots for the shapes, one after another, each at a multiple of `alignment`, and where the last ends."""
+    """Return consecutive segments for the shapes, each at a multiple of `alignment`, and the end of the last."""
     named = list(shapes)
     sizes = (-(-prod(shape) // alignment) * alignment for _, shape in named)
     *begins, end = accumulate(sizes, initial=0)

@@ -1,4 +1,4 @@
-"""The memory of a device, and the trainings that hold some of it. Knows nothing of how they train."""
+"""The memory budget of a process on a device: trainings reserve their estimated memory before they start."""
 
 import gc
 from typing import Protocol
@@ -13,9 +13,9 @@ from kmnist_search.host.resources import available_memory
 
 
 class MemoryBudget:
-    """What the trainings of one process hold of a device's memory, by estimate.
+    """The memory of a device that the trainings of one process have reserved, by estimate.
 
-    Whoever wants to hold some asks first: not more than `most`, and not before `has` says that it is there.
+    Before a reservation, check that the training needs at most `capacity`, and wait until it `fits`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -24,7 +24,7 @@ class MemoryBudget:
         self._reserved: dict[int, int] = {}
 
     def estimate(self, config: TrialConfig, data: SearchData) -> int:
-        """Return about how many bytes a training takes."""
+        """Return about how many bytes a training needs."""
         return memory_needed(
             config,
             train_images=len(data.train_images),
@@ -34,30 +34,30 @@ class MemoryBudget:
         )
 
     def capacity(self) -> int:
-        """Return how many bytes a training could hold that is alone."""
+        """Return how many bytes a training could use if it ran alone."""
         return self._memory.capacity(self._reserved_bytes)
 
     def excess_text(self, needed: int) -> str:
-        """Return what is to be said of a training that needs more than `most`."""
+        """Return the message about a training that needs more than `capacity`."""
         return f"needs about {_gib(needed)}, {self._memory.owner} {_gib(self.capacity())}"
 
     def fits(self, needed: int) -> bool:
-        """Return whether so many bytes can be reserved now: always when nothing else is, so nobody waits for nobody."""
+        """Return whether so many bytes are free; always True if nothing is reserved, so a lone training never waits."""
         return not self._reserved or needed <= self._memory.usable(self._reserved_bytes) - self._reserved_bytes
 
     def reserve(self, holder: int, needed: int) -> None:
         self._reserved[holder] = needed
 
     def release(self, holder: int) -> None:
-        """Take back what a training reserved; one that reserved nothing may be named, too."""
+        """Release what a training reserved, if anything."""
         self._reserved.pop(holder, None)
 
     def is_shared(self) -> bool:
-        """Return whether more than one training holds some."""
+        """Return whether more than one training has reserved memory."""
         return len(self._reserved) > 1
 
     def clean_up(self, *, after_error: bool) -> None:
-        """Free what ended trainings left; the frames of an error keep its tensors until they are collected."""
+        """Free the memory of ended trainings. After an error, its frames hold tensors until they are collected."""
         if after_error:
             gc.collect()
         self._memory.clean_up()
@@ -68,26 +68,26 @@ class MemoryBudget:
 
 
 class DeviceMemory(Protocol):
-    """The memory of a device, in bytes, of which this process's trainings hold `reserved` by estimate.
+    """The memory of a device, in bytes, of which this process's trainings have reserved `reserved`.
 
     Attributes:
-        owner: whose it is, as the beginning of "... 139 GiB".
+        owner: the beginning of the message "... 139 GiB".
     """
 
     owner: str
 
     def capacity(self, reserved: int) -> int:
-        """Return what one training alone could have."""
+        """Return what one training alone could use."""
 
     def usable(self, reserved: int) -> int:
-        """Return what all trainings of this process together could have now."""
+        """Return what all trainings of this process together could use now."""
 
     def clean_up(self) -> None:
-        """Give back what is not used."""
+        """Return unused memory to the device."""
 
 
 class GpuMemory:
-    """Other processes may use some of a GPU: that is not to be had now, and may be another time."""
+    """A GPU's memory: what other processes use is not available now, but may be later."""
 
     owner = "the GPU has"
 
@@ -101,12 +101,12 @@ class GpuMemory:
         return int(torch.cuda.mem_get_info(self.device)[0]) + torch.cuda.memory_reserved(self.device)
 
     def clean_up(self) -> None:
-        # What a stream's tensors or a graph's pool were in, no other stream or graph can use.
+        # Cached blocks of one stream or graph cannot be used by another.
         torch.cuda.empty_cache()
 
 
 class MachineMemory:
-    """Of a machine's memory counts what was free when nothing of it was reserved here."""
+    """The machine's memory: what was free when this process had reserved nothing."""
 
     owner = "this machine has free"
 

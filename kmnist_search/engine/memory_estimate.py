@@ -1,37 +1,37 @@
-"""How much memory a training takes, from its configuration and the sizes of its data alone. Knows nothing of torch.
+"""Estimates the memory of a training from its configuration and the size of its data, before a device is used.
 
-An estimate, made before a device is touched; it errs on the side of too much.
+The estimate is rather too high than too low.
 
-Letters as in the model: B images of a batch, N tokens, D features, T token width, C channel width, P pixels a patch.
+Letters as in the model: B images of a batch, N tokens, D features, T token width, C channel width, P pixels per patch.
 """
 
 from kmnist_search.config import NUM_CLASSES, LayersConfig, ModelConfig, TrialConfig, cost
 from kmnist_search.config.layers import Dropout, simple_steps
 
 GIB = 2**30
-#: Images that are validated at once, at most: the most that any program takes.
+#: The largest validation batch of any program.
 VAL_BATCH_SIZE = 2500
 FLOAT32, BFLOAT16 = 4, 2  # bytes
-#: Float32 images that augmentation holds at once: the batch, grids of two coordinates a pixel, what it samples.
+#: Float32 images that augmentation holds at once: the batch, grids of two coordinates per pixel, the samples.
 AUGMENTED_COPIES = 10
-#: What a training on a GPU takes however small: a workspace of cuBLAS for its stream, 32 MiB on Hopper, one for the
-#: capture, and blocks that the allocator rounds up. A guess from NVIDIA's documentation, not measured.
+#: Bytes that even the smallest training takes on a GPU: a cuBLAS workspace for its stream, 32 MiB on Hopper, another
+#: for the capture, and blocks that the allocator rounds up. A guess from NVIDIA's documentation, not measured.
 GPU_OVERHEAD = 128 * 2**20
-#: The warm-up takes from the ordinary pool what the captured steps then take again from one of their own.
+#: The warm-up allocates from the ordinary pool, and the captured steps allocate the same again from their own.
 GRAPH_POOLS = 2
 
 
 def memory_needed(
     config: TrialConfig, *, train_images: int, val_images: int, activation_bytes: int, on_gpu: bool
 ) -> int:
-    """Return about how many bytes one training takes beside the images, which all share.
+    """Return about how many bytes one training takes, without the images, which all trainings share.
 
     Args:
-        config: of the training.
+        config: configuration of the training.
         train_images: images of the training part.
         val_images: images of the validation part.
-        activation_bytes: of a number in an activation, 2 in bfloat16 and 4 in float32.
-        on_gpu: steps are captured as CUDA graphs, which have memory of their own.
+        activation_bytes: bytes of a number in an activation, 2 in bfloat16 and 4 in float32.
+        on_gpu: whether steps are captured as CUDA graphs, which have their own memory.
     """
     batch, size = config.batch.batch_size, config.model.image_size
     saved = saved_numbers(config.model) * batch
@@ -41,22 +41,22 @@ def memory_needed(
     validation = validated * (passing * activation_bytes + 2 * size**2 * FLOAT32)
     activations = max(step, validation) * (GRAPH_POOLS if on_gpu else 1)
     order = train_images * 8  # a position as int64
-    own_images = (train_images + val_images) * size**2 if size != 28 else 0  # no copy that all share
-    return _weights(config) + activations + order + own_images + (GPU_OVERHEAD if on_gpu else 0)
+    own_images = (train_images + val_images) * size**2 if size != 28 else 0  # not shared with other trainings
+    return _parameter_bytes(config) + activations + order + own_images + (GPU_OVERHEAD if on_gpu else 0)
 
 
 def saved_numbers(config: ModelConfig) -> int:
     """Return how many numbers of one image a forward pass keeps for the backward pass."""
     if isinstance(config, LayersConfig):
-        # What each layer was given, and a mask as large beside each dropout.
+        # The input of each layer, and a mask of the same size for each dropout.
         steps = list(simple_steps(config.steps()))
         masks = sum(step.before.size for step in steps if isinstance(step.layer, Dropout))
         return sum(step.before.size for step in steps) + masks + config.num_classified + NUM_CLASSES
     N, D, P = config.num_tokens, config.dim, config.patch_size**2
-    # What a norm reads and what it returns; without one they are the same.
+    # The input and the output of a norm; without a norm they are the same.
     normed = N * D * (1 if config.norm == "none" else 2)
-    # The hidden numbers before and after the activation, of which ReLU needs only those after; with dropout those
-    # before or after the activation, the mask, and what it leaves.
+    # The hidden layer before and after the activation (ReLU needs only the output). With dropout: before or after the
+    # activation, the mask, and the result.
     hidden = 3 if config.dropout else 2 if config.activation == "gelu" else 1
     blocks = sum(
         2 * normed + hidden * (T * D + N * C) for T, C in zip(config.token_widths, config.channel_widths, strict=True)
@@ -65,7 +65,7 @@ def saved_numbers(config: ModelConfig) -> int:
 
 
 def _passing_numbers(config: ModelConfig) -> int:
-    """Return how many numbers of one image are there for a moment where the net is widest, or as their gradients."""
+    """Return the numbers of one image that exist for a moment at the widest layer, or as its gradients."""
     if isinstance(config, LayersConfig):
         return 2 * max(step.before.size + step.after.size for step in simple_steps(config.steps()))
     N, D = config.num_tokens, config.dim
@@ -73,8 +73,8 @@ def _passing_numbers(config: ModelConfig) -> int:
     return 2 * N * D + 2 * widest
 
 
-def _weights(config: TrialConfig) -> int:
-    """Return the bytes of masters, gradients, moments and a moving average in float32, and of a bfloat16 copy."""
+def _parameter_bytes(config: TrialConfig) -> int:
+    """Return the bytes of parameters, gradients, moments and moving average in float32, and of a bfloat16 copy."""
     moments = {"adamw": 2, "adam": 2, "sgd": 1 if config.optimizer.momentum else 0}[config.optimizer.optimizer]
     averages = 1 if config.optimizer.ema_decay else 0
     return cost.num_parameters(config.model) * ((2 + moments + averages) * FLOAT32 + BFLOAT16)

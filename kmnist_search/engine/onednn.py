@@ -1,7 +1,7 @@
-"""Matrix products of CPUs by oneDNN, with gradients. Knows nothing of models or training.
+"""Matrix products by oneDNN on CPUs, with gradients.
 
-torch lets MKL multiply float32 matrices, which uses half of what a processor that is not Intel's can do: 103 GFLOP/s on
-a core whose oneDNN products ran at 216 (tests/benchmarks/LOG.md). oneDNN is part of torch's builds for x86.
+torch multiplies float32 matrices with MKL, which is slow on processors that are not Intel's: 103 GFLOP/s on a core
+where oneDNN reaches 216 (tests/benchmarks/LOG.md). oneDNN is part of torch's builds for x86.
 
 Shapes: y_MN = a_MK @ b_KN.
 """
@@ -17,29 +17,29 @@ from torch.overrides import TorchFunctionMode
 
 
 def onednn_products(device: torch.device) -> AbstractContextManager[Any]:
-    """While entered, layers multiply float32 matrices on a CPU by oneDNN, and so do their gradients later.
+    """While entered, layers on a CPU multiply float32 matrices with oneDNN; so does their backward pass later.
 
-    Changes nothing on a GPU, under autocast, for other numbers than float32, and in a torch without oneDNN.
+    Changes nothing on a GPU, under autocast, for other dtypes, and in a torch without oneDNN.
     """
-    return _ByOneDNN() if device.type == "cpu" and _is_there() else nullcontext()
+    return _ByOneDNN() if device.type == "cpu" and _is_available() else nullcontext()
 
 
-def _is_there() -> bool:
+def _is_available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class _ByOneDNN(TorchFunctionMode):
-    """Takes the place of the two functions that the layers of a PatchMLP multiply by."""
+    """Replaces the two functions that the layers of a PatchMLP multiply with."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if not kwargs and func in _REPLACED and _are_plain(args):
+        if not kwargs and func in _REPLACED and _are_float32(args):
             return _REPLACED[func](*args)
         return func(*args, **(kwargs or {}))
 
 
-def _are_plain(tensors: tuple[Any, ...]) -> bool:
+def _are_float32(tensors: tuple[Any, ...]) -> bool:
     return not torch.is_autocast_enabled("cpu") and all(
         isinstance(tensor, Tensor) and tensor.dtype == torch.float32 for tensor in tensors
     )
@@ -63,13 +63,13 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x_MK, weight_NK = ctx.saved_tensors
         (y_MN,) = grads
-        # The images themselves, which the first layer multiplies, need no gradient.
+        # The images, the input of the first layer, need no gradient.
         x_grad = _product(y_MN, weight_NK.T) if ctx.needs_input_grad[0] else None
         return x_grad, _product(y_MN.T, x_MK.T), y_MN.sum(dim=0)
 
 
 class _BiasedProduct(torch.autograd.Function):
-    """y = bias + a @ b, as torch.addmm."""
+    """y = bias + a @ b, as in torch.addmm."""
 
     @staticmethod
     def forward(ctx: Any, bias_M1: Tensor, a_MK: Tensor, b_KN: Tensor) -> Tensor:

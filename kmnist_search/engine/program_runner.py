@@ -1,4 +1,4 @@
-"""Brings the replicas of one program through their epochs, on a GPU in a stream of their own. Computes nothing."""
+"""Runs the epochs of a program's replicas, on a GPU in a CUDA stream of their own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,13 +12,13 @@ from kmnist_search.engine.stepping import EagerStepping, GraphStepping, Stepping
 
 
 class ProgramRunner:
-    """A program made on a device, and how far the epoch at hand has come. Its replicas are always at the same step.
+    """A program on a device, and its position in the current epoch. Its replicas are always at the same step.
 
-    Whoever touches the program does so within `on_stream()`.
+    Code that uses the program must do so within `on_stream()`.
     """
 
     def __init__(self, device: torch.device, make: Callable[[], Program]) -> None:
-        self._stream = _stream_beside_others(device)
+        self._stream = _new_stream(device)
         with self.on_stream():
             self.program = make()
         self._stepping: Stepping = (
@@ -27,7 +27,7 @@ class ProgramRunner:
         self._is_begun = False
 
     def advance(self, replicas: Sequence[Replica]) -> bool:
-        """Take the epoch at hand a little further, without waiting; return whether it is over."""
+        """Advance the current epoch a little, without waiting; return whether it is over."""
         with self.on_stream():
             if not self._is_begun:
                 self._stepping.begin([replica.begin_epoch() for replica in replicas], replicas[0].position)
@@ -38,7 +38,7 @@ class ProgramRunner:
         return is_over
 
     def take_sums(self) -> list[list[float]]:
-        """Return each replica's sums of the epoch that is over, and set them to 0: the one wait of an epoch."""
+        """Return each replica's sums of the ended epoch, and reset them to 0: the only wait in an epoch."""
         self._is_begun = False
         with self.on_stream():
             sums: list[list[float]] = self.program.sums_S4.tolist()
@@ -47,9 +47,9 @@ class ProgramRunner:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """While entered, the program stands still to be looked at; what is copied of it is there on leaving.
+        """While entered, the program is paused so that its state can be copied. On leaving the copies are complete.
 
-        Whoever writes that to a file does so in another stream, which waits for none.
+        They can then be used in any stream without waiting.
         """
         self._stepping.wait()
         with self.on_stream():
@@ -58,21 +58,21 @@ class ProgramRunner:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """While entered, the program may be changed; from then on the replicas go on from where they are then."""
+        """While entered, the state of the program may be changed. The replicas resume from the new state."""
         if self._stream:
-            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # what is loaded was copied there
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # the state was copied there
         with self.on_stream():
             yield
         self._stepping.reset()
         self._is_begun = False
 
     def on_stream(self) -> AbstractContextManager[Any]:
-        """While entered, a GPU does what it is told in this drive's own stream."""
+        """While entered, a GPU works in the stream of this program."""
         return torch.cuda.stream(self._stream) if self._stream else nullcontext()
 
 
-def _stream_beside_others(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a stream that begins after what was queued on a GPU so far; None on the CPU, which has none."""
+def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Return a new stream that waits for the work queued on a GPU so far; None on the CPU."""
     if device.type != "cuda":
         return None
     stream = torch.cuda.Stream(device)

@@ -1,7 +1,4 @@
-"""What one seed's training is and has come to, whatever computes it, alone or with others.
-
-Knows nothing of studies, trials or databases.
-"""
+"""A replica: the training of a configuration with one seed, its progress and its checkpoint state."""
 
 import time
 from collections.abc import Sequence
@@ -22,9 +19,9 @@ from kmnist_search.model import Model
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What one epoch came to. `number` counts from 1; losses are means, accuracies shares of 1.
+    """The results of one epoch. `number` counts from 1; losses are means, accuracies shares of 1.
 
-    `train_loss` and `train_accuracy` are of the augmented batches as they were trained on. `val_loss` and
+    `train_loss` and `train_accuracy` are of the augmented training batches. `val_loss` and
     `val_accuracy` are None when nothing is held out.
     """
 
@@ -36,17 +33,17 @@ class Epoch:
 
     @property
     def plateau_loss(self) -> float:
-        """The loss a plateau is seen by: of the validation images, or of the training images if there are no others."""
+        """The loss that the plateau schedule reads: of the validation images, or of training if there are none."""
         return self.train_loss if self.val_loss is None else self.val_loss
 
 
 class Replica:
-    """The training of one seed, computed by a program as its replica `index`.
+    """The training with one seed, computed by a program as its replica `index`.
 
     Attributes:
         history: the epochs so far.
-        seconds: time spent so far, from each epoch's beginning to its end.
-        position: steps taken in the epoch at hand.
+        seconds: training time of the ended epochs.
+        position: steps taken in the current epoch.
     """
 
     def __init__(self, config: TrialConfig, *, seed: int, device: torch.device, program: Program, index: int) -> None:
@@ -64,7 +61,7 @@ class Replica:
 
     @property
     def step(self) -> int:
-        """Steps taken so far, or on a GPU queued."""
+        """Steps taken so far; on a GPU, queued so far."""
         return len(self.history) * self.steps_per_epoch + self.position
 
     @property
@@ -78,13 +75,13 @@ class Replica:
 
     @property
     def evaluated_model(self) -> Model:
-        """The model that is validated, and kept in the end: the moving average if there is one."""
+        """The model that is validated and saved: the moving average if there is one."""
         return self.program.evaluated_model(self.index)
 
     def val_probabilities(self) -> NDArray[np.float32] | None:
-        """Return what the last epoch's validation made of each image, (V, 10); None if it was not taken here, or empty.
+        """Return the class probabilities of the validation images after the last epoch, (V, 10).
 
-        A checkpoint of a finished training has its weights and not this.
+        None if there are no such images, or if this process has not validated: checkpoints do not hold them.
         """
         if not self._is_validated or not len(self.data.val_images):
             return None
@@ -92,7 +89,7 @@ class Replica:
         return logits_VL.softmax(dim=1).numpy()
 
     def begin_epoch(self) -> EpochPlan:
-        """Begin the next epoch, or go on with it, and return what is to be done in it."""
+        """Begin or resume the next epoch and return its plan."""
         epoch = len(self.history) + 1
         shuffle = torch.Generator(self.device).manual_seed(derived_seed(self.seed, epoch))
         first_step = len(self.history) * self.steps_per_epoch
@@ -116,10 +113,10 @@ class Replica:
         )
 
     def end_epoch(self, sums: Sequence[float]) -> Epoch:
-        """Return what the epoch came to whose `sums` (see `Program.sums_S4`) these are.
+        """Return the results of the epoch with these `sums` (see `Program.sums_S4`).
 
         Raises:
-            TrainingDivergedError: a loss of it is not finite.
+            TrainingDivergedError: a loss is not finite.
         """
         if not np.isfinite(sums).all():
             raise TrainingDivergedError(
@@ -140,11 +137,11 @@ class Replica:
 
     @property
     def seconds_so_far(self) -> float:
-        """Time spent so far, with that of the epoch at hand."""
+        """Training time so far, including the current epoch."""
         return self.seconds + (time.perf_counter() - self._begun_at if self._begun_at is not None else 0.0)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what a checkpoint must share with a training to be its past."""
+        """Return what a training and its checkpoints must have in common."""
         return {
             "config": self.config.digest,
             "data": self.data.digest,
@@ -154,9 +151,9 @@ class Replica:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on from this step, between two steps or two epochs."""
+        """Return all that is needed to resume from this step."""
         sums = self.program.sums_S4[self.index].clone()
-        sums[2:4] = 0  # an epoch goes on with the first of its validation images
+        sums[2:4] = 0  # a resumed epoch validates from its first image
         return {
             "fingerprint": self.fingerprint(),
             "program": self.program.state_dict(self.index),
@@ -168,19 +165,19 @@ class Replica:
         }
 
     def check(self, state: dict[str, Any]) -> None:
-        """See whether `state` is of this training's past.
+        """Check that `state` is a state of this training.
 
         Raises:
-            ConfigError: it is of another configuration, seed, data set, kind of device or program.
+            ConfigError: it is of another configuration, seed, data set, kind of device or backend.
         """
         if state["fingerprint"] != self.fingerprint():
             raise ConfigError(f"the checkpoint is of {state['fingerprint']}, this training is {self.fingerprint()}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; on the CPU the rest is bit for bit what it would have been.
+        """Resume from `state`. On the CPU the results equal those of an uninterrupted training bit for bit.
 
         Raises:
-            ConfigError: it is not of this training's past, see `check`.
+            ConfigError: it is of another training, see `check`.
         """
         self.check(state)
         self.program.load_state_dict(self.index, state["program"])

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step and of the losses so far. Knows nothing of torch."""
+"""The learning rate as a pure function of the step and of the losses so far."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def lr_at(
         peak: the rate at the end of the warm-up.
         total_steps: steps of the whole training.
         steps_per_epoch: steps of one epoch.
-        losses: of the epochs done, oldest first; only the plateau schedule reads them.
+        losses: of the ended epochs, oldest first; only the plateau schedule reads them.
     """
     warmup_steps = round(config.warmup_share * total_steps)
     if step < warmup_steps:
@@ -43,7 +43,7 @@ def lr_at(
 
 
 def plateaus(losses: Sequence[float], *, patience: int, threshold: float) -> int:
-    """Return how often `losses` came to rest: more than `patience` epochs in a row without a new best.
+    """Return the number of plateaus in `losses`: more than `patience` epochs in a row without a new best.
 
     A new best is lower than the old by the share `threshold`, as in torch's `ReduceLROnPlateau` (mode "min").
     """

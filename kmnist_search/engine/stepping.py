@@ -1,4 +1,4 @@
-"""Takes the steps of an epoch a few at a time, so that several trainings can share a thread. Knows no mathematics."""
+"""Takes the steps of an epoch a few at a time, so that trainings can share a thread: eagerly or as CUDA graphs."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,37 +9,37 @@ import torch
 
 from kmnist_search.engine.program import EpochPlan, Program
 
-#: Steps in one graph: fewer launches and gaps than with one, and captured in little more time (reasoned, not measured).
-STEPS_A_GRAPH = 8
-#: Work queued at a time on a GPU, twice this at most: little enough to stop soon, enough to keep it busy while the host
-#: builds and captures another training beside (reasoned, not measured).
+#: Steps in one graph: fewer launches and gaps than with one step, and little more capture time (reasoned, unmeasured).
+STEPS_PER_GRAPH = 8
+#: Seconds of work in a slice; at most two slices are queued on a GPU: short enough to stop soon, long enough to keep
+#: the GPU busy while the host builds and captures another training (reasoned, not measured).
 SLICE_SECONDS = 0.15
 
 
 class Stepping(Protocol):
-    """Brings a program through an epoch.
+    """Takes the steps of a program's epochs.
 
     Attributes:
-        position: steps of the epoch that were taken, or on a GPU queued.
+        position: steps of the epoch taken so far; on a GPU, queued so far.
     """
 
     position: int
 
     def begin(self, plans: list[EpochPlan], position: int) -> None:
-        """Begin an epoch, or go on with one after `position` steps."""
+        """Begin an epoch, or resume it after `position` steps."""
 
     def advance(self) -> bool:
-        """Do or queue a little more of the epoch, without waiting; return whether all of it is done."""
+        """Take or queue some steps of the epoch, without waiting; return whether the epoch is done."""
 
     def wait(self) -> None:
-        """Wait for what is queued."""
+        """Wait for the queued work."""
 
     def reset(self) -> None:
-        """Take the program as it is now: some of its tensors may be others."""
+        """Discard what was prepared for the program's tensors, because some of them may have been replaced."""
 
 
 class EagerStepping:
-    """One step or one validation batch a call: the way of CPUs."""
+    """One step or one validation batch per call, for CPUs."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -53,7 +53,7 @@ class EagerStepping:
     def advance(self) -> bool:
         program = self.program
         if not program.sums_S4.isfinite().all(dim=1).any():
-            return True  # every loss is lost: no further step would change that
+            return True  # all replicas have diverged
         if self.position < program.steps_per_epoch:
             program.train_step()
             program.advance_position(1)
@@ -71,9 +71,9 @@ class EagerStepping:
 
 
 class GraphStepping:
-    """Steps as CUDA graphs, captured when the first epoch begins and replayed on a stream of their own.
+    """Steps as CUDA graphs, captured when the first epoch begins and replayed in their own stream.
 
-    At most two slices of an epoch are queued, so that a stop need not wait for more, and no call waits for the GPU.
+    At most two slices of an epoch are queued, so that a stop comes soon. No call waits for the GPU.
     """
 
     def __init__(self, program: Program, stream: torch.cuda.Stream) -> None:
@@ -91,7 +91,7 @@ class GraphStepping:
         program.begin(plans)
         if not self._step_graphs:
             self._warm_up()
-            for steps in (STEPS_A_GRAPH, 1):
+            for steps in (STEPS_PER_GRAPH, 1):
                 self._step_graphs[steps] = self._captured_steps(steps)
             self._val_graph = self._captured_validation()
         program.advance_position(position)
@@ -116,11 +116,11 @@ class GraphStepping:
         begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begun.record(self.stream)
         left = self.program.steps_per_epoch - self.position
-        graphs = min(self._slice_graphs, left // STEPS_A_GRAPH)
+        graphs = min(self._slice_graphs, left // STEPS_PER_GRAPH)
         for _ in range(graphs):
-            self._step_graphs[STEPS_A_GRAPH].replay()
-        steps = graphs * STEPS_A_GRAPH
-        if left < STEPS_A_GRAPH:
+            self._step_graphs[STEPS_PER_GRAPH].replay()
+        steps = graphs * STEPS_PER_GRAPH
+        if left < STEPS_PER_GRAPH:
             for _ in range(left):
                 self._step_graphs[1].replay()
             steps = left
@@ -132,13 +132,13 @@ class GraphStepping:
         self._slices.append((begun, done, graphs))
 
     def _measure(self, begun: torch.cuda.Event, done: torch.cuda.Event, graphs: int) -> None:
-        """Fit the slices to their time, which also depends on what else the GPU does."""
+        """Adapt the size of the slices to their duration, which also depends on the other work of the GPU."""
         if graphs:
             seconds = begun.elapsed_time(done) / 1000
             self._slice_graphs = max(1, round(graphs * SLICE_SECONDS / max(seconds, 1e-6)))
 
     def _warm_up(self) -> None:
-        """Run a step and validation batches of both sizes, so that libraries are set up; then undo all of it."""
+        """Run a step and validation batches of both sizes, so that libraries set themselves up; then undo it all."""
         program = self.program
         before = {tensor.data_ptr(): tensor.clone() for tensor in program.changed_by_steps()}
         drawn = [generator.get_state() for generator in program.generators]
@@ -171,10 +171,10 @@ class GraphStepping:
 
     @contextmanager
     def _capture(self) -> Iterator[torch.cuda.CUDAGraph]:
-        """While entered, what this stream is told to do becomes a graph instead.
+        """While entered, the work of this stream is captured as a graph instead of run.
 
-        `torch.cuda.graph` would first wait for the whole GPU, collect garbage and empty the cache: time that the other
-        trainings on this GPU lose.
+        `torch.cuda.graph` would first wait for the whole GPU, collect garbage and empty the cache, which delays the
+        other trainings on this GPU.
         """
         graph = torch.cuda.CUDAGraph()
         for generator in self.program.generators:
@@ -183,7 +183,7 @@ class GraphStepping:
         try:
             yield graph
         except BaseException:
-            with suppress(RuntimeError):  # it says that the capture failed, which the error at hand says better
+            with suppress(RuntimeError):  # only says that the capture failed; the first error says why
                 graph.capture_end()
             raise
         graph.capture_end()

@@ -1,6 +1,6 @@
-"""One training's steps in plain torch: what the faster ways are checked against, and the way on CPUs.
+"""The torch backend: one training's steps with autograd, for CPUs and as the reference of the Triton backend.
 
-Shapes: B images of a batch, H = W pixels a side, E steps of an epoch.
+Shapes: B images of a batch, H = W pixels per side, E steps of an epoch.
 """
 
 from contextlib import nullcontext
@@ -19,14 +19,14 @@ from kmnist_search.engine.optimizer import MovingAverage, average_share, make_op
 from kmnist_search.engine.program import EpochPlan
 from kmnist_search.model import Model, build
 
-#: Images of one validation step; the accuracy does not depend on it.
+#: Images of one validation batch; the accuracy does not depend on it.
 VAL_BATCH_SIZE = 1000
 
 
 class TorchProgram:
-    """Model, autograd and optimizer of torch; on a GPU in bfloat16 by autocast.
+    """Steps with torch's autograd and optimizers, in bfloat16 by autocast on a GPU; see `Program`.
 
-    `compiled` fuses the model's operations with `torch.compile`, which takes some ten seconds for each architecture.
+    `compiled` fuses the model's operations with `torch.compile`, which takes about ten seconds for each architecture.
     """
 
     checkpoint_name = "plain"  # the name in all checkpoints so far
@@ -48,14 +48,14 @@ class TorchProgram:
         self.val_logits_SVL = torch.zeros(1, len(data.val_images), NUM_CLASSES, device=device)
         images = self.steps_per_epoch * config.batch.batch_size
         self._order_EB = torch.zeros(images, dtype=torch.int64, device=device).view(self.steps_per_epoch, -1)
-        # On a GPU, what a step looks up must lie there: it is captured once and replayed for other numbers.
+        # On the device, because on a GPU a captured step is replayed and must find new numbers in the same tensors.
         self._rates_E2 = torch.zeros(self.steps_per_epoch, 2, dtype=torch.float64, device=device)
         self._position = torch.zeros(1, dtype=torch.int64, device=device)
         if device.type == "cuda":
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.zeros((), device=device)
         if compiled:
-            torch.compiler.reset()  # one architecture after another would come to the limit of recompilations
+            torch.compiler.reset()  # else architecture after architecture reaches the limit of recompilations
         self._net = torch.compile(self.model) if compiled else self.model
         self._is_compiled = compiled
 
@@ -77,7 +77,7 @@ class TorchProgram:
                 group["lr"].copy_(rate)
             else:
                 group["lr"] = rate.item()
-            if "capturable" in group and self.device.type == "cuda":  # torch refuses, or warns, unless it is just so
+            if "capturable" in group and self.device.type == "cuda":  # else torch refuses or warns
                 group["capturable"] = torch.cuda.is_current_stream_capturing()
         batch_B = self._order_EB[at][0]
         loss, correct = self._loss(self.data.train_images[batch_B], self.data.train_labels[batch_B])
@@ -106,14 +106,14 @@ class TorchProgram:
         self.sums_S4[0, 2:4] += torch.stack((loss.double(), correct.double()))
 
     def _loss(self, images_BHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a batch of uint8 images, and how many were right."""
+        """Return the mean loss of a batch of uint8 images, and the number of correct answers."""
         config, generator = self.config, self.generators[0]
         x_BHW = augment(images_BHW.float().div_(255), config.augment, generator)
         partners_B = share_B = None
         if config.augment.mixup:
             x_BHW, partners_B, share_B = mixup(x_BHW, config.augment.mixup, generator)
         self.model.train()
-        # What is compiled is so as it stands: products that are exchanged while it runs would be compiled again.
+        # Not in a compiled net: replaced products would be compiled again.
         products = nullcontext() if self._is_compiled else onednn_products(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), products:
             logits = self._net(self._normalised(x_BHW), generator)
@@ -155,7 +155,7 @@ class TorchProgram:
 
 
 def uses_bfloat16(config: TrialConfig, device: torch.device) -> bool:
-    """Return whether products are of bfloat16 numbers."""
+    """Return whether matrix products are computed in bfloat16."""
     if config.train.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return config.train.precision == "bfloat16"

@@ -1,6 +1,6 @@
-"""Train one configuration with one seed. Knows nothing of studies, trials or databases.
+"""The training of one configuration with one seed, step by step, so that it can be checkpointed and resumed.
 
-What a step computes is a program's, when it is taken a pace's, what epochs come to a replica's: here they are one.
+A program computes the steps, a stepping takes them, and a replica keeps the results; a training combines the three.
 """
 
 import time
@@ -21,17 +21,13 @@ from kmnist_search.engine.program_runner import ProgramRunner
 from kmnist_search.engine.replica import Epoch, Replica
 from kmnist_search.model import Model, model_of
 
-#: How long who drives one training alone sleeps when a GPU needs nothing from it.
+#: Seconds that the driver of a single training sleeps while the GPU has enough queued work.
 POLL_SECONDS = 0.001
-
-
-def never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BestEpoch:
-    """The first epoch with the highest validation accuracy so far, and the weights it ended with, on the CPU."""
+    """The first epoch with the highest validation accuracy so far, and the model's weights after it, on the CPU."""
 
     number: int
     val_accuracy: float
@@ -39,14 +35,14 @@ class BestEpoch:
 
 
 class Training(Replica):
-    """One training of a PatchMLP: `advance()` until it returns True, then `read()` the epoch, until `finished`.
+    """A training: call `advance()` until it returns True, then `read()` the epoch, and repeat until `finished`.
 
     `advance` takes one step on the CPU; on a GPU it queues some and returns, so that one thread can drive several
-    trainings. Nothing is read back from a GPU before `read`. The images left over after the last whole batch of an
-    epoch are not trained on in that epoch.
+    trainings. Nothing is read back from a GPU before `read`. An epoch skips the images that remain after its last
+    whole batch.
 
     Attributes:
-        best: None before the first epoch is over, or if it is not kept.
+        best: None before the first epoch has ended, and without `keeps_best`.
     """
 
     def __init__(
@@ -59,9 +55,15 @@ class Training(Replica):
         backend: Backend = "auto",
         keeps_best: bool = False,
     ) -> None:
-        """Build model and optimizer on `device`; `seed` decides weights, order and augmentation.
+        """Build model and optimizer on `device`.
 
-        With `keeps_best` the weights of the best epoch are kept, too; it needs a validation part.
+        Args:
+            config: what to train, and how.
+            data: the images.
+            seed: decides weights, order and augmentation.
+            device: where the training is computed.
+            backend: how it is computed.
+            keeps_best: also keep the weights of the best epoch; needs a validation part.
 
         Raises:
             ConfigError: a batch is larger than the training part.
@@ -79,7 +81,7 @@ class Training(Replica):
             return super().evaluated_model
 
     def best_model(self) -> Model:
-        """Return the model as it was after the best epoch."""
+        """Return the model after the best epoch."""
         assert self.best is not None
         model = model_of(self.config.model)
         model.load_state_dict(self.best.weights)
@@ -89,8 +91,8 @@ class Training(Replica):
         with self._runner.on_stream():
             return super().val_probabilities()
 
-    def epochs(self, stop: Callable[[], bool] = never) -> Iterator[Epoch]:
-        """Advance and read until finished, or until `stop()` is true before some advance.
+    def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
+        """Advance and read until finished, or until `stop()` returns True; it is called before each advance.
 
         Raises:
             TrainingDivergedError: a loss is no longer finite.
@@ -104,17 +106,17 @@ class Training(Replica):
                 time.sleep(POLL_SECONDS)
 
     def advance(self) -> bool:
-        """Take the epoch at hand a little further, without waiting; return whether it is over and can be read.
+        """Advance the current epoch a little, without waiting; return whether it is over and can be read.
 
-        Between two advances `state_dict()` says where to go on.
+        Between two calls `state_dict()` returns a state to resume from.
         """
         return self._runner.advance([self])
 
     def read(self) -> Epoch:
-        """Return what the epoch came to of which `advance` said that it is over.
+        """Return the results of the epoch that `advance` has ended.
 
         Raises:
-            TrainingDivergedError: a loss of it is not finite.
+            TrainingDivergedError: a loss is not finite.
         """
         (sums,) = self._runner.take_sums()
         epoch = self.end_epoch(sums)
@@ -132,7 +134,7 @@ class Training(Replica):
     def state_dict(self) -> dict[str, Any]:
         with self._runner.saving():
             state = super().state_dict()
-        # Not `asdict`: it would copy the weights.
+        # Not `asdict`, which would copy the weights.
         return {**state, "best": vars(self.best) if self.best else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

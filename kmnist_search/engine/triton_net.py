@@ -1,10 +1,10 @@
-"""Forward and backward of S PatchMLPs of one architecture at once, in matrix products and fused kernels.
+"""Forward and backward pass of S PatchMLPs of one architecture at once, in matrix products and fused kernels.
 
-Written by hand, without autograd: gradients of matrices go straight from their products into one flat buffer, those of
-vectors as partial sums into another, and a residual branch costs no kernel of its own. What the model is says
-`kmnist_search.model`; the tests hold this to it.
+Written by hand, without autograd: products write the gradients of matrices directly into one flat buffer, those of
+vectors go as partial sums into another, and a residual branch needs no kernel of its own. `kmnist_search.model` defines
+the model; the tests compare the two.
 
-Legend: S replicas, N tokens, B images of a batch, R = N*B rows (tokens first), D features, P pixels a patch (padded),
+Legend: S replicas, N tokens, B images of a batch, R = N*B rows (tokens first), D features, P pixels per patch (padded),
 X = B*D, T token width, C channel width, K slots of partial sums, V elements of the vectors.
 """
 
@@ -18,13 +18,13 @@ from kmnist_search.engine.flat_layout import FlatLayout
 from kmnist_search.engine.kernels.activation import bias_act, bias_act_backward
 from kmnist_search.engine.kernels.norm import Normed, ResidualBiasAxis, residual_norm, residual_norm_backward
 
-#: Rows that one slot of partial sums adds up at least, and slots at most: two programs for each of the 132
-#: multiprocessors of an H200, so that one loads while the other adds (reasoned, not measured).
-ROWS_A_SLOT, MAX_SLOTS = 32, 264
+#: Least rows that one slot of partial sums adds up, and most slots: two programs for each of the 132 multiprocessors of
+#: an H200, so that one loads while the other adds (reasoned, not measured).
+ROWS_PER_SLOT, MAX_SLOTS = 32, 264
 
 
 class Weights:
-    """Views of weights in flat buffers, by their names in the model."""
+    """Parameters as views of flat buffers, by their names in the model."""
 
     def __init__(self, layout: FlatLayout, matrices_SM: Tensor, vectors_SV: Tensor) -> None:
         self._matrices = {name: segment.view(matrices_SM) for name, segment in layout.matrices.items()}
@@ -37,12 +37,12 @@ class Weights:
         return self._vectors[name]
 
     def norm(self, name: str) -> tuple[Tensor | None, Tensor | None]:
-        """Return gamma and beta of a norm, (S, D) each, or None twice where the model has no norms."""
+        """Return gamma and beta of a norm, (S, D) each; both None if the model has no norms."""
         return self._vectors.get(f"{name}.norm.weight"), self._vectors.get(f"{name}.norm.bias")
 
 
 class Gradients:
-    """Where gradients go. Every element but the padding is written by each backward, none is added to.
+    """The buffers of the gradients. Each backward pass overwrites every element except the padding.
 
     Attributes:
         matrices_SM: in the dtype of the activations.
@@ -53,7 +53,7 @@ class Gradients:
         self, layout: FlatLayout, replicas: int, batch_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         rows = layout.config.num_tokens * batch_size
-        slots = min(max(rows // ROWS_A_SLOT, 1), MAX_SLOTS)
+        slots = min(max(rows // ROWS_PER_SLOT, 1), MAX_SLOTS)
         self.layout = layout
         self.matrices_SM = torch.zeros(replicas, layout.num_matrix, dtype=dtype, device=device)
         self.vectors_SV = torch.zeros(replicas, layout.num_vector, device=device)
@@ -64,26 +64,26 @@ class Gradients:
         return self.layout.matrices[name].view(self.matrices_SM)
 
     def single(self, name: str) -> Tensor:
-        """Return where a vector's gradient goes that is not made of partial sums."""
+        """Return the place of the gradient of a vector that has no partial sums."""
         return self.layout.vectors[name].view(self.vectors_SV)
 
     def partial(self, name: str) -> Tensor:
-        """Return where a vector's partial sums go, (S, K, n)."""
+        """Return the place of a vector's partial sums, (S, K, n)."""
         segment, before = self.layout.vectors[name], self.layout.num_single
         return self._partials_SKV[:, :, segment.begin - before : segment.end - before]
 
     def norm(self, name: str) -> tuple[Tensor | None, Tensor | None]:
-        """Return where the partial sums of a norm's gamma and beta go, or None twice where there are no norms."""
+        """Return the place of the partial sums of a norm's gamma and beta; both None without norms."""
         if f"{name}.norm.weight" not in self.layout.vectors:
             return None, None
         return self.partial(f"{name}.norm.weight"), self.partial(f"{name}.norm.bias")
 
     def token_rows(self, block: int) -> Tensor:
-        """Return where the rows' sums go of which the gradient of a token MLP's second bias is made, (S, R)."""
+        """Return the place of the sums of rows, (S, R), that make up the gradient of a token MLP's second bias."""
         return self._rows_of_token_biases[block]
 
-    def add_up(self) -> None:
-        """Make the vectors' gradients of their partial sums."""
+    def sum_partials(self) -> None:
+        """Sum the partial sums into the gradients of the vectors."""
         blocks, tokens = self.layout.config.num_blocks, self.layout.config.num_tokens
         images = self._rows_of_token_biases.unflatten(2, (tokens, -1))
         token_biases = self.vectors_SV[:, : blocks * tokens].unflatten(1, (blocks, tokens))
@@ -93,7 +93,7 @@ class Gradients:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Noise:
-    """What one step draws for the network; None where the configuration needs none.
+    """The drop-path factors and dropout masks of one step; None where the configuration needs none.
 
     Attributes:
         factors_K2SB: of the branches of each block, see `model.drop_path_factors`.
@@ -115,13 +115,13 @@ NO_NOISE = Noise()
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SavedActivations:
-    """What a backward needs of its forward.
+    """What the backward pass needs of its forward pass.
 
     Attributes:
         logits_SBL: without their bias.
         normed: the residual stream and its norm before the first branch and after each.
         hidden: the hidden layer of each branch, (S, T, X) or (S, R, C), without its bias.
-        activated: the same after bias, activation and dropout.
+        activated: the hidden layer after bias, activation and dropout.
     """
 
     patches_SRP: Tensor
@@ -133,7 +133,7 @@ class SavedActivations:
 
 
 class TritonNet:
-    """S PatchMLPs of one architecture, whose norms are layer norms or that have none."""
+    """S PatchMLPs of one architecture, with layer norms or without norms."""
 
     def __init__(self, config: PatchMLPConfig) -> None:
         self.config = config
@@ -141,7 +141,7 @@ class TritonNet:
     def forward(
         self, weights: Weights, patches_SNBP: Tensor, noise: Noise = NO_NOISE, *, keep: bool = True
     ) -> SavedActivations:
-        """Return the logits, and unless `keep` is False what `backward` needs."""
+        """Return the logits and, unless `keep` is False, what `backward` needs."""
         batch_size = patches_SNBP.shape[2]
         patches_SRP = patches_SNBP.flatten(1, 2)
         gamma, beta = weights.norm(self._norm_after(-1))
@@ -173,7 +173,7 @@ class TritonNet:
     def backward(
         self, weights: Weights, gradients: Gradients, saved: SavedActivations, dlogits_SBL: Tensor, noise: Noise
     ) -> None:
-        """Fill `gradients`, but for the classifier's bias; what `saved` holds of the branches is used up."""
+        """Fill `gradients`, except for the classifier's bias. Consumes the lists of `saved`."""
         product(dlogits_SBL.mT, saved.features_SBD, out=gradients.matrix("classifier.weight"))
         dn = product(dlogits_SBL, weights.matrix("classifier.weight")).div_(self.config.num_tokens)
         dx_SRD: Tensor | None = None
@@ -181,12 +181,12 @@ class TritonNet:
             dn, dx_SRD = self._branch_backward(weights, gradients, saved, branch, dn, dx_SRD, noise)
         _, dy_SRD = self._norm_backward(weights, gradients, saved.normed.pop(), -1, dn, dx_SRD, NO_NOISE)
         product(dy_SRD.mT, saved.patches_SRP, out=gradients.matrix("stem.weight"))
-        gradients.add_up()
+        gradients.sum_partials()
 
     def _branch(
         self, weights: Weights, branch: int, before: Normed, noise: Noise, batch_size: int
     ) -> tuple[Tensor, Tensor, Normed]:
-        """Return the hidden layer of a token or channel MLP, the same activated, and the residual stream after it."""
+        """Return the hidden layer of a token or channel MLP, the same after activation, and the next residual stream."""
         name, mask = self._mlp(branch), noise.mask(*divmod(branch, 2))
         activation = self.config.activation
         if _is_token(branch):
@@ -223,7 +223,7 @@ class TritonNet:
         dx_SRD: Tensor | None,
         noise: Noise,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of the norm's output before the branch, and of the residual stream past that norm."""
+        """Return the gradients of the output of the norm before the branch, and of the residual stream around it."""
         name, mask, activation = self._mlp(branch), noise.mask(*divmod(branch, 2)), self.config.activation
         hidden, activated = saved.hidden.pop(), saved.activated.pop()
         dx_SRD, dy_SRD = self._norm_backward(weights, gradients, saved.normed.pop(), branch, dn, dx_SRD, noise)
@@ -268,7 +268,7 @@ class TritonNet:
         dx_SRD: Tensor | None,
         noise: Noise,
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradients of the residual stream after a branch (-1: the stem) and of what the branch made."""
+        """Return the gradients of the residual stream after a branch (-1: the stem) and of the branch's output."""
         gamma, _ = weights.norm(self._norm_after(branch))
         dgamma, dbeta = gradients.norm(self._norm_after(branch))
         is_token = _bias_axis(branch) == "token"

@@ -1,7 +1,7 @@
-"""The steps of S trainings of one configuration in fused kernels, on a GPU or in Triton's interpreter.
+"""The Triton backend: the steps of S trainings of one configuration, on a GPU or in Triton's interpreter.
 
-bfloat16 working weights and activations, float32 masters, moments, norms and sums. What is drawn is what
-`plain.TorchProgram` draws, in the same order.
+Working weights and activations are bfloat16; master weights, moments, norms and sums float32. It draws the same random
+numbers as `torch_program.TorchProgram`, in the same order.
 
 Legend: S replicas, E steps of an epoch, B images of a batch, P parameters in a flat buffer.
 """
@@ -29,14 +29,14 @@ from kmnist_search.model import build
 from kmnist_search.model.parts import dropout_mask
 from kmnist_search.model.patch_mlp import PatchMLP, drop_path_factors, drop_path_keeps
 
-#: Images of one validation step: enough to fill a GPU, little enough for its memory (reasoned, not measured).
+#: Images of one validation batch: enough to fill a GPU, few enough for its memory (reasoned, not measured).
 VAL_BATCH_SIZE = 2500
-#: Partial sums of the gradients' squares, one program each.
+#: Partial sums of the squared gradients, one kernel program each.
 NORM_SLOTS = 128
 
 
 class TritonProgram:
-    """Steps of S trainings in one set of products and kernels; see `Program`."""
+    """Steps of S trainings in one set of matrix products and kernels; see `Program`."""
 
     checkpoint_name = "fused"  # the name in all checkpoints so far
 

@@ -1,4 +1,4 @@
-"""On what the program runs: versions, machine, and its own commit. Changes nothing."""
+"""Versions, machine, scheduler job and commit of the running program."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("kmnist-search", "torch", "optuna")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, of Python, and of what a training depends on."""
+    """Return the versions of Python, of this package, and of the packages that a training depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
@@ -21,19 +21,19 @@ def package_version() -> str:
 
 
 def machine() -> str:
-    """Return processor, number of usable cores and operating system."""
+    """Return the processor, the number of usable cores and the operating system as one text."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{_processor()}, {cores} cores, {platform.system()} {platform.release()}"
 
 
 def scheduler_job() -> str | None:
-    """Return what Slurm calls the job that this process is part of; None outside of one."""
+    """Return Slurm's name of the job that this process belongs to, None outside of Slurm."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def git_commit() -> str | None:
-    """Return the commit that this program runs from, "-dirty" if it was changed since; None outside of a clone."""
+    """Return the commit of the source that runs, with "-dirty" if files were changed; None outside of a clone."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -41,7 +41,7 @@ def git_commit() -> str | None:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return None  # no git here, or it does not trust the folder
+        return None  # git is missing, or does not trust the folder
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""The process that runs a trial, and whether it still does. Knows nothing of trials."""
+"""The identity of a process, and whether that process is dead."""
 
 import os
 import platform
@@ -14,10 +14,10 @@ class Owner:
 
     Attributes:
         host: name of the machine, for people.
-        machine: what tells machines, their restarts, and containers on them from each other.
-        pid: number of the process there.
-        born: seconds after the machine's start, so that setting the clock does not move it; tells the process from a
-            later one with the same pid.
+        machine: identifies the machine, its current boot and the container.
+        pid: number of the process on that machine.
+        born: start of the process in seconds after the machine's boot, which setting the clock does not change. It
+            tells the process from a later one with the same pid.
     """
 
     host: str
@@ -30,7 +30,7 @@ class Owner:
         return cls(host=platform.node(), machine=_machine(), pid=os.getpid(), born=_born(psutil.Process()))
 
     def is_dead(self) -> bool:
-        """Return True if the process certainly no longer runs; of another machine that is not known."""
+        """Return True if the process certainly no longer runs. On another machine that is unknown: False."""
         if self.machine != _machine():
             return False
         try:
@@ -44,7 +44,7 @@ def _machine() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return platform.node()
 
 

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop. Knows nothing of trials."""
+"""Signals that ask the process to stop."""
 
 import signal
 import time
@@ -9,11 +9,14 @@ from typing import Any
 class StopSignals:
     """While entered, SIGINT, SIGTERM and SIGUSR1 ask for a stop; a second SIGINT ends the process at once.
 
-    Schedulers send SIGUSR1 or SIGTERM some time before they kill, and some send them more than once. Programs that
-    start others pass on a Ctrl-C that those have had from the terminal: what comes at once is no second one.
+    Schedulers send SIGUSR1 or SIGTERM some time before they kill, and some send them more than once. The terminal sends
+    a Ctrl-C to all processes, and a parent may pass it on to this one again: a repetition at once is not a second one.
+
+    Attributes:
+        received: the last signal, None before the first.
     """
 
-    #: Nobody presses Ctrl-C twice so fast.
+    #: Seconds after a SIGINT in which another one is a repetition: nobody presses Ctrl-C twice so fast.
     ECHO_SECONDS = 0.3
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -1,4 +1,4 @@
-"""The nets: a PatchMLP, or one that is written down layer by layer. Knows nothing of data, training or studies."""
+"""The nets: the PatchMLP, and nets that are written layer by layer."""
 
 from typing import overload
 
@@ -16,7 +16,7 @@ def model_of(config: PatchMLPConfig) -> PatchMLP: ...
 @overload
 def model_of(config: ModelConfig) -> Model: ...
 def model_of(config: ModelConfig) -> Model:
-    """Return a model on the CPU with weights that torch's own generator draws."""
+    """Return a model on the CPU with weights drawn by torch's global generator."""
     return PatchMLP(config) if isinstance(config, PatchMLPConfig) else LayeredMLP(config)
 
 
@@ -25,7 +25,7 @@ def build(config: PatchMLPConfig, seed: int) -> PatchMLP: ...
 @overload
 def build(config: ModelConfig, seed: int) -> Model: ...
 def build(config: ModelConfig, seed: int) -> Model:
-    """Return a model on the CPU whose weights depend on `config` and `seed` alone."""
+    """Return a model on the CPU whose weights depend only on `config` and `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model_of(config)

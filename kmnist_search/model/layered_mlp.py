@@ -1,7 +1,7 @@
-"""A net that is written down layer by layer. Knows nothing of data, training or studies.
+"""A net that is written layer by layer.
 
-Shapes: B images of a batch, N tokens, D features, of which both change from layer to layer. Activations are
-tokens-first, (N, B, D), as in a PatchMLP.
+Shapes: B images of a batch, N tokens, D features; N and D change from layer to layer. Activations are tokens-first,
+(N, B, D), as in a PatchMLP.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class TokenLinear(nn.Linear):
-    """A linear layer along the tokens, alike for every feature: (N, B, D) to (width, B, D)."""
+    """A linear layer along the tokens, shared by all features: (N, B, D) to (width, B, D)."""
 
     def forward(self, x_NBD: Tensor) -> Tensor:
         y_MX = torch.addmm(self.bias.unsqueeze(1), self.weight, x_NBD.flatten(1))
@@ -25,21 +25,21 @@ class TokenLinear(nn.Linear):
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
-    """A batch norm with a mean and a spread for each token, over images and features."""
+    """A batch norm with a mean and a standard deviation for each token, over images and features."""
 
     def forward(self, x_NBD: Tensor) -> Tensor:
         return super().forward(x_NBD.transpose(0, 1)).transpose(0, 1)
 
 
 class FeatureBatchNorm(nn.BatchNorm1d):
-    """A batch norm with a mean and a spread for each feature, over images and tokens."""
+    """A batch norm with a mean and a standard deviation for each feature, over images and tokens."""
 
     def forward(self, x_NBD: Tensor) -> Tensor:
         return super().forward(x_NBD.flatten(0, 1)).view_as(x_NBD)
 
 
 class SeededDropout(nn.Module):
-    """Dropout whose masks the training's own generator draws."""
+    """Dropout with masks drawn by the training's own generator."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class SeededDropout(nn.Module):
 
 
 class LayerList(nn.ModuleList):
-    """Layers one after the other; those that are a list themselves are a branch beside a skip."""
+    """Layers one after the other. A list within the list is a residual branch."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         super().__init__(LayerList(step.inside) if step.inside else _layer(step) for step in steps)
@@ -68,7 +68,7 @@ class LayerList(nn.ModuleList):
 
 
 class LayeredMLP(nn.Module):
-    """Patches, the layers of a `LayersConfig`, a mean over one of the two axes, and a classifier along the other."""
+    """Patches, the layers of a `LayersConfig`, a mean over one of the two axes, and a classifier on the other."""
 
     def __init__(self, config: LayersConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class LayeredMLP(nn.Module):
     def forward(self, images_BHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the (B, 10) logits of normalised (B, H, W) images.
 
-        `generator` draws the dropout masks in training mode; None is the process's own.
+        `generator` draws the dropout masks in training mode; None is torch's global generator.
         """
         x_NBD = self.layers(patches(images_BHW, self.config.patch_size), generator)
         means = x_NBD.mean(dim=0) if self.config.mean_axis == "tokens" else x_NBD.mean(dim=2).T

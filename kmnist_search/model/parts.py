@@ -1,4 +1,4 @@
-"""What nets are made of besides torch's own layers. Knows no net.
+"""Patches and dropout, which all nets share.
 
 Shapes: B images of a batch, H = W pixels a side, N patches of P pixels.
 """
@@ -15,10 +15,10 @@ def patches(images_BHW: Tensor, patch_size: int) -> Tensor:
 
 
 def dropout(x: Tensor, probability: float, generator: torch.Generator | None, shape: tuple[int, ...]) -> Tensor:
-    """Zero `x` where a mask of `shape` (which broadcasts against `x`) says so, and scale up what is left.
+    """Apply dropout to `x` with a mask of `shape`, which broadcasts against `x`.
 
-    `torch.nn.Dropout` draws from the process's one generator; this draws from the training's own, so that trainings
-    beside each other do not disturb one another and a resumed one draws what it would have drawn.
+    `torch.nn.Dropout` draws from torch's global generator. This draws from the training's own, so that trainings in one
+    process do not affect each other and a resumed training draws the same masks.
     """
     return x * dropout_mask(shape, probability, x.dtype, x.device, generator)
 
@@ -30,6 +30,6 @@ def dropout_mask(
     device: torch.device,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Draw what `dropout` multiplies by: 0, or as much more as is dropped."""
+    """Draw the mask of `dropout`: 0 with `probability`, else 1 / (1 - probability)."""
     keep = torch.empty(shape, device=device, dtype=dtype).bernoulli_(1 - probability, generator=generator)
     return keep.div_(1 - probability)

@@ -1,4 +1,4 @@
-"""The patch-MLP. Knows nothing of data, training or studies.
+"""The PatchMLP: an MLP-Mixer for small grey images.
 
 Shapes: B images of a batch, H = W pixels a side, N tokens (patches), P pixels a patch, D features (`dim`),
 T token width, C channel width. Activations are tokens-first, (N, B, D): each layer of an MLP is then one matrix
@@ -28,9 +28,9 @@ def drop_path_keeps(config: PatchMLPConfig, device: torch.device) -> Tensor:
 
 
 def drop_path_factors(keeps_K11: Tensor, batch_size: int, generator: torch.Generator | None) -> Tensor:
-    """Draw what each block's two branches are multiplied by, (blocks, 2, B): 0, or as much more as others are dropped.
+    """Draw the drop-path factors of each block's two branches, (blocks, 2, B): 0, or 1 / (probability of keeping).
 
-    Drawn for all blocks at once: on a GPU each draw is a kernel.
+    Draws for all blocks at once, because on a GPU each draw is a kernel.
     """
     shape = (len(keeps_K11), 2, batch_size)
     uniform_K2B = torch.rand(shape, generator=generator, device=keeps_K11.device)
@@ -50,9 +50,9 @@ class Norm(nn.Module):
 
 
 class TokenMLP(nn.Module):
-    """Two layers across the tokens, alike for every feature.
+    """Two layers across the tokens, shared by all features.
 
-    Both weights are stored (N, T): N, say 49, is seldom a multiple of 8, and rows of T are aligned for the GPU.
+    Both weights are stored as (N, T): N, such as 49, is rarely a multiple of 8; rows of T are aligned for the GPU.
     """
 
     def __init__(self, config: PatchMLPConfig, width: int) -> None:
@@ -62,7 +62,7 @@ class TokenMLP(nn.Module):
         self.bias1_T = nn.Parameter(torch.empty(width))
         self.weight2_NT = nn.Parameter(torch.empty(config.num_tokens, width))
         self.bias2_N = nn.Parameter(torch.empty(config.num_tokens))
-        # What nn.Linear does: uniform within 1/sqrt(inputs), for weights and biases alike.
+        # As nn.Linear: uniform within 1/sqrt(inputs), for weights and biases.
         for parameters, inputs in (
             ((self.weight1_NT, self.bias1_T), config.num_tokens),
             ((self.weight2_NT, self.bias2_N), width),
@@ -80,7 +80,7 @@ class TokenMLP(nn.Module):
 
 
 class ChannelMLP(nn.Module):
-    """Two layers across the features, alike for every token."""
+    """Two layers across the features, shared by all tokens."""
 
     def __init__(self, config: PatchMLPConfig, width: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class ChannelMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Token mixing, then channel mixing, each after a norm and beside a skip."""
+    """Token mixing, then channel mixing, each after a norm and with a skip connection."""
 
     def __init__(self, config: PatchMLPConfig, token_width: int, channel_width: int) -> None:
         super().__init__()
@@ -107,10 +107,10 @@ class Block(nn.Module):
         self.channel_mlp = ChannelMLP(config, channel_width)
 
     def forward(self, x_NBD: Tensor, generator: torch.Generator | None, factors_2B: Tensor | None) -> Tensor:
-        x_NBD = self._beside_skip(x_NBD, self.token_mlp(self.norm1(x_NBD), generator), factors_2B, 0)
-        return self._beside_skip(x_NBD, self.channel_mlp(self.norm2(x_NBD), generator), factors_2B, 1)
+        x_NBD = self._residual(x_NBD, self.token_mlp(self.norm1(x_NBD), generator), factors_2B, 0)
+        return self._residual(x_NBD, self.channel_mlp(self.norm2(x_NBD), generator), factors_2B, 1)
 
-    def _beside_skip(self, x_NBD: Tensor, y_NBD: Tensor, factors_2B: Tensor | None, branch: int) -> Tensor:
+    def _residual(self, x_NBD: Tensor, y_NBD: Tensor, factors_2B: Tensor | None, branch: int) -> Tensor:
         if not self.skip:
             return y_NBD
         if factors_2B is not None:
@@ -135,7 +135,7 @@ class PatchMLP(nn.Module):
     def forward(self, images_BHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the (B, 10) logits of normalised (B, H, W) images.
 
-        `generator` draws the drop-path factors and dropout masks in training mode; None is the process's own.
+        `generator` draws the drop-path factors and dropout masks in training mode; None is torch's global generator.
         """
         x_NBD = self.stem(patches(images_BHW, self.config.patch_size))
         factors_K2B = None

@@ -218,7 +218,7 @@ def test_no_data_and_no_network_is_one_clear_message(invoke: Invoke, monkeypatch
     assert result.stderr.startswith("Error: KMNIST is not in images/KMNIST/raw and could not be downloaded:\n")
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         assert f"  {name}-ubyte\n" in result.stderr
-    assert result.stderr.endswith("To try the search without any download: kmnist-search run quickstart\n")
+    assert result.stderr.endswith("To try a search without a download: kmnist-search run quickstart\n")
     assert not Path("kmnist-search.db").exists()
     assert list(Path("images").iterdir()) == []
     assert "'elsewhere' does not exist" in invoke("run", "kmnist", "--data-dir", "elsewhere").stderr

@@ -257,7 +257,7 @@ def test_flat_hyperparameters_are_sorted_into_their_sections() -> None:
 
 
 def test_an_unknown_flat_hyperparameter_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^no hyperparameter is called 'epochs'$"):
+    with pytest.raises(ConfigError, match=r"^there is no hyperparameter 'epochs'$"):
         trial_config({"epochs": 3}, TrainConfig())
 
 

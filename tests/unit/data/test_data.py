@@ -150,10 +150,10 @@ def test_without_data_and_network_one_message_says_what_is_wanted_where_and_what
     assert no_network in lines[1]
     assert "Connection refused" in lines[1]
     assert lines[2:] == [
-        "Wanted there, unpacked or as .gz:",
+        "Files needed there, unpacked or as .gz:",
         *(f"  {name}" for name in ALL_FILES),
         "Put them there, or point --data-dir (KMNIST_SEARCH_DATA) at a folder that has KMNIST/raw.",
-        "To try the search without any download: kmnist-search run quickstart",
+        "To try a search without a download: kmnist-search run quickstart",
     ]
 
 

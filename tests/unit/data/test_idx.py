@@ -144,12 +144,12 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -
     path = tmp_path / "images"
     path.mkdir()
     assert refusal(path, dimensions=3) == (
-        f"{path}: cannot be read: Is a directory. Mend its permissions, or use --data-dir."
+        f"{path}: cannot be read: Is a directory. Fix its permissions, or use --data-dir."
     )
 
 
 def test_a_file_that_is_gone_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "images.gz"
     assert refusal(path, dimensions=3) == (
-        f"{path}: cannot be read: No such file or directory. Mend its permissions, or use --data-dir."
+        f"{path}: cannot be read: No such file or directory. Fix its permissions, or use --data-dir."
     )

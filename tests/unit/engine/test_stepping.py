@@ -12,7 +12,7 @@ from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_con
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.backends import Backend
-from kmnist_search.engine.stepping import STEPS_A_GRAPH, EagerStepping, GraphStepping
+from kmnist_search.engine.stepping import STEPS_PER_GRAPH, EagerStepping, GraphStepping
 from kmnist_search.engine.training import Training
 
 pytestmark = [
@@ -63,7 +63,7 @@ def test_replayed_steps_come_to_what_the_same_steps_do_uncaptured(
 ) -> None:
     config = config_of(**changes)
     captured, uncaptured = (Training(config, data, seed=1, device=GPU, backend=backend) for _ in range(2))
-    assert captured.steps_per_epoch % STEPS_A_GRAPH
+    assert captured.steps_per_epoch % STEPS_PER_GRAPH
     assert isinstance(captured._runner._stepping, GraphStepping)
     uncaptured._runner._stepping = EagerStepping(uncaptured.program)
     for epoch, expected in zip(captured.epochs(), uncaptured.epochs(), strict=True):

@@ -197,17 +197,17 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
             "[fixed] and [space] hold values that do not fit together: "
             "drop_path needs skip = true: without a skip the dropped block would pass nothing on.",
         ),
-        # Layers, which say the whole shape.
+        # Layers, which define the whole net.
         (
             "[fixed]\nlayers = ['linear tokens 8', 'mean feature']",
-            "[fixed] layers: 'mean feature' is no layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', 'relu', 'gelu', "
-            "'dropout SHARE' with a share from 0 to below 1, or 'mean AXIS', where AXIS is tokens or features, got "
-            "['linear tokens 8', 'mean feature'].",
+            "[fixed] layers: 'mean feature' is not a layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', 'relu', "
+            "'gelu', 'dropout SHARE' with a share from 0 to below 1, or 'mean AXIS', where AXIS is tokens or features, "
+            "got ['linear tokens 8', 'mean feature'].",
         ),
         (
             "[fixed]\nlayers = ['mean tokens']\n[space]\ndim = { choices = [8, 16] }",
-            "[fixed] and [space] hold values that do not fit together: dim cannot stand beside layers, which say the "
-            "whole shape. Leave it out.",
+            "[fixed] and [space] hold values that do not fit together: dim cannot be set together with layers, "
+            "which define the whole net. Leave it out.",
         ),
         (
             "[fixed]\nlayers = [['linear tokens 8'], 'mean tokens']",

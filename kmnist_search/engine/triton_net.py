@@ -186,7 +186,7 @@ class TritonNet:
     def _branch(
         self, weights: Weights, branch: int, before: Normed, noise: Noise, batch_size: int
     ) -> tuple[Tensor, Tensor, Normed]:
-        """Return the hidden layer of a token or channel MLP, the same after activation, and the next residual stream."""
+        """Return the hidden layer of a branch, the same after activation, and the next residual stream."""
         name, mask = self._mlp(branch), noise.mask(*divmod(branch, 2))
         activation = self.config.activation
         if _is_token(branch):

@@ -45,7 +45,7 @@ def training_pace(
         trials: the number of trainings.
         device: the device that trains.
         seconds: how long to measure, after the set-up.
-        way: how the steps are computed.
+        backend: how the steps are computed.
 
     Returns:
         The images of all trainings in a second; the set-up of one training.

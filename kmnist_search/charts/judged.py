@@ -32,8 +32,8 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Prediction:
-    """One image, what it shows, and what a model took it for with which probability."""
+class JudgedImage:
+    """An image with its true class, and the class a model predicted with its probability."""
 
     picture: NDArray[np.uint8]
     label: int
@@ -41,17 +41,17 @@ class Prediction:
     probability: float
 
 
-def most_confidently_wrong(judged: Judged, number: int) -> Sequence[Prediction]:
+def most_confidently_wrong(judged: Judged, number: int) -> Sequence[JudgedImage]:
     """Return at most `number` wrong predictions, the most confident first."""
     wrong = _by_confidence(judged, judged.predicted != judged.labels)
-    return [_prediction(judged, index) for index in wrong[:number]]
+    return [_judged_image(judged, index) for index in wrong[:number]]
 
 
-def most_confidently_right(judged: Judged) -> Sequence[Prediction]:
+def most_confidently_right(judged: Judged) -> Sequence[JudgedImage]:
     """Return the most confident right prediction of each class that has one, by class."""
     right = _by_confidence(judged, judged.predicted == judged.labels)
     labels, first = np.unique(judged.labels[right], return_index=True)
-    return [_prediction(judged, index) for index in right[first][np.argsort(labels)]]
+    return [_judged_image(judged, index) for index in right[first][np.argsort(labels)]]
 
 
 def confusion(judged: Judged) -> NDArray[np.int64]:
@@ -67,9 +67,9 @@ def _by_confidence(judged: Judged, chosen: NDArray[np.bool_]) -> NDArray[np.int6
     return indices[np.argsort(-confidence, kind="stable")]
 
 
-def _prediction(judged: Judged, index: np.int64) -> Prediction:
+def _judged_image(judged: Judged, index: np.int64) -> JudgedImage:
     probabilities = judged.probabilities[index]
-    return Prediction(
+    return JudgedImage(
         picture=judged.images[index],
         label=int(judged.labels[index]),
         predicted=int(probabilities.argmax()),

@@ -1,4 +1,4 @@
-"""The commands for a saved model: parse, call one function, print.
+"""The commands for a saved model: `predict` and `export`.
 
 Imports that take time wait inside the commands, so that `--help` answers at once.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kmnist_search.saved_model.model import SavedModel
     from kmnist_search.saved_model.predictions import Row
 
-#: Columns of a table that goes into a file or another program: no line of it is folded.
+#: Width of a table that goes to a file or another program, so that no line is folded.
 WIDE = 10_000
 
 
@@ -30,13 +30,13 @@ WIDE = 10_000
 def predict(
     model_dir: Path, images: tuple[Path, ...], dataset: str | None, data_dir: Path | None, as_json: bool, as_csv: bool
 ) -> None:
-    """Say which character is on each image.
+    """Predict the character on each image.
 
     MODEL_DIR is the folder of a saved model. IMAGE is a PNG or JPEG file with one character, dark on light or light
     on dark, or a folder of such files.
 
-    --dataset test needs no images. Nothing says which of its predictions are right: to compare them with the truth is
-    a look at the test set that no ledger counts.
+    --dataset test needs no images. The output does not say which predictions are right: to compare them with the truth
+    is a look at the test set that no ledger counts.
     """
     if bool(images) == (dataset is not None):
         which = "not both" if images else "one of them"
@@ -69,9 +69,11 @@ def predict(
     help="onnx for onnxruntime and other programs; safetensors for the weights and the configuration alone.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: model.onnx, .safetensors]")
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def export(model_dir: Path, to: "Format", out: Path | None, force: bool) -> None:
-    """Write a saved model to one file of another format, and check that it predicts the same.
+    """Export a saved model to another format.
+
+    The file is checked: it must predict what the model predicts.
 
     MODEL_DIR is the folder of a saved model.
     """
@@ -97,5 +99,5 @@ def _of_test_set(saved: "SavedModel", data_dir: Path | None) -> "list[Row]":
     from kmnist_search.saved_model.predictions import rows
 
     images = open_test_set(saved.info.dataset, data_dir or default_data_dir()).images
-    name = "test" if saved.info.dataset == "digits" else "t10k"  # as the files of the MNIST family are called
+    name = "test" if saved.info.dataset == "digits" else "t10k"  # the name in the files of the MNIST family
     return rows([f"{name}[{position}]" for position in range(len(images))], saved.named(images))

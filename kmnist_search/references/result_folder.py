@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, ValidationError
 
 from kmnist_search.charts.chart import Chart
-from kmnist_search.charts.judged import Judged, Prediction, most_confidently_right, most_confidently_wrong
+from kmnist_search.charts.judged import Judged, JudgedImage, most_confidently_right, most_confidently_wrong
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import load_training_set
 from kmnist_search.errors import ResultFolderError
@@ -48,8 +48,8 @@ class Shown:
     reference: Reference
     loss: Chart
     accuracy: Chart
-    right: Sequence[Prediction]
-    wrong: Sequence[Prediction]
+    right: Sequence[JudgedImage]
+    wrong: Sequence[JudgedImage]
 
 
 def compare(references: Sequence[Reference], test: Test, those: Sequence[Tested], *, command: str) -> Comparison:

@@ -10,7 +10,7 @@ from optuna.study import StudyDirection
 from kmnist_search.charts import search_charts, trials, work_charts
 from kmnist_search.charts.chart import Chart
 from kmnist_search.charts.importance import importances
-from kmnist_search.charts.judged import Prediction, most_confidently_right, most_confidently_wrong
+from kmnist_search.charts.judged import JudgedImage, most_confidently_right, most_confidently_wrong
 from kmnist_search.charts.trials import Failure, Ranked, Savings
 from kmnist_search.errors import ReportError
 from kmnist_search.host.files import whole_file
@@ -51,8 +51,8 @@ class ModelHalf:
     """What the page says of the final models, beside their figures."""
 
     evidence: Evidence
-    wrong: Sequence[Prediction]
-    right: Sequence[Prediction]
+    wrong: Sequence[JudgedImage]
+    right: Sequence[JudgedImage]
     reruns: Chart
     loss: Chart
     accuracy: Chart

@@ -1,1 +1,1 @@
-"""Models that are kept: as folders, in use, and in other programs' formats. Knows nothing of studies."""
+"""Saved models: their folders, their predictions, and their export to other formats."""

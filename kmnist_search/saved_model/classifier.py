@@ -1,4 +1,4 @@
-"""A net with its normalisation: pixels in, logits out. Knows nothing of files and of what the classes mean."""
+"""A classifier: a net with its normalisation, from pixels to logits."""
 
 from torch import Tensor, nn
 
@@ -7,9 +7,12 @@ from kmnist_search.model import Model
 
 
 class Classifier(nn.Module):
-    """What a training ends with, for use: takes pixels as they are in an image file.
+    """A trained net that takes pixels as they are in an image file.
 
-    `mean` and `std` are those of the training pixels, as shares of 255.
+    Args:
+        model: the net.
+        mean: mean of the training pixels, as a share of 255.
+        std: their standard deviation, as a share of 255.
     """
 
     def __init__(self, model: Model, *, mean: float, std: float) -> None:
@@ -18,9 +21,9 @@ class Classifier(nn.Module):
         self.mean, self.std = mean, std
 
     def forward(self, images_BHW: Tensor) -> Tensor:
-        """Return the (B, 10) logits of images with pixels from 0, the background, to 255, uint8 or float.
+        """Return the (B, 10) logits of (B, H, W) images, uint8 or float, with pixels from 0 (background) to 255.
 
-        H = W is 28; images that already are of the model's own size are taken as they are.
+        Images that are not of the model's own size are scaled to it.
         """
         size = self.model.config.image_size
         if images_BHW.shape[-1] != size:

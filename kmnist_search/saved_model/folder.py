@@ -1,7 +1,7 @@
-"""The folder of a saved model, written whole and checked where it is read. Knows nothing of how a model came about.
+"""The folder of a saved model: written whole, and checked when it is read.
 
-It holds `config.json`, a `ModelInfo`, and `weights.safetensors`, the net's state as float32 (and the counters of
-batch norms as they are). There is no pickle in it: to load a model runs no code of it.
+It holds `config.json`, which is a `ModelInfo`, and `weights.safetensors`, the state of the net as float32 (the counters
+of batch norms keep their type). It has no pickles: loading a model runs no code from its files.
 """
 
 import hashlib
@@ -39,19 +39,19 @@ def save_model(
     recipe_digest: str,
     seed: int,
 ) -> ModelInfo:
-    """Write a model to `folder`, which must not be there yet or be empty; whole or not at all.
+    """Write a model to `folder`, which must be empty or not there; whole or not at all.
 
-    The same weights give the same bytes, and so the same `weights_sha256`, whatever else is known of the model.
+    The same weights give the same bytes, so the same `weights_sha256`.
 
     Args:
-        folder: the folder to make; so are the folders above it.
+        folder: the folder to make; the folders above are made, too.
         model: the network, on any device.
-        dataset: what it was trained on.
-        mean: of the training pixels, as a share of 255.
-        std: their standard deviation, likewise.
-        config_digest: of the configuration it was trained with.
-        recipe_digest: of the recipe it was trained by.
-        seed: of its training.
+        dataset: the data set it was trained on.
+        mean: mean of the training pixels, as a share of 255.
+        std: their standard deviation, as a share of 255.
+        config_digest: digest of the configuration it was trained with.
+        recipe_digest: digest of the recipe it was trained by.
+        seed: seed of its training.
 
     Raises:
         ModelError: the folder is there already, or cannot be written.
@@ -81,7 +81,7 @@ def load_model(path: Path | str) -> SavedModel:
     """Read the folder of a saved model.
 
     Raises:
-        ModelError: it is no such folder, is damaged, or was made by a newer kmnist-search.
+        ModelError: it is not such a folder, is damaged, or was made by a newer kmnist-search.
     """
     folder = Path(path)
     info = _info_in(folder)
@@ -102,7 +102,7 @@ def load_model(path: Path | str) -> SavedModel:
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(
-            f"{folder}: {WEIGHTS_FILE} does not fit the model in {CONFIG_FILE}, which was changed: {reason}"
+            f"{folder}: {WEIGHTS_FILE} does not fit the model in {CONFIG_FILE}, so one of them was changed: {reason}"
         ) from None
     return SavedModel(info=info, classifier=Classifier(model, mean=info.mean, std=info.std))
 
@@ -119,7 +119,7 @@ def _info_in(folder: Path) -> ModelInfo:
     except (FileNotFoundError, NotADirectoryError):
         inner = folder / "model"
         advice = f"Did you mean {inner}?" if (inner / CONFIG_FILE).is_file() else f"It has no {CONFIG_FILE}."
-        raise ModelError(f"{folder}: is no folder of a saved model. {advice}") from None
+        raise ModelError(f"{folder}: is not the folder of a saved model. {advice}") from None
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}.") from None
     try:
@@ -134,5 +134,5 @@ def _info_in(folder: Path) -> ModelInfo:
     except ValidationError as error:
         problem = "; ".join(describe(error))
     except (ValueError, RecursionError) as error:
-        problem = f"it is no JSON: {error}"
+        problem = f"it is not JSON: {error}"
     raise ModelError(f"{file}: is damaged: {problem}. Copy the folder of the model again.")

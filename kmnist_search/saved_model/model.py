@@ -1,4 +1,4 @@
-"""A trained model in use: images in, characters with their probabilities out. Knows not where it was saved."""
+"""A saved model in use: images in, characters with their probabilities out."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Prediction:
 
 
 class SavedModel:
-    """A classifier on the CPU, in evaluation mode, and what is known of it."""
+    """A classifier on the CPU, in evaluation mode, with its description `info`."""
 
     def __init__(self, *, info: ModelInfo, classifier: Classifier) -> None:
         self.info = info
@@ -37,7 +37,7 @@ class SavedModel:
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the (B, 10) probabilities of uint8 (B, 28, 28) images, 0 = background, each row adding up to 1.
+        """Return the (B, 10) probabilities of uint8 (B, 28, 28) images, 0 = background; each row sums to 1.
 
         Raises:
             ValueError: the images are of another shape or type.
@@ -52,7 +52,7 @@ class SavedModel:
         return found
 
     def predict(self, images: Iterable[Path | str | Image.Image]) -> list[Prediction]:
-        """Return what is on each image: the path of a PNG or JPEG file, or an image of Pillow's.
+        """Return a prediction for each image, which is the path of a PNG or JPEG file or an image of Pillow.
 
         Raises:
             ImageError: one cannot be read, or there is nothing on it.
@@ -61,7 +61,7 @@ class SavedModel:
         return self.named(np.stack(prepared)) if prepared else []
 
     def named(self, images: Tensor | NDArray[np.uint8]) -> list[Prediction]:
-        """Return what is on each of uint8 (B, 28, 28) images, 0 = background."""
+        """Return a prediction for each of uint8 (B, 28, 28) images, 0 = background."""
         probabilities = self.probabilities(images)
         labels = probabilities.argmax(axis=1)
         return [

@@ -1,7 +1,7 @@
-"""A saved model as one ONNX file, and the proof that it predicts the same. Knows nothing of other formats.
+"""A saved model as one ONNX file, and the check that the file predicts the same.
 
-Input `images`: uint8 (batch, 28, 28), 0 = background: bytes cannot be taken for shares of 1 by mistake.
-Outputs `logits` and `probabilities`: float32 (batch, 10). The file's metadata says what the classes are.
+The input `images` is uint8 (batch, 28, 28), 0 = background: pixels cannot be taken for shares of 1 by mistake.
+The outputs `logits` and `probabilities` are float32 (batch, 10). The metadata of the file names the classes.
 """
 
 import json
@@ -20,7 +20,7 @@ from kmnist_search.saved_model.model import BATCH_SIZE, SavedModel
 
 OPSET = 18
 
-#: Largest difference of a probability that float32 in another order of summation may make.
+#: The largest difference of a probability that summing float32 in another order may cause.
 TOLERANCE = 1e-4
 
 
@@ -35,13 +35,13 @@ class _WithProbabilities(nn.Module):
 
 
 def write(saved: SavedModel, path: Path) -> None:
-    """Write the model to `path`, in one file that is the same whenever it is written.
+    """Write the model to `path`, as one file. The same model gives the same bytes.
 
     Raises:
         OSError: the file cannot be written.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are for whoever writes exporters
+        warnings.simplefilter("ignore")  # they address developers of exporters
         program = torch.onnx.export(
             _WithProbabilities(saved.classifier).eval(),
             (torch.zeros(2, 28, 28, dtype=torch.uint8),),
@@ -73,7 +73,7 @@ def write(saved: SavedModel, path: Path) -> None:
 
 
 def check(path: Path, saved: SavedModel, images: Tensor | NDArray[np.uint8]) -> None:
-    """Run the file by onnxruntime on uint8 (B, 28, 28) images and compare with what the model itself says.
+    """Run the file with onnxruntime on uint8 (B, 28, 28) images, and compare its predictions with those of the model.
 
     Raises:
         ExportFailedError: a prediction differs, or a probability by more than `TOLERANCE`.
@@ -91,19 +91,19 @@ def compare(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
     """Compare the (B, 10) probabilities of an exported model with those of the model it was made from.
 
     Raises:
-        ExportFailedError: as `check` does.
+        ExportFailedError: a prediction differs, or a probability by more than `TOLERANCE`.
     """
     different = int((found.argmax(axis=1) != wanted.argmax(axis=1)).sum())
     largest = float(np.abs(found - wanted).max(initial=0.0))
     if different or not largest <= TOLERANCE:
         raise ExportFailedError(
-            f"the exported model predicts {different} of {len(wanted):,} images otherwise than the model, with "
-            f"probabilities that differ by up to {largest:.2g}. This is a fault of kmnist-search or of its libraries."
+            f"the exported model predicts {different} of {len(wanted):,} images differently from the model, with "
+            f"probabilities that differ by up to {largest:.2g}. This is a bug in kmnist-search or in its libraries."
         )
 
 
 def _forget_origins(graph: onnx.GraphProto) -> None:
-    """Delete what the exporter notes for its debugging: source files of this machine and torch's own graph."""
+    """Delete the exporter's debugging data: source files of this machine, and the graph of torch."""
     graph.ClearField("metadata_props")
     for part in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")

@@ -1,4 +1,4 @@
-"""Many predictions: which files are meant, and what was found as a table, CSV or JSON. Knows nothing of a test set."""
+"""Predictions for many image files, as a table, CSV or JSON."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Row(TypedDict):
-    """What was found on one image, as it is shown."""
+    """The prediction for one image, as it is shown."""
 
     file: str
     label: int
@@ -29,7 +29,7 @@ class Row(TypedDict):
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the files named, and for each folder named the PNG and JPEG files in it, by name.
+    """Return the given files, and for each given folder its PNG and JPEG files, sorted by name.
 
     Raises:
         ImageError: a folder has none, or cannot be read.
@@ -45,15 +45,15 @@ def _files_of(path: Path) -> list[Path]:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}.") from None
     if not found:
-        raise ImageError(f"{path}: there is no PNG or JPEG file in this folder (folders in it are not looked into).")
+        raise ImageError(f"{path}: there is no PNG or JPEG file in this folder (folders inside it are not searched).")
     return found
 
 
 def prepared(files: Iterable[Path]) -> NDArray[np.uint8]:
-    """Return the images in all files, (B, 28, 28).
+    """Return the images in all files, as uint8 (B, 28, 28).
 
     Raises:
-        ImageError: some cannot be read or have nothing on them; it names each of those.
+        ImageError: some cannot be read or are empty; the message names each of them.
     """
     images, problems = [], []
     for file in files:
@@ -67,7 +67,7 @@ def prepared(files: Iterable[Path]) -> NDArray[np.uint8]:
 
 
 def rows(names: Iterable[str], predictions: Iterable[Prediction]) -> list[Row]:
-    """Return what was found on the images of these names, in their order."""
+    """Return the predictions for the images of these names, in the same order."""
     return [
         Row(
             file=name,
@@ -81,7 +81,7 @@ def rows(names: Iterable[str], predictions: Iterable[Prediction]) -> list[Row]:
 
 
 def as_table(found: Sequence[Row]) -> Table:
-    """Return a table for people; readings have a column where there are any."""
+    """Return a table for people; it has a column for readings if there are any."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     has_readings = any(row["reading"] for row in found)
     for column in ("file", "character", *(["reading"] if has_readings else [])):
@@ -94,7 +94,7 @@ def as_table(found: Sequence[Row]) -> Table:
 
 
 def as_csv(found: Iterable[Row]) -> str:
-    """Return a header and one line an image."""
+    """Return a header and one line for each image."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(Row.__annotations__), lineterminator="\n")
     writer.writeheader()

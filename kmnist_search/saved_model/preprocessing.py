@@ -1,4 +1,4 @@
-"""Image files as the models want them: 28x28 pixels, 0 = background. Knows nothing of models."""
+"""The preprocessing of image files for the models: 28x28 pixels, 0 = background."""
 
 import warnings
 from pathlib import Path
@@ -11,34 +11,34 @@ from kmnist_search.errors import ImageError
 
 SIZE = 28
 
-#: Images are looked at in this size, so that noise and strokes are as large in all of them.
+#: Images are scaled to this size first, so that noise and strokes have the same size in all of them.
 WORKING_SIZE = 8 * SIZE
 
-#: Share of the way from ground to ink at which ink begins.
+#: Ink begins at this share of the contrast between ground and ink.
 INK_SHARE = 0.25
 
-#: Grey levels between ground and ink below which there is nothing on an image.
+#: An image with less contrast than this, in grey levels, counts as empty.
 MIN_CONTRAST = 32
 
 
 def preprocess(image: Path | str | Image.Image) -> NDArray[np.uint8]:
     """Return an image as uint8 (28, 28), 0 = background, as the training images are.
 
-    1. It is turned as its EXIF orientation says, laid over white where it is transparent, and made grey.
-    2. The median of its border is the ground. What differs from it most, darker or lighter, is the ink; where that is
-       darker, the image is inverted.
-    3. An image of 28x28 pixels is not changed any further.
-    4. Otherwise grey levels are stretched from 0, the ground, to 255, the ink; the image is trimmed to the ink (after
-       a median filter, so that single pixels of noise do not count), padded with ground to a square, the ink in its
-       centre, and scaled with antialiasing. There is no margin, because KMNIST has none.
+    1. It is rotated by its EXIF orientation, put on white where it is transparent, and converted to grey.
+    2. The median of its border is the ground. The grey level farthest from it, darker or lighter, is the ink. If the
+       ink is darker, the image is inverted.
+    3. An image of 28x28 pixels is not changed further.
+    4. Otherwise grey levels are stretched from 0 (ground) to 255 (ink). The image is trimmed to the ink (after a median
+       filter, so that single pixels of noise do not count), padded to a square with the ink in the centre, and scaled
+       with antialiasing. There is no margin, because KMNIST has none.
 
-    It wants one character, alone and upright, on an even ground.
+    The image must show one character, upright, on an even ground.
 
     Args:
-        image: the path of a PNG or JPEG file, or an image of Pillow's.
+        image: the path of a PNG or JPEG file, or an image of Pillow.
 
     Raises:
-        ImageError: it cannot be read, or there is nothing on it.
+        ImageError: it cannot be read, or is empty.
     """
     name = "the image" if isinstance(image, Image.Image) else str(image)
     grey = _grey(image if isinstance(image, Image.Image) else _opened(Path(image)))
@@ -68,20 +68,20 @@ def _opened(path: Path) -> Image.Image:
             image = Image.open(path, formats=("PNG", "JPEG"))
             image.load()
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: is no PNG or JPEG image.") from None
+        raise ImageError(f"{path}: is not a PNG or JPEG image.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{path}: is too large an image. Scale it down first.") from None
     except OSError as error:
         reason = error.strerror or f"it is damaged: {error}"
         raise ImageError(f"{path}: cannot be read: {reason}.") from None
-    except (SyntaxError, ValueError) as error:  # what Pillow raises for chunks that cannot be
+    except (SyntaxError, ValueError) as error:  # Pillow raises them for malformed chunks
         raise ImageError(f"{path}: cannot be read: it is damaged: {error}.") from None
     return image
 
 
 def _grey(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -90,14 +90,14 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image, long_side: int) -> Image.Image:
-    """Return an image whose longer side has so many pixels."""
+    """Return an image scaled to `long_side` pixels on its longer side."""
     factor = long_side / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _centred(ink: NDArray[np.uint8], is_ink: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Trim to where there is ink, pad to a square, and scale."""
+    """Trim to the ink, pad to a square, and scale."""
     # No margin, and in the centre: of KMNIST's 60,000 training images 90 % have ink (64 and more of 255) in all 28
     # rows or all 28 columns; the mean of the longer side is 27.85 pixels, that of the distance of the ink's centre
     # from the image's 0.04 (python tests/benchmarks/margins.py DATA_DIR).

@@ -1,6 +1,6 @@
-"""What a trial has trained, kept as saved models beside its checkpoints. Knows nothing of test sets.
+"""The saved models of a trial, in the folder of its checkpoints.
 
-Two models of each: as it was after the last epoch, and after the best one on the validation images.
+Each trial has two: the model after its last epoch, and after its best epoch on the validation images.
 """
 
 import shutil
@@ -15,14 +15,14 @@ from kmnist_search.saved_model.folder import load_model, save_model
 from kmnist_search.saved_model.info import recipe_digest
 from kmnist_search.saved_model.model import SavedModel
 
-#: The trial's attribute that names them: the best epoch, and the SHA-256 of each model's weights.
+#: The trial attribute with the best epoch and the SHA-256 of each model's weights.
 MODELS_KEY = "models"
 
 Which = Literal["last", "best"]
 
 
 def keep(training: Training, data: DataConfig, parent: Path, number: int) -> dict[str, Any]:
-    """Save both models of trial `number`, whose training is over, in place of any from before; return what they are.
+    """Save both models of trial `number`, whose training is over, replacing older ones; return its attribute.
 
     Raises:
         ModelError: they cannot be saved.
@@ -32,7 +32,7 @@ def keep(training: Training, data: DataConfig, parent: Path, number: int) -> dic
     kept: dict[str, Any] = {"best_epoch": training.best.number}
     for which, model in models.items():
         folder = _folder(parent, number, which)
-        shutil.rmtree(folder, ignore_errors=True)  # of an attempt whose end was never told
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died before it reported its end
         info = save_model(
             folder,
             model,
@@ -48,7 +48,7 @@ def keep(training: Training, data: DataConfig, parent: Path, number: int) -> dic
 
 
 def find(kept: Mapping[str, Any], parent: Path, number: int, which: Which) -> SavedModel | None:
-    """Return a model of trial `number` if its very weights are still there."""
+    """Return a model of trial `number` if the same weights are still there, otherwise None."""
     try:
         model = load_model(_folder(parent, number, which))
     except ModelError:

@@ -1,9 +1,9 @@
-"""What a checkpoint costs: its size, and how long a training waits until it is written, or read again.
+"""Benchmark of checkpoints: their size, and the time to write one and to read it.
 
     python tests/benchmarks/checkpoints.py [--folder DIR] [--device cuda]
 
-The folder is where the files are written: name one that is shared between machines to see what that costs. A worker
-writes a checkpoint of each trial every 30 s, and one when it is told to stop.
+The files are written to the folder; name one that is shared between machines to measure that. A worker writes a
+checkpoint of each trial every 30 s, and one when it is stopped.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def begun(model: PatchMLPConfig, data: SearchData, device: torch.device) -> Trai
 
 
 def milliseconds(work: Callable[[], object]) -> str:
-    """Return the median and the most of a few times."""
+    """Return the median and the maximum of a few times."""
     times = []
     for _ in range(REPEATS):
         started = time.perf_counter()
@@ -75,7 +75,7 @@ def main() -> None:
     data = search_data.load(DataConfig(dataset="digits"), Path()).to(device)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         print(f"torch {torch.__version__}, {device}, in {folder}")
-        print("net             weights       size  written, ms: median, most;  read, ms: median, most")
+        print("net          parameters       size  written, ms: median, max;  read, ms: median, max")
         for name, model in NETS.items():
             measure(name, model, data, device, Path(folder))
 

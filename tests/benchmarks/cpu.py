@@ -1,11 +1,11 @@
-"""Images a second of the study kmnist-cpu on this CPU: ours, and a loop around a DataLoader as most people write it.
+"""Benchmark of training on this CPU: images a second of ours and of a loop around a DataLoader, for kmnist-cpu.
 
     python tests/benchmarks/cpu.py DATA_DIR [--seconds 5] [--rounds 2]
 
-For the study's enqueued configuration and the middle of its space: ours as `kmnist-search run` trains it, alone and in
-as many processes as there are cores, one thread each; the DataLoader loop without workers and with two, as torch comes,
-and on one thread, which suffers less where the machine is busy. Each figure comes from processes of their own; with
-several rounds it is the best of them. The ratios are to the best DataLoader loop.
+It measures the study's enqueued configuration and the middle of its space. Ours runs as in `kmnist-search run`: alone,
+and in one process with one thread for each core. The DataLoader loop runs without workers and with two, with torch's
+default threads and with one thread, which suffers less on a busy machine. Each figure comes from new processes, and is
+the best of the rounds. The ratios are to the best DataLoader loop.
 """
 
 import argparse

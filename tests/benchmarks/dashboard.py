@@ -1,11 +1,11 @@
-"""What the dashboard costs: bytes, seconds and memory at 5,000 trials, and what a search loses while ten browsers poll.
+"""Benchmark of the dashboard: bytes, seconds and memory at 5,000 trials, and the cost of ten polling browsers.
 
     python tests/benchmarks/dashboard.py size [--trials 5000]     ours and plain optuna-dashboard, SQLite and Postgres
     python tests/benchmarks/dashboard.py polls [--seconds 60]     a search with and without ten browsers, alternating
     python tests/benchmarks/dashboard.py page [--trials 5000]     what a browser (Chromium) needs to draw its pages
 
-Each trial has six hyperparameters and 20 reports. Both are served by waitress in a process of its own. Of a machine
-that does other work besides only the CPU seconds and the ratios are worth something.
+Each trial has six hyperparameters and 20 reports. Both dashboards are served by waitress in a process of their own. On
+a busy machine only the CPU seconds and the ratios mean something.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def size(trials: int, servers: Servers) -> None:
 
 
 def _search(url: str, counter: Any, ending: Any) -> None:
-    """Run trials that compute instead of train, on one core, until told to end."""
+    """Run trials that compute instead of train, on one core, until stopped."""
     desk = Desk(url)
     try:
         with desk.database_thread:
@@ -152,7 +152,7 @@ def _run_a_trial(desk: Desk, counter: Any) -> None:
 
 
 def _work() -> int:
-    """Return how much a piece of work of a tenth of a millisecond or so is."""
+    """Return the result of about 0.1 ms of work."""
     sum(number * number for number in range(1000))
     return 1
 

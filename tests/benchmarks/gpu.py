@@ -1,13 +1,13 @@
-"""Everything that needs a GPU, in nine minutes: the tests marked so, the bench, other loops, a search of 100 trials.
+"""Benchmark of everything that needs a GPU, in nine minutes: tests, bench, other loops, a search of 100 trials.
 
     python tests/benchmarks/gpu.py DATA_DIR OUT_DIR
     python tests/benchmarks/gpu.py DATA_DIR OUT_DIR --only search    # with all the time for one part
     python tests/benchmarks/gpu.py DATA_DIR OUT_DIR --only references    # the published systems, a part of its own
 
-Runs from a bare checkout with the dependencies at hand; DATA_DIR has KMNIST/raw, for the
-references FashionMNIST/raw and MNIST/raw, too. Each part has a time limit, and one
-that fails stops no other. OUT_DIR gets what each part said and wrote, and summary.json: every figure beside its target.
-Ends with 0 if all targets are met, else with 1.
+It runs from a bare checkout if the dependencies are installed. DATA_DIR has KMNIST/raw; the references also need
+FashionMNIST/raw and MNIST/raw. Each part has a time limit; a part that fails does not stop the others. OUT_DIR gets the
+output of each part, and summary.json with every figure beside its target. The exit code is 0 if all targets are met,
+otherwise 1.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 TOTAL_SECONDS = 530.0
 #: Limits of the parts before the search, which has the time that is left.
 LIMITS = {"tests": 110.0, "bench": 90.0, "loops": 60.0}
-#: How long before its limit a search is asked to stop, so that it can say how far it came.
+#: A search is asked to stop so long before its limit, so that it can print its result.
 SEARCH_STOPS_BEFORE = 20.0
 TRIALS = 100
 SAMPLE_MILLISECONDS = 200
@@ -44,7 +44,7 @@ CLI = (sys.executable, "-m", "kmnist_search.cli")
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """How a part ended: its exit code, None if its time ran out, and the seconds it took."""
+    """The end of a part: its exit code, None if its time ran out, and its seconds."""
 
     name: str
     exit_code: int | None
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """What was measured beside what was wanted; None could not be measured."""
+    """A measured value beside its target; None if it could not be measured."""
 
     name: str
     value: float | None
@@ -83,7 +83,7 @@ def run_part(
     environment: Mapping[str, str],
     cwd: Path = CHECKOUT,
 ) -> Part:
-    """Run a part with its output in `NAME.out` and `NAME.err`; when time is up end it and all it has started."""
+    """Run a part with its output in `NAME.out` and `NAME.err`; kill it and its children when its time is up."""
     started = time.monotonic()
     with (out / f"{name}.out").open("wb") as stdout, (out / f"{name}.err").open("wb") as stderr:
         process = subprocess.Popen(
@@ -93,7 +93,7 @@ def run_part(
         try:
             exit_code = process.wait(max(seconds, 1.0))
         except subprocess.TimeoutExpired:
-            print(f"{name}: its {seconds:.0f} s are over", flush=True)
+            print(f"{name}: stopped after its {seconds:.0f} s", flush=True)
         finally:
             with contextlib.suppress(ProcessLookupError):  # as a rule nothing is left of it
                 os.killpg(process.pid, signal.SIGKILL)
@@ -104,7 +104,7 @@ def run_part(
 
 
 def files_with_gpu_tests() -> list[str]:
-    """Return the test files that have any: the others may import what this machine lacks."""
+    """Return the test files with GPU tests: the others may import packages that are not installed."""
     found = sorted((CHECKOUT / "tests").rglob("test_*.py"))
     return [str(path) for path in found if "mark.gpu" in path.read_text(encoding="utf-8")]
 
@@ -141,7 +141,7 @@ def references_command(data_dir: Path, out: Path, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def sampled_utilisation(file: Path) -> Iterator[None]:
-    """While entered, write how busy the GPU is into `file`; does without where there is no nvidia-smi."""
+    """While entered, write the utilisation of the GPU to `file`, if there is nvidia-smi."""
     query = "--query-gpu=timestamp,utilization.gpu,memory.used,power.draw"
     # Only the first GPU, which "cuda" is.
     command = ["nvidia-smi", "-i", "0", query, "--format=csv,noheader,nounits", "-lms", str(SAMPLE_MILLISECONDS)]
@@ -149,7 +149,7 @@ def sampled_utilisation(file: Path) -> Iterator[None]:
         try:
             process = subprocess.Popen(command, stdout=output)
         except FileNotFoundError:
-            print("there is no nvidia-smi: how busy the GPU is stays unknown", flush=True)
+            print("there is no nvidia-smi: the utilisation of the GPU is not measured", flush=True)
             yield
             return
         try:
@@ -185,7 +185,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return what a part printed, or nothing where it printed nothing or was cut short."""
+    """Return the JSON that a part printed; empty if it printed none or was cut off."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -269,7 +269,7 @@ def references_figures(comparison: Mapping[str, Any]) -> list[Figure]:
 
 
 def summary(out: Path, parts: Sequence[Part]) -> list[Figure]:
-    """Return every figure that the files in `out` tell of."""
+    """Return all figures, from the files in `out`."""
     seconds = {part.name: part.seconds for part in parts}
     if REFERENCES in seconds:
         comparison = read_json(out / f"{REFERENCES}.out")
@@ -287,7 +287,7 @@ def summary(out: Path, parts: Sequence[Part]) -> list[Figure]:
 
 
 def lines(figures: Sequence[Figure]) -> list[str]:
-    """Return a figure a line."""
+    """Return one line for each figure."""
     return [
         f"{'ok  ' if figure.is_met else 'MISS'}  {figure.name:52} "
         f"{'not measured' if figure.value is None else f'{figure.value:.4g}':>12}   {figure.target}"
@@ -296,7 +296,7 @@ def lines(figures: Sequence[Figure]) -> list[str]:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse and check the command line, so that nothing fails for a path minutes later."""
+    """Parse the command line, and check its paths before anything runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("out_dir", type=Path)

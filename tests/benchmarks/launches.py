@@ -1,7 +1,9 @@
-"""Count the kernels of one fused training step, and estimate its bytes: `python tests/benchmarks/launches.py`.
+"""Benchmark of one Triton training step: its kernels and its bytes.
 
-Needs no GPU: kernels are counted where they would be launched. Bytes are of bfloat16 activations, each read and written
-once by each kernel and product that needs it, as if no cache held any.
+    python tests/benchmarks/launches.py
+
+It needs no GPU: kernels are counted at their launches. The bytes are those of bfloat16 activations; each kernel and
+product reads and writes what it needs once, without any cache.
 """
 
 import os
@@ -57,7 +59,7 @@ NOTHING = VIEWS | {"empty", "empty_like", "_unsafe_view", "alias", "expand", "sp
 
 
 class Launches(TorchDispatchMode):
-    """Counts what torch would launch while entered."""
+    """Counts the kernels that torch launches while entered."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -71,7 +73,7 @@ class Launches(TorchDispatchMode):
 
 
 def megabytes(config: PatchMLPConfig, batch_size: int) -> float:
-    """Return what the blocks of one step read and write, as in the head of this file."""
+    """Return the bytes that the blocks of one step read and write."""
     N, X = config.num_tokens, batch_size * config.dim
     stream = N * X
     total = 0

@@ -1,9 +1,9 @@
-"""Training loops as most people write them, and how much longer they take than ours: the same net, recipe and images.
+"""Benchmark of common training loops: how much longer they take than ours for the same net, recipe and images.
 
     python tests/benchmarks/loops.py DATA_DIR [--device cuda] [--net reference] [--seconds 2.5] [--json]
 
-They draw the same kind of augmentation, as far as torchvision has it, clip as the configuration says, and keep the
-learning rate constant. On a CPU, cpu.py compares in processes of their own, as a user would run them.
+The loops use the same augmentation as far as torchvision has it, clip gradients as the configuration says, and keep the
+learning rate constant. All are measured in this process; on a CPU, cpu.py starts a process for each.
 """
 
 import argparse
@@ -44,7 +44,7 @@ PREFETCHED = 2
 
 
 class PILImages(Dataset[tuple[Tensor, int]]):
-    """What `torchvision.datasets.KMNIST` is: arrays whose items become PIL images, then are transformed."""
+    """A data set like `torchvision.datasets.KMNIST`: its items become PIL images and are then transformed."""
 
     def __init__(
         self, images_NHW: NDArray[np.uint8], labels_N: NDArray[np.int64], transform: Callable[[Image.Image], Tensor]
@@ -101,7 +101,7 @@ def eager_loop(config: TrialConfig, data: SearchData, device: torch.device, *, s
 
 
 def compiled_loop(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Pace:
-    """The eager loop with `torch.compile` around the model; compiled anew, as it must be for a new architecture."""
+    """The eager loop with `torch.compile` around the model; compiled without caches, as for a new architecture."""
     import torch._inductor.config as inductor
 
     torch.compiler.reset()
@@ -152,7 +152,7 @@ def _train_on(
 
 
 def _affine(config: AugmentConfig, size: int) -> list[Any]:
-    """Return torchvision's transform for what it has of an augmentation, if there is any."""
+    """Return torchvision's transform for the parts of an augmentation that it supports, if there are any."""
     if not any((config.shift, config.rotate, config.scale, config.shear)):
         return []
     return [
@@ -206,7 +206,7 @@ def time_steps(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class LoopPace:
     """A loop beside ours. `ratio` is how many times as long an epoch takes; without figures, `missing` says why."""
 
     name: str
@@ -216,7 +216,7 @@ class Comparison:
     missing: str | None = None
 
 
-def compare(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Iterator[Comparison]:
+def compare(config: TrialConfig, data: SearchData, device: torch.device, *, seconds: float) -> Iterator[LoopPace]:
     """Measure one training of ours and then each loop, all in this process."""
     training_pace(nets.WARM_UP, data, trials=1, device=device, seconds=0.0)
     ours = training_pace(config, data, trials=1, device=device, seconds=seconds)
@@ -226,7 +226,7 @@ def compare(config: TrialConfig, data: SearchData, device: torch.device, *, seco
             with _quiet_libraries():
                 yield _beside(name, loop(), ours)
         except Exception as error:  # a compiler or a library may fail in its own way
-            yield Comparison(name=name, missing=reason_of(error))
+            yield LoopPace(name=name, missing=reason_of(error))
 
 
 def _loops(
@@ -245,8 +245,8 @@ def _loops(
     return loops
 
 
-def _beside(name: str, pace: Pace, ours: Pace) -> Comparison:
-    return Comparison(
+def _beside(name: str, pace: Pace, ours: Pace) -> LoopPace:
+    return LoopPace(
         name=name,
         images_per_second=pace.images_per_second,
         setup_seconds=pace.setup_seconds,
@@ -285,7 +285,7 @@ def main() -> None:
         print(json.dumps({"net": chosen.net, "comparisons": found}, indent=2))
 
 
-def line(each: Comparison) -> str:
+def line(each: LoopPace) -> str:
     if each.ratio is None:
         return f"{each.name:22} {each.missing}"
     pace = f"{each.images_per_second:10.0f} images/s  set-up {each.setup_seconds:6.2f} s"

@@ -1,4 +1,4 @@
-"""How far the ink of KMNIST's training images is from their border: why preprocessing leaves no margin.
+"""Measurement of the margins of KMNIST's training images, which have none; so preprocessing leaves none.
 
 python tests/benchmarks/margins.py DATA_DIR
 """

@@ -1,9 +1,9 @@
-"""What a report costs: seconds and bytes for a study of 1,000 trials of 20 epochs, and seconds until it is drawn.
+"""Benchmark of the report: its seconds, bytes and drawing time for a study of 1,000 trials of 20 epochs.
 
     python tests/benchmarks/report.py [--trials 1000] [--pruned 0.6] [--keep FILE]
 
-The trials are written as if sixteen workers had run them, with all that a trial carries; nothing is trained. One in
-fifty failed; of the others so many were pruned as asked for.
+The trials are written as if sixteen workers had run them, with all their attributes; nothing is trained. One in fifty
+failed; `--pruned` is the share of pruned trials among the others.
 """
 
 import argparse

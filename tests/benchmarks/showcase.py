@@ -1,9 +1,9 @@
-"""What note, plots and pictures for the dashboard cost a worker: CPU seconds, and what of them gets into the database.
+"""Benchmark of the dashboard's content: CPU seconds of a worker for note, plots and pictures, and their database rows.
 
-    python tests/benchmarks/publisher.py DATA_DIR [--trials 12] [--before 0] [--postgres]
+    python tests/benchmarks/showcase.py DATA_DIR [--trials 12] [--before 0] [--postgres]
 
-A real search of `kmnist-cpu` on real KMNIST in this process, with one thread. With `--before 5000` the study has so
-many trials already: one of its own, copied with other values. A Postgres server is started if one is asked for.
+A real search of `kmnist-cpu` on real KMNIST in this process, with one thread. With `--before 5000` the study
+already has that many trials, copies of one with other values. `--postgres` starts a Postgres server.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a study costs beside the training: trials that train nothing, ours and plain optuna's, on both databases.
+"""Benchmark of studies without training: trials of ours and of plain optuna, on both databases.
 
     python tests/benchmarks/studies.py workers [--counts 1,2,4]   trials/s against the number of workers
     python tests/benchmarks/studies.py size [--sizes 100,1000]    milliseconds a trial costs in a large study
@@ -68,7 +68,7 @@ NewUrl = Callable[[], str]
 
 
 class Work(Protocol):
-    """What a worker does: make ready, wait at the barrier, run trials until the budget is spent."""
+    """Run a worker: prepare, wait at the barrier, run trials until the budget is spent."""
 
     def __call__(self, url: str, budget: int, ready: Callable[[], object], epoch_seconds: float) -> list[float]: ...
 
@@ -180,7 +180,7 @@ def in_process(work: Work, url: str, budget: int, barrier: Barrier, epoch_second
 
 
 def start(work: Work, url: str, workers: int, budget: int, epoch_seconds: float, *, at_once: bool) -> list[Any]:
-    """Start workers, which begin each when it is ready, or all at once when all are."""
+    """Start workers; each begins when it is ready, or all begin when all are ready."""
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(workers + 1 if at_once else 1)
     arguments = (work, url, budget, barrier, epoch_seconds)

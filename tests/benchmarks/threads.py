@@ -1,8 +1,8 @@
-"""Steps a second of one training, and of two side by side, under the ways OpenMP threads can wait for each other.
+"""Benchmark of OpenMP's settings for waiting threads: steps a second of one training, and of two at once.
 
     python tests/benchmarks/threads.py DATA_DIR
 
-Each row is one setting; each figure comes from processes of their own, since OpenMP reads its settings once.
+Each row is one setting. Each figure comes from new processes, because OpenMP reads its settings once.
 """
 
 import os

@@ -1,17 +1,17 @@
-"""How many workers one Postgres carries: trials an hour of workers that sleep where others train.
+"""Benchmark of how many workers one Postgres server supports: trials an hour of workers that sleep instead of train.
 
     python tests/benchmarks/throughput.py [--counts 1,4,16,64,128,256] [--window 120] [--pgbouncer transaction]
 
-Each worker is a process as it is without the training: a database thread with leases and the roster, TPE, a pruner
-that is asked after each epoch. It works on the built-in study `kmnist` (30 epochs, 8 hyperparameters), in which 1,000
-trials are finished already, on a Postgres server with its default settings. Where a worker trains, these sleep: each
-trial as long, and for as many epochs, as one of `TRIALS`, scaled to 60 s on the mean; whatever the pruner says, it ends
-as that one did.
+Each worker is a full worker process without the training: a database thread with leases and the table of workers, TPE,
+and a pruner that is asked after each epoch. The study is the built-in `kmnist` (30 epochs, 8 hyperparameters) with
+1,000 finished trials, on a Postgres server with its default settings. Instead of training, a worker sleeps: each trial
+takes as long, and as many epochs, as one of `TRIALS`, scaled to a mean of 60 s. It ends as that one did,
+whatever the pruner says.
 
-What is counted are the seconds of training that got done in a window, of all that the workers had. All workers are at
-work before it begins and after it ends, each in the midst of some trial: so neither the start nor the last trials, for
-which there are fewer than workers, are in it. Seconds are counted as they were to be slept; whatever a worker waits,
-computes or oversleeps is not training. All workers share the machine's cores with the server. Real ones have their own.
+The result is the share of the workers' seconds in a window that was training. All workers are in the middle of a trial
+when the window begins and when it ends, so that it contains neither the start nor the last trials. Only the planned
+seconds of sleep count as training; waiting, computing and oversleeping do not. All workers share the cores of the
+machine with the server; real workers have their own.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def drawn_trials(chance: random.Random, mean_seconds: float, epochs: int) -> Ite
 
 
 def work(url: str, number: int, mean_seconds: float, stop: Event, log_path: Path) -> None:
-    """Be a worker until told to stop, then write the log and leave without another word."""
+    """Run a worker until it is stopped, then write its log and exit."""
     desk, log = Desk(url, study_file()), Log()
     chance = random.Random(number)
     skipped: float = chance.random()  # of the first trial, as if it had begun earlier
@@ -151,7 +151,7 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
 
 
 class Server:
-    """The database server as seen from aside, by one connection that stays open."""
+    """The database server, observed through one connection that stays open."""
 
     def __init__(self, server: PostgresServer, url: str) -> None:
         self.server = server
@@ -164,7 +164,7 @@ class Server:
         return self._number("SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')")
 
     def connections(self) -> int:
-        """Return how many there are beside this one."""
+        """Return the number of connections, without this one."""
         return self._number(
             "SELECT count(*) - 1 FROM pg_stat_activity "
             "WHERE datname = current_database() AND backend_type = 'client backend'"
@@ -219,7 +219,7 @@ def start(url: str, count: int, mean_seconds: float, stop: Event, folder: Path) 
 
 
 def watch(server: Server, processes: Sequence[Any], seconds: float) -> Window:
-    """Wait until all are at work, then look on for so long."""
+    """Wait until all workers have a trial, then observe them for the window."""
     started, first = time.monotonic(), 0
     while server.running() < len(processes):
         assert all(process.is_alive() for process in processes), "a worker died"

@@ -130,7 +130,7 @@ def test_all_images_are_checked_before_anything_is_printed(invoke: Invoke, model
     refused(invoke("predict", model_dir, scans, "none.png"), "none.png: cannot be read: No such file or directory.")
     refused(
         invoke("predict", model_dir, scans, scans / "notes.txt", "--csv"),
-        f"{scans / 'notes.txt'}: is no PNG or JPEG image.",
+        f"{scans / 'notes.txt'}: is not a PNG or JPEG image.",
     )
 
 
@@ -138,15 +138,15 @@ def test_a_folder_without_images_is_refused(invoke: Invoke, model_dir: Path, tmp
     shutil.copytree(scans, tmp_path / "outer" / "inner")
     refused(
         invoke("predict", model_dir, scans, "outer"),
-        "outer: there is no PNG or JPEG file in this folder (folders in it are not looked into).",
+        "outer: there is no PNG or JPEG file in this folder (folders inside it are not searched).",
     )
 
 
 def test_what_is_no_model_is_refused(invoke: Invoke, model_dir: Path, scans: Path) -> None:
-    refused(invoke("predict", "none", scans), "none: is no folder of a saved model. It has no config.json.")
+    refused(invoke("predict", "none", scans), "none: is not the folder of a saved model. It has no config.json.")
     refused(
         invoke("export", model_dir.parent, "--format", "onnx"),
-        f"{model_dir.parent}: is no folder of a saved model. Did you mean {model_dir}?",
+        f"{model_dir.parent}: is not the folder of a saved model. Did you mean {model_dir}?",
     )
 
 
@@ -211,4 +211,4 @@ def test_every_image_that_cannot_be_read_is_named_at_once(invoke: Invoke, tmp_pa
     told = invoke("predict", model_dir, folder)
     assert told.exit_code == 2
     assert "blank.png: there is nothing on it" in told.output
-    assert "text.png: is no PNG or JPEG image." in told.output
+    assert "text.png: is not a PNG or JPEG image." in told.output

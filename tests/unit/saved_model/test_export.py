@@ -116,7 +116,7 @@ def test_a_file_that_predicts_otherwise_is_found_out(
     model = onnx.load(onnx_path)
     (bias,) = (tensor for tensor in model.graph.initializer if tensor.name.endswith("model.classifier.bias"))
     changed = onnx.numpy_helper.to_array(bias).copy()
-    for strength, problem in ((0.1, "predicts 0 of 240 images otherwise"), (50, r"predicts 2\d\d of 240 images")):
+    for strength, problem in ((0.1, "predicts 0 of 240 images differently"), (50, r"predicts 2\d\d of 240 images")):
         changed[3] += strength
         bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
         onnx.save(model, tmp_path / "changed.onnx")

@@ -138,10 +138,10 @@ def test_the_package_offers_load_model_and_preprocess_without_importing_torch() 
 
 def test_a_folder_without_a_model_is_refused_and_the_one_below_is_pointed_at(tmp_path: Path, copied: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert refusal(tmp_path / "none").endswith("none: is no folder of a saved model. It has no config.json.")
-    assert refusal(tmp_path / "empty").endswith("empty: is no folder of a saved model. It has no config.json.")
-    assert refusal(copied / "config.json").endswith("is no folder of a saved model. It has no config.json.")
-    assert refusal(tmp_path).endswith(f"is no folder of a saved model. Did you mean {copied}?")
+    assert refusal(tmp_path / "none").endswith("none: is not the folder of a saved model. It has no config.json.")
+    assert refusal(tmp_path / "empty").endswith("empty: is not the folder of a saved model. It has no config.json.")
+    assert refusal(copied / "config.json").endswith("is not the folder of a saved model. It has no config.json.")
+    assert refusal(tmp_path).endswith(f"is not the folder of a saved model. Did you mean {copied}?")
 
 
 def test_missing_weights_are_named(copied: Path) -> None:

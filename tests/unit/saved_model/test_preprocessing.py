@@ -175,8 +175,8 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     text.write_text("not an image")
     gif = saved(Image.fromarray(ring()), tmp_path / "moving.gif")
     for path, problem in (
-        (text, "is no PNG or JPEG image."),
-        (gif, "is no PNG or JPEG image."),
+        (text, "is not a PNG or JPEG image."),
+        (gif, "is not a PNG or JPEG image."),
         (tmp_path / "none.png", "cannot be read: No such file or directory."),
         (tmp_path, "cannot be read: Is a directory."),
     ):
@@ -193,7 +193,7 @@ def test_wherever_a_file_is_cut_off_it_is_refused(tmp_path: Path, format_: str) 
     path = tmp_path / "cut"
     for length in range(0, len(buffer.getvalue()) - 20, 13):
         path.write_bytes(buffer.getvalue()[:length])
-        with pytest.raises(ImageError, match=r"cut: (is no PNG or JPEG image|cannot be read: it is damaged: .*)\."):
+        with pytest.raises(ImageError, match=r"cut: (is not a PNG or JPEG image|cannot be read: it is damaged: .*)\."):
             preprocess(path)
 
 

@@ -5,6 +5,7 @@ No other module may import a private name of theirs or spell one of their keys (
 the versions that are installed, which `pyproject.toml` pins for that reason.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from optuna.artifacts._protocol import ArtifactStore as ArtifactStore
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
 from optuna.study import Study
 from optuna.study._frozen import FrozenStudy as FrozenStudy
@@ -49,7 +51,7 @@ MAX_NAME_LENGTH: int = models.MAX_INDEXED_STRING_LENGTH
 
 # A value and a report are stored as a number and a kind, because not every database has infinities and NaN.
 stored_value: Callable[[float], tuple[float | None, Any]] = models.TrialValueModel.value_to_stored_repr
-value_of: Callable[[float, Any], float] = models.TrialValueModel.stored_repr_to_value
+value_of: Callable[[float | None, Any], float] = models.TrialValueModel.stored_repr_to_value
 stored_report: Callable[[float], tuple[float | None, Any]] = (
     models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
 )
@@ -119,3 +121,52 @@ class KnownSpaceTPESampler(TPESampler):
         if trial.state.is_finished():
             self._known_rows[trial_id_of(trial)] = row
         return row
+
+
+# optuna-dashboard
+
+
+def dashboard_app(storage: BaseStorage, artifact_store: ArtifactStore | None) -> tuple[Any, Callable[[], None]]:
+    """Return optuna-dashboard's WSGI application, and a function that empties its caches.
+
+    It differs from `optuna_dashboard.wsgi(storage, artifact_store)` in three ways. Errors of the storage are raised,
+    and not logged for each request of each browser. Trials are always read from the storage, which has a cache of its
+    own. The hyperparameters that all trials share are those of finished trials: a waiting trial has none yet, which
+    would take all of them out of the page's parallel coordinates.
+    """
+    import optuna_dashboard  # takes 2 s of CPU time, which workers need not spend
+    from optuna_dashboard import _importance, _inmemory_cache
+
+    class SearchSpaces(_inmemory_cache._CachedExtraStudyProperty):  # type: ignore[misc]
+        _intersection_search_space: Any
+
+        def _update_search_space(self, trial: FrozenTrial) -> None:
+            common = self._intersection_search_space
+            super()._update_search_space(trial)
+            if not trial.state.is_finished():
+                self._intersection_search_space = common
+
+    class SearchSpacesOfStudies(dict[int, SearchSpaces]):
+        def get(self, study_id: int, default: Any = None) -> SearchSpaces:
+            return self.setdefault(study_id, SearchSpaces())
+
+    class NoTimes(dict[int, Any]):
+        def __setitem__(self, study_id: int, time: Any) -> None:
+            """Keep no time, so that trials always count as read too long ago."""
+
+    app = optuna_dashboard.wsgi(storage, artifact_store=artifact_store)
+    app.catchall = False
+    cache = app._inmemory_cache
+    cache._cached_extra_study_property_cache = SearchSpacesOfStudies()
+    cache._trials_last_fetched_at = NoTimes()
+
+    def forget() -> None:
+        cache.clear()
+        _importance.param_importance_cache.clear()
+
+    return app, forget
+
+
+def silence_dashboard_errors(is_silent: Callable[[], bool]) -> None:
+    """Let optuna-dashboard log no error of a request while `is_silent`: the caller answers with a message instead."""
+    logging.getLogger("optuna_dashboard._bottle_util").addFilter(lambda _: not is_silent())

@@ -1,4 +1,4 @@
-"""The command that serves the dashboard: parse, call one function, print.
+"""The command that serves the dashboard.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
@@ -36,7 +36,7 @@ DEFAULT_USER = "kmnist"
     type=click.Path(path_type=Path),
     envvar="KMNIST_SEARCH_DASHBOARD_PASSWORD_FILE",
     show_envvar=True,
-    help="File whose one line is the password that is asked for; nobody else may read it.",
+    help="File with the password on its only line; nobody else may read it.",
 )
 @click.option(
     "--i-know-it-is-open",
@@ -54,19 +54,19 @@ def dashboard(
     password_file: Path | None,
     is_open: bool,
 ) -> None:
-    """Serve optuna-dashboard until Ctrl-C, to this machine alone or to who knows the password."""
+    """Serve optuna-dashboard until Ctrl-C: to this machine alone, or to those who know the password."""
     from kmnist_search.dashboard.address import check_host
     from kmnist_search.dashboard.database import Database
-    from kmnist_search.dashboard.server import Manners, server
+    from kmnist_search.dashboard.server import Access, server
     from kmnist_search.database.url import check_url
     from kmnist_search.study.artifacts import open_artifact_store
 
     login = _login(user, password_file, is_open=is_open)
     check_host(host, is_open=is_open, has_login=login is not None)
     database = Database(storage_url)
-    _look_at(database)
+    _check_database(database)
     store = open_artifact_store(artifacts, check_url(storage_url))
-    serving = server(database, Manners(host=host, login=login, is_read_only=is_read_only), port, store)
+    serving = server(database, Access(host=host, login=login, is_read_only=is_read_only), port, store)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{serving.effective_port}/dashboard"
     how = f"{', read-only' if is_read_only else ''}{f', user {login.user}' if login else ''}"
@@ -88,8 +88,8 @@ def _login(user: str | None, password_file: Path | None, *, is_open: bool) -> "L
     return Login(user=DEFAULT_USER if user is None else user, password=read_password(password_file))
 
 
-def _look_at(database: "Database") -> None:
-    """Say so if there is nothing to show yet; fail only over what does not pass."""
+def _check_database(database: "Database") -> None:
+    """Say if there is nothing to show yet, or the database is away; raise any other error."""
     from kmnist_search.errors import StorageAwayError, StorageEmptyError
 
     try:
@@ -98,4 +98,4 @@ def _look_at(database: "Database") -> None:
     except StorageEmptyError as error:
         click.echo(f"Nothing to show yet: {error}", err=True)
     except StorageAwayError:
-        return  # the database has said so itself
+        return  # `Database` has logged it

@@ -1,1 +1,1 @@
-"""The server of optuna-dashboard: who may see and change what, and how its questions are answered. Trains nothing."""
+"""The web server around optuna-dashboard: login, request checks, error pages, cached answers."""

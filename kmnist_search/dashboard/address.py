@@ -1,12 +1,12 @@
-"""Whom an address lets in: this machine alone, or others. Knows nothing of requests."""
+"""Check of the address to listen on: this machine only, or others too."""
 
 import ipaddress
 
 from kmnist_search.errors import InputError
 
 
-def is_own(host: str) -> bool:
-    """Return whether nobody but this machine reaches an address."""
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -16,12 +16,12 @@ def is_own(host: str) -> bool:
 
 
 def check_host(host: str, *, is_open: bool, has_login: bool) -> None:
-    """Refuse an address that others may reach, unless they need a password or that is wanted.
+    """Refuse an address that other machines can reach, unless there is a login or the user has agreed.
 
     Raises:
-        InputError: it is another address than this machine's own, and nothing protects it.
+        InputError: others can reach the address, and nothing protects it.
     """
-    if has_login or is_open or is_own(host):
+    if has_login or is_open or is_loopback(host):
         return
     raise InputError(
         f"--host {host}: the dashboard has no login without --password-file FILE, and whoever can reach it can see, "

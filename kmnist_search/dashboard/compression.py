@@ -1,4 +1,4 @@
-"""Sends what can be made smaller compressed. Knows nothing of what is sent."""
+"""Compression of responses with gzip."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -9,18 +9,18 @@ from werkzeug import Request, Response
 #: 15 MB of trials become 0.9 MB in 0.1 to 0.2 s; higher levels gain a tenth and take three times as long.
 LEVEL = 6
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
-#: Below that nothing is gained: it is one packet anyway.
+#: Smaller responses are one packet anyway.
 MIN_BYTES = 1000
 MIMETYPES = ("application/json", "application/javascript", "image/svg+xml")
 
 
 def takes_gzip(request: Request) -> bool:
-    """Return whether whoever asks understands a compressed answer."""
+    """Return whether the client accepts gzip."""
     return request.accept_encodings.quality("gzip") > 0
 
 
 def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the pieces in gzip's format, as they come."""
+    """Yield the pieces compressed with gzip, as they come."""
     compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_FORMAT)
     for piece in pieces:
         if made := compressor.compress(piece):
@@ -29,21 +29,21 @@ def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def with_compression(app: WSGIApplication) -> WSGIApplication:
-    """Return the application such that its texts are sent compressed to whoever takes that."""
+    """Return the application such that texts are compressed for clients that accept gzip."""
 
-    def asked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         response = Response.from_app(app, environ)
-        if _is_worth_it(response):
+        if _is_compressible(response):
             response.vary.add("Accept-Encoding")
             if takes_gzip(request) and request.method != "HEAD":
                 _compress(response)
         return response(environ, start_response)
 
-    return asked
+    return respond
 
 
-def _is_worth_it(response: Response) -> bool:
+def _is_compressible(response: Response) -> bool:
     mimetype = response.mimetype or ""
     is_text = mimetype.startswith("text/") or mimetype in MIMETYPES
     is_small = response.content_length is not None and response.content_length < MIN_BYTES

@@ -1,6 +1,6 @@
-"""The database behind the dashboard: opened when it is there, again when it is back. Knows nothing of what is in it.
+"""The database behind the dashboard, opened when it is there and again when it is back.
 
-Every error comes out as one of this package's, with a sentence for whoever looks at the page.
+Every error is raised as one of this package's, with a message for the page.
 """
 
 import logging
@@ -17,19 +17,19 @@ from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.database.url import check_url, shown
 from kmnist_search.errors import ReadOnlyError, StorageAwayError, StorageEmptyError, StorageError
 
-#: So long a database that failed is not asked again: all browsers that wait shall not wait one after the other.
+#: A database that failed is not asked again for this long, so that waiting browsers do not wait one after the other.
 PAUSE_SECONDS = 1.0
-#: A server that has not answered after so long is as good as away.
+#: A server that has not answered for this long counts as away.
 SILENCE_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)
 
 
 class Database:
-    """A database that may be away, or not made yet. Any thread may ask.
+    """A database that may be away, or not made yet. Thread-safe.
 
     Raises:
-        StorageError: the URL cannot be that of a database.
+        StorageError: the URL is not one of a database.
     """
 
     def __init__(self, url: str) -> None:
@@ -38,7 +38,7 @@ class Database:
         self._lock = threading.Lock()
         self._storage: Storage | None = None
         self._file: tuple[int, int] | None = None
-        self._trouble: StorageError | None = None
+        self._error: StorageError | None = None
         self._silent_until = 0.0
 
     @property
@@ -48,13 +48,13 @@ class Database:
 
     @contextmanager
     def opened(self) -> Iterator[Storage]:
-        """The open database, to be asked at once.
+        """The open database.
 
         Raises:
             StorageAwayError: it cannot be reached now.
-            StorageEmptyError: it is not there, or holds no studies.
-            StorageError: it is something else.
-            ReadOnlyError: the user may not make a change that was asked for.
+            StorageEmptyError: it does not exist, or holds no studies.
+            StorageError: it cannot be opened for another reason.
+            ReadOnlyError: the user may not make the change.
         """
         with self._lock:
             storage = self._opened()
@@ -76,13 +76,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Storage, Connection]]:
-        """The open database and a transaction that changes nothing; it raises what `opened` raises."""
+        """The open database and a transaction that reads; raises what `opened` raises."""
         with self.opened() as storage, storage.reading() as connection:
             yield storage, connection
 
     def _opened(self) -> Storage:
-        if self._trouble is not None and time.monotonic() < self._silent_until:
-            raise type(self._trouble)(str(self._trouble))
+        if self._error is not None and time.monotonic() < self._silent_until:
+            raise type(self._error)(str(self._error))
         if self._storage is not None and self._file != self._file_now():
             self._storage.let_go()
             self._storage = None
@@ -96,7 +96,7 @@ class Database:
         return self._storage
 
     def _file_now(self) -> tuple[int, int] | None:
-        """Return what tells a SQLite file from another one of its name; None if there is none."""
+        """Return device and inode of the SQLite file, which tell it from a new one of its name; None for none."""
         if self._parsed.get_backend_name() != "sqlite":
             return None
         try:
@@ -105,12 +105,12 @@ class Database:
             return None
         return status.st_dev, status.st_ino
 
-    def _remember(self, trouble: StorageError | None) -> None:
-        """Note how the database was found, and say so where that is news."""
-        if trouble is not None:
+    def _remember(self, error: StorageError | None) -> None:
+        """Note whether the database answered, and log it if that has changed."""
+        if error is not None:
             self._silent_until = time.monotonic() + PAUSE_SECONDS
-            if self._trouble is None and not isinstance(trouble, StorageEmptyError):
-                logger.warning("%s Until it answers, so does the dashboard.", trouble)
-        elif self._trouble is not None:
+            if self._error is None and not isinstance(error, StorageEmptyError):
+                logger.warning("%s The dashboard says so until it answers again.", error)
+        elif self._error is not None:
             logger.warning("%s answers.", self.shown_url)
-        self._trouble = trouble
+        self._error = error

@@ -1,39 +1,36 @@
-"""The server put together: what a request goes through on its way to optuna-dashboard, and back."""
+"""The dashboard server: optuna-dashboard with login, request checks, error pages, compression and a cache around it."""
 
 from dataclasses import dataclass
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-import optuna_dashboard
-import optuna_dashboard._importance as importance
 import waitress
 
-from kmnist_search.dashboard.address import is_own
+from kmnist_search.dashboard.address import is_loopback
+from kmnist_search.dashboard.answer_cache import AnswerCache
 from kmnist_search.dashboard.compression import with_compression
 from kmnist_search.dashboard.database import Database
-from kmnist_search.dashboard.details import Details
-from kmnist_search.dashboard.entrance import Entrance
-from kmnist_search.dashboard.guard import Guard
-from kmnist_search.dashboard.headers import with_headers
-from kmnist_search.dashboard.login import Login
-from kmnist_search.dashboard.page import MendedPage
-from kmnist_search.dashboard.shown_storage import ShownStorage
-from kmnist_search.dashboard.trouble import Explained, without_tracebacks
+from kmnist_search.dashboard.error_pages import StorageErrorPages, without_tracebacks
+from kmnist_search.dashboard.login import Login, LoginRequired
+from kmnist_search.dashboard.page import PatchedPage
+from kmnist_search.dashboard.request_checks import RequestChecks
+from kmnist_search.dashboard.security_headers import with_security_headers
+from kmnist_search.dashboard.storage import DashboardStorage
 from kmnist_search.errors import InputError
-from kmnist_search.optuna_internals import ArtifactStore
+from kmnist_search.optuna_internals import ArtifactStore, dashboard_app, silence_dashboard_errors
 
-#: Of a request; what is uploaded is the largest, and comes before a password is looked at.
+#: Of a request. Uploads are the largest, and are received before the password is checked.
 MAX_REQUEST_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manners:
-    """Whom the server lets in, and what they may do.
+class Access:
+    """Who can use the server, and for what.
 
     Attributes:
-        host: the address that it listens on.
-        login: None is that there is no password.
-        is_read_only: whether nothing can be changed by it.
+        host: the address to listen on.
+        login: user and password; None asks for none.
+        is_read_only: whether changes are refused.
     """
 
     host: str
@@ -41,36 +38,31 @@ class Manners:
     is_read_only: bool = False
 
 
-def application(database: Database, manners: Manners, artifact_store: ArtifactStore | None = None) -> WSGIApplication:
-    """Return all of it but the listening.
+def application(database: Database, access: Access, artifact_store: ArtifactStore | None = None) -> WSGIApplication:
+    """Return the WSGI application.
 
     Args:
-        database: of the studies.
-        manners: whom it lets in.
-        artifact_store: where the files are that studies and trials name.
+        database: the database of the studies.
+        access: who can use it.
+        artifact_store: the store of the artifacts of studies and trials.
     """
-    storage = ShownStorage(database, is_read_only=manners.is_read_only)
-    dashboard = optuna_dashboard.wsgi(storage, artifact_store=artifact_store)
-    dashboard.catchall = False  # it would answer errors by itself, which `trouble` does
-
-    def forget() -> None:
-        dashboard._inmemory_cache.clear()
-        importance.param_importance_cache.clear()
-
-    storage.on_forgotten = forget
-    app: WSGIApplication = Explained(with_compression(Details(MendedPage(dashboard), storage)), storage)
-    is_private = manners.login is None and is_own(manners.host)
-    app = Entrance(Guard(app, is_private=is_private, is_read_only=manners.is_read_only), manners.login)
-    return with_headers(without_tracebacks(app))
+    storage = DashboardStorage(database, is_read_only=access.is_read_only)
+    dashboard, storage.on_forgotten = dashboard_app(storage, artifact_store)
+    silence_dashboard_errors(lambda: storage.error is not None)
+    app: WSGIApplication = AnswerCache(PatchedPage(dashboard), storage)
+    app = StorageErrorPages(with_compression(app), storage)
+    is_private = access.login is None and is_loopback(access.host)
+    app = LoginRequired(RequestChecks(app, is_private=is_private, is_read_only=access.is_read_only), access.login)
+    return with_security_headers(without_tracebacks(app))
 
 
-def server(database: Database, manners: Manners, port: int, artifact_store: ArtifactStore | None = None) -> Any:
-    """Return a waitress server that listens on `port` (0: any free one, see `effective_port`) and waits for `run()`.
+def server(database: Database, access: Access, port: int, artifact_store: ArtifactStore | None = None) -> Any:
+    """Return a waitress server that listens on `port` (0: any free one, see `effective_port`); `run()` serves.
 
     Raises:
-        InputError: the address or the port cannot be had.
+        InputError: the address or the port cannot be used.
     """
-    app, host = application(database, manners, artifact_store), manners.host
+    app, host = application(database, access, artifact_store), access.host
     try:
         return waitress.create_server(
             app, host=host, port=port, ident=None, max_request_body_size=MAX_REQUEST_BYTES, expose_tracebacks=False

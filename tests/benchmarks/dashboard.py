@@ -43,13 +43,13 @@ EPOCH_SECONDS = 0.05
 OURS = """
 import sys
 from kmnist_search.dashboard.database import Database
-from kmnist_search.dashboard.server import Manners, server
-server(Database(sys.argv[1]), Manners(host="127.0.0.1"), int(sys.argv[2])).run()
+from kmnist_search.dashboard.server import Access, server
+server(Database(sys.argv[1]), Access(host="127.0.0.1"), int(sys.argv[2])).run()
 """
 PLAIN = """
 import sys
 import optuna_dashboard, waitress
-from kmnist_search.storage import open_storage
+from kmnist_search.database.storage import open_storage
 app = optuna_dashboard.wsgi(open_storage(sys.argv[1], create=False).rdb)
 waitress.serve(app, host="127.0.0.1", port=int(sys.argv[2]))
 """

@@ -20,22 +20,22 @@ from sqlalchemy import event
 from werkzeug.test import Client
 
 from kmnist_search.dashboard import database as database_module
-from kmnist_search.dashboard import shown_storage
+from kmnist_search.dashboard import storage as storage_module
 from kmnist_search.dashboard.database import Database
-from kmnist_search.dashboard.server import Manners, application
+from kmnist_search.dashboard.server import Access, application
 from kmnist_search.database.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from click.testing import Result
 
-HERE = Manners(host="127.0.0.1")
+HERE = Access(host="127.0.0.1")
 
 
 @pytest.fixture(autouse=True)
 def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each request see the database as it is now."""
-    monkeypatch.setattr(shown_storage, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(shown_storage, "READING_SHARE", float("inf"))
+    monkeypatch.setattr(storage_module, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(storage_module, "READING_SHARE", float("inf"))
     monkeypatch.setattr(database_module, "PAUSE_SECONDS", 0.0)
 
 
@@ -73,8 +73,8 @@ def _study(storage: Storage, name: str = "mixed") -> optuna.Study:
 class Asker:
     """A browser on this machine."""
 
-    def __init__(self, url: str, **manners: Any) -> None:
-        self.client = Client(application(Database(url), Manners(host="127.0.0.1", **manners)))
+    def __init__(self, url: str, **access: Any) -> None:
+        self.client = Client(application(Database(url), Access(host="127.0.0.1", **access)))
 
     def __call__(self, path: str, method: str = "GET", **options: Any) -> Any:
         return self.client.open(path, method=method, base_url="http://127.0.0.1:8080", **options)
@@ -195,7 +195,7 @@ def test_no_question_changes_anything_and_no_change_is_made_when_read_only(
     number, trial = study._study_id, study.trials[4]._trial_id
     artifacts = FileSystemArtifactStore(tmp_path)
     artifact = upload_artifact(artifact_store=artifacts, file_path=__file__, study_or_trial=study)
-    app = application(Database(any_storage_url), Manners(host="127.0.0.1", is_read_only=True), artifacts)
+    app = application(Database(any_storage_url), Access(host="127.0.0.1", is_read_only=True), artifacts)
     before, client, rules = _content(storage), Client(app), optuna_dashboard.wsgi(storage.rdb).routes
     values = {
         "<study_id:int>": str(number),
@@ -235,7 +235,7 @@ def _content(storage: Storage) -> dict[str, list[Any]]:
 def test_changes_by_the_page_are_made_and_seen_at_once(
     storage: Storage, any_storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shown_storage, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(storage_module, "FRESH_SECONDS", 60.0)
     study = _study(storage)
     ask, path = Asker(any_storage_url), f"/api/studies/{study._study_id}"
     assert ask(path).get_json()["note"] == {"version": 1, "body": "about the study"}
@@ -322,8 +322,8 @@ def test_a_fault_within_optuna_dashboard_is_logged_and_not_shown(
     def fails(*_: object) -> None:
         raise RuntimeError("within")
 
-    monkeypatch.setattr(shown_storage.ShownStorage, "get_all_studies", fails)
-    monkeypatch.setattr(shown_storage.ShownStorage, "picture", fails)
+    monkeypatch.setattr(storage_module.DashboardStorage, "get_all_studies", fails)
+    monkeypatch.setattr(storage_module.DashboardStorage, "study", fails)
     for path in ("/api/studies", "/dashboard", f"/csv/{study._study_id}", f"/api/studies/{study._study_id}"):
         caplog.clear()
         answer = ask(path)

@@ -1,7 +1,8 @@
-"""One study as it was last read, and brought up to date by reading what may have changed. Knows nothing of requests.
+"""One study in memory, with all its trials, updated by reading only the trials that may have changed.
 
-A finished trial changes no more, and one that waits changes only by being claimed, so the trials that run and the new
-ones are all that is read again.
+Finished trials do not change any more, and waiting trials change only when they are claimed, so running and new trials
+are all that is read again. `TrialNews` does not fit: the page shows waiting trials and attributes, too, and another
+study may get the id of a deleted one.
 """
 
 import json
@@ -25,19 +26,19 @@ from kmnist_search.database.tables import (
 from kmnist_search.database.trial_reader import read_attributes, read_reports, read_trials
 from kmnist_search.optuna_internals import FrozenStudy, study_id_of, trial_id_of
 
-#: Trials asked for in one statement, which takes their ids as parameters.
+#: Trials that are read in one statement, whose parameters are their ids.
 BATCH = 1000
 #: The largest id that the tables can hold.
-EVER = 2**31 - 1
+MAX_ID = 2**31 - 1
 
 
-class Picture:
+class CachedStudy:
     """A study and its trials.
 
     Attributes:
-        study: what is known of the study itself.
-        trials: by number.
-        name: another one when it turned out to be another study of the same id.
+        study: the study without its trials.
+        trials: all trials, by number.
+        name: a random name, which changes when another study has the id of this one.
     """
 
     def __init__(self, connection: Connection, study: FrozenStudy) -> None:
@@ -46,31 +47,31 @@ class Picture:
         self.name, self._editions = secrets.token_hex(8), 0
         self._known: dict[int, FrozenTrial] = {}
         self._open: set[int] = set()
-        self._witness: tuple[int, datetime] | None = None
+        self._finished_trial: tuple[int, datetime] | None = None
         self.update(connection, study)
 
     @property
     def edition(self) -> str:
-        """Another one whenever something changed."""
+        """Changes whenever something in the study changes."""
         return f"{self.name}-{self._editions}"
 
     def trial(self, trial_id: int) -> FrozenTrial | None:
-        """Return one of the trials; None if it is not among them."""
+        """Return a trial; None if the study has none with this id."""
         return self._known.get(trial_id)
 
     def update(self, connection: Connection, study: FrozenStudy) -> None:
         """Read what may have changed."""
-        if not self._is_the_same(connection, study):
-            self._known, self._open, self._witness, self.name = {}, set(), None, secrets.token_hex(8)
-        news = self._news(connection, self._unsure(connection))
+        if not self._is_same_study(connection, study):
+            self._known, self._open, self._finished_trial, self.name = {}, set(), None, secrets.token_hex(8)
+        news = self._news(connection, self._possibly_changed(connection))
         if news or study != self.study or not self._editions:
-            self._take_in(news)
+            self._add(news)
             self.study = study
             self._editions += 1
-        if self._witness is None:
-            self._witness = self._new_witness(connection)
+        if self._finished_trial is None:
+            self._finished_trial = self._some_finished_trial(connection)
 
-    def _take_in(self, news: dict[int, FrozenTrial]) -> None:
+    def _add(self, news: dict[int, FrozenTrial]) -> None:
         is_longer = not news.keys() <= self._known.keys()
         self._known.update(news)
         if is_longer:
@@ -79,13 +80,13 @@ class Picture:
         self._open |= {key for key, trial in news.items() if not trial.state.is_finished()}
         self.trials = list(self._known.values())
 
-    def _is_the_same(self, connection: Connection, study: FrozenStudy) -> bool:
-        """Return whether this is still the study that was read: a new one can have a deleted one's id and name."""
-        if self._witness is None:
+    def _is_same_study(self, connection: Connection, study: FrozenStudy) -> bool:
+        """Return whether this is the study that was read: a new one can have the id and name of a deleted one."""
+        if self._finished_trial is None:
             return study == self.study
-        return self._ending(connection, self._witness[0]) == self._witness
+        return self._ending(connection, self._finished_trial[0]) == self._finished_trial
 
-    def _new_witness(self, connection: Connection) -> tuple[int, datetime] | None:
+    def _some_finished_trial(self, connection: Connection) -> tuple[int, datetime] | None:
         for key, trial in self._known.items():
             if trial.state.is_finished():
                 return self._ending(connection, key)
@@ -96,13 +97,14 @@ class Picture:
         ended = connection.execute(select(trials.c.datetime_complete).where(of_trial)).scalar()
         return None if ended is None else (trial_id, ended)
 
-    def _unsure(self, connection: Connection) -> list[int]:
-        """Return the ids of the trials that may not be as they were."""
+    def _possibly_changed(self, connection: Connection) -> list[int]:
+        """Return the ids of the trials that may have changed, and of new ones."""
         of_study = trials.c.study_id == study_id_of(self.study)
         last = max(self._known, default=-1)
         since = min(self._open, default=last + 1)
         older = connection.execute(select(func.count()).where(of_study, trials.c.trial_id < since)).scalar_one()
-        if older != sum(key < since for key in self._known):  # one that was begun before others became known after them
+        if older != sum(key < since for key in self._known):
+            # A trial with a lower id was committed after trials with a higher one.
             since = last = -1
         query = select(trials.c.trial_id, trials.c.state).where(
             of_study,
@@ -115,7 +117,7 @@ class Picture:
         return sorted(states.keys() - finished | ran)
 
     def _news(self, connection: Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
-        """Return those of some trials that are not as they were."""
+        """Return those of the trials that have changed, by id."""
         return {
             trial_id_of(trial): trial
             for first in range(0, len(trial_ids), BATCH)
@@ -125,8 +127,8 @@ class Picture:
 
 
 def _read(connection: Connection, study_id: int, trial_ids: Collection[int]) -> Iterator[FrozenTrial]:
-    """Yield some trials, whole."""
-    read = read_trials(connection, study_id, only=trial_ids, waiting_before=EVER)
+    """Yield trials with their attributes and reports."""
+    read = read_trials(connection, study_id, only=trial_ids, waiting_before=MAX_ID)
     attributes = read_attributes(connection, trial_ids)
     running = [trial_id_of(trial) for trial in read if not trial.state.is_finished()]
     reports = read_reports(connection, running) if running else {}

@@ -1,4 +1,4 @@
-"""Tests of dashboard/guard.py, headers.py, compression.py, trouble.py: what goes through, as what it comes out."""
+"""Tests of dashboard/request_checks.py, security_headers.py, compression.py, error_pages.py."""
 
 import gzip
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ import pytest
 from werkzeug import Request, Response
 from werkzeug.test import Client
 
-from kmnist_search.dashboard.address import check_host, is_own
+from kmnist_search.dashboard.address import check_host, is_loopback
 from kmnist_search.dashboard.compression import with_compression
-from kmnist_search.dashboard.guard import Guard
-from kmnist_search.dashboard.headers import with_headers
-from kmnist_search.dashboard.trouble import without_tracebacks
+from kmnist_search.dashboard.error_pages import without_tracebacks
+from kmnist_search.dashboard.request_checks import RequestChecks
+from kmnist_search.dashboard.security_headers import with_security_headers
 from kmnist_search.errors import InputError
 
 CHANGING = ("POST", "PUT", "DELETE", "PATCH", "MADE-UP")
@@ -24,7 +24,7 @@ def _behind(request: Request) -> Response:
 
 
 def _status(*, method: str = "GET", private: bool = True, read_only: bool = False, **headers: str) -> int:
-    client = Client(Guard(_behind, is_private=private, is_read_only=read_only))
+    client = Client(RequestChecks(_behind, is_private=private, is_read_only=read_only))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.open("/api/studies/1", method=method, headers={"Host": "127.0.0.1:8080", **named}).status_code
 
@@ -36,7 +36,7 @@ def test_a_read_only_dashboard_refuses_all_but_reading(method: str) -> None:
 
 
 def test_it_says_why_nothing_was_changed() -> None:
-    client = Client(Guard(_behind, is_private=False, is_read_only=True))
+    client = Client(RequestChecks(_behind, is_private=False, is_read_only=True))
     refused = client.delete("/api/studies/1")
     assert refused.get_json() == {"reason": "This dashboard is read-only, so nothing was changed."}
     assert client.post("/incompatible-rdb-schema").get_data(as_text=True) == (
@@ -87,7 +87,7 @@ def test_on_this_machine_alone_its_own_names_are_answered(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "fe80::1"])
 def test_an_address_for_others_wants_a_password_or_to_be_known_as_open(host: str) -> None:
-    assert not is_own(host)
+    assert not is_loopback(host)
     with pytest.raises(InputError, match=r"has no login without --password-file .* --i-know-it-is-open"):
         check_host(host, is_open=False, has_login=False)
     check_host(host, is_open=True, has_login=False)
@@ -101,7 +101,7 @@ def test_an_address_of_this_machine_alone_wants_nothing(host: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/dashboard", "/dashboard/studies/1", "/api/studies", "/artifacts/1/a", "/x"])
 def test_every_answer_has_strict_headers(path: str) -> None:
-    headers = Client(with_headers(_behind)).get(path).headers
+    headers = Client(with_security_headers(_behind)).get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "same-origin"
@@ -118,7 +118,7 @@ def test_what_was_said_before_is_replaced() -> None:
     def open_to_all(request: Request) -> Response:
         return Response("x", headers={"Access-Control-Allow-Origin": "*", "Content-Security-Policy": "default-src *"})
 
-    headers = Client(with_headers(open_to_all)).get("/artifacts/1/a").headers
+    headers = Client(with_security_headers(open_to_all)).get("/artifacts/1/a").headers
     assert "Access-Control-Allow-Origin" not in headers
     assert headers.getlist("Content-Security-Policy") == [headers["Content-Security-Policy"]]
     assert "*" not in headers["Content-Security-Policy"]
@@ -129,7 +129,7 @@ def test_a_refusal_is_not_kept() -> None:
     def refuses(request: Request) -> Response:
         return Response("no", 401)
 
-    assert Client(with_headers(refuses)).get("/").headers["Cache-Control"] == "no-store"
+    assert Client(with_security_headers(refuses)).get("/").headers["Cache-Control"] == "no-store"
 
 
 def _sends(text: str, mimetype: str = "application/json", **headers: str) -> Client:

@@ -1,4 +1,4 @@
-"""Tests of dashboard/entrance.py, login.py and failed_logins.py: who is let in, and how often one may guess."""
+"""Tests of dashboard/login.py and rate_limit.py: who is let in, and how often one may guess."""
 
 import base64
 import logging
@@ -11,10 +11,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 from werkzeug.test import Client, TestResponse
 
-from kmnist_search.dashboard import failed_logins
-from kmnist_search.dashboard.entrance import COOKIE, Entrance
-from kmnist_search.dashboard.failed_logins import SECONDS_A_TRY, TRIES, FailedLogins
-from kmnist_search.dashboard.login import Login, read_password
+from kmnist_search.dashboard import rate_limit
+from kmnist_search.dashboard.login import COOKIE, Login, LoginRequired, read_password
+from kmnist_search.dashboard.rate_limit import SECONDS_A_TRY, TRIES, LoginRateLimit
 from kmnist_search.errors import InputError
 
 PASSWORD = "pässwörd: with a colon"
@@ -27,7 +26,7 @@ def _behind(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
 
 @pytest.fixture
 def client() -> Client:
-    return Client(Entrance(_behind, Login(user="kmnist", password=PASSWORD)))
+    return Client(LoginRequired(_behind, Login(user="kmnist", password=PASSWORD)))
 
 
 def _ask(
@@ -98,9 +97,9 @@ def test_an_address_that_guesses_has_to_wait_even_with_the_right_password(client
 
 
 def test_a_browser_that_was_let_in_is_not_held_up_by_another_behind_the_same_proxy(client: Client) -> None:
-    entrance = client.application
+    login_required = client.application
     assert _ask(client, "kmnist", PASSWORD).status_code == 200
-    other = Client(entrance)
+    other = Client(login_required)
     statuses = [_ask(other, "kmnist", "guess").status_code for _ in range(TRIES + 5)]
     assert statuses == [401] * TRIES + [429] * 5
     assert _ask(client, "kmnist", PASSWORD).status_code == 200
@@ -117,14 +116,14 @@ def test_the_cookie_is_for_no_script_and_no_other_page(client: Client) -> None:
 
 
 def test_right_passwords_take_no_try(clock: list[float]) -> None:
-    failed = FailedLogins()
+    failed = LoginRateLimit()
     for _ in range(100):
         assert failed.seconds_to_wait("192.0.2.1") == 0
         failed.give_back("192.0.2.1")
 
 
 def test_a_network_of_ipv6_is_one_address(clock: list[float]) -> None:
-    failed = FailedLogins()
+    failed = LoginRateLimit()
     for number in range(TRIES):
         assert failed.seconds_to_wait(f"2001:db8::{number:x}") == 0
     assert failed.seconds_to_wait("2001:db8::ffff") == SECONDS_A_TRY
@@ -132,8 +131,8 @@ def test_a_network_of_ipv6_is_one_address(clock: list[float]) -> None:
 
 
 def test_addresses_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
-    monkeypatch.setattr(failed_logins, "MAX_ADDRESSES", 3)
-    failed = FailedLogins()
+    monkeypatch.setattr(rate_limit, "MAX_ADDRESSES", 3)
+    failed = LoginRateLimit()
     for number in range(TRIES * 10):
         failed.seconds_to_wait(f"192.0.2.{number}")
     assert len(failed._used) == 3

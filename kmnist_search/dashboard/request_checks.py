@@ -1,4 +1,4 @@
-"""Refuses what other web pages make a browser send, and changes where there shall be none. Knows no password."""
+"""Checks of each request: its host, its origin, and whether changes are allowed."""
 
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -6,20 +6,20 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug import Request
 
-from kmnist_search.dashboard.address import is_own
-from kmnist_search.dashboard.answers import answer
+from kmnist_search.dashboard.address import is_loopback
+from kmnist_search.dashboard.error_pages import error_response
 
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
-class Guard:
-    """A WSGI application around another one.
+class RequestChecks:
+    """A WSGI application that checks requests before another one gets them.
 
     Args:
-        app: the other one.
-        is_private: whether it is for this machine alone and has no password: then it answers to this machine's own
-            names only. Any web page can give its own name this machine's address, and would be let in by it.
-        is_read_only: whether nothing shall be changed.
+        app: the other application.
+        is_private: whether the server listens on this machine alone and has no password. It then accepts only this
+            machine's own names as host, because any web page can let its own name point to this machine's address.
+        is_read_only: whether requests that change something are refused.
     """
 
     def __init__(self, app: WSGIApplication, *, is_private: bool, is_read_only: bool) -> None:
@@ -29,11 +29,11 @@ class Guard:
         request = Request(environ)
         reason = self._reason_against(request)
         if reason is not None:
-            return answer(request, 403, reason)(environ, start_response)
+            return error_response(request, 403, reason)(environ, start_response)
         return self._app(environ, start_response)
 
     def _reason_against(self, request: Request) -> str | None:
-        if self._is_private and not is_own(_name(request.headers.get("Host", ""))):
+        if self._is_private and not is_loopback(_name(request.headers.get("Host", ""))):
             return (
                 "This dashboard has no password and answers to this machine's own names alone, such as 127.0.0.1. "
                 "To reach it by another name give it a password with --password-file."
@@ -48,17 +48,17 @@ class Guard:
 
 
 def _is_from_elsewhere(request: Request) -> bool:
-    """Return whether a browser says that another page than the dashboard's asks; what is no browser says nothing."""
+    """Return whether a browser says that the request comes from another page; other programs do not say."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site not in ("same-origin", "none")
-    # Only a page that came by HTTPS or from this machine has that header.
+    # Browsers send Sec-Fetch-Site only for pages that came by HTTPS or from this machine.
     origin = request.headers.get("Origin")
     return origin is not None and origin.partition("://")[2] != request.headers.get("Host")
 
 
 def _name(host: str) -> str:
-    """Return the name or the address in a Host header."""
+    """Return the name or address in a Host header."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,7 +1,7 @@
-"""How often an address may guess a password. Knows nothing of requests or passwords.
+"""Rate limit of wrong passwords by address: a few tries at once, then one every few seconds.
 
-Each address has a few tries at once, and then one each few seconds. No address is locked out for good: behind a proxy
-all browsers come from the proxy's, and one that guesses would lock the others out.
+No address is locked out for good: behind a proxy all browsers have the proxy's address, and one that guesses would
+lock out the others.
 """
 
 import ipaddress
@@ -9,24 +9,24 @@ import threading
 import time
 from collections import OrderedDict
 
-#: Tries at once: somebody who mistypes, or whose browser asks for several things with the same wrong password.
+#: Tries at once: people mistype, and a browser sends several requests with the same wrong password.
 TRIES = 10
 SECONDS_A_TRY = 6.0
-#: Addresses kept; beyond that the one that failed longest ago is forgotten.
+#: Addresses that are kept; beyond that the one whose last try is the oldest is dropped.
 MAX_ADDRESSES = 10_000
-#: Who has one IPv6 address has all of its network.
+#: Whoever has one IPv6 address usually has its whole network.
 IPV6_NETWORK_BITS = 64
 
 
-class FailedLogins:
-    """Counts tries by address; a try that turns out to be right is given back. Any thread may ask."""
+class LoginRateLimit:
+    """Counts tries by address; a try that turns out to be right is given back. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._used: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def seconds_to_wait(self, address: str) -> float:
-        """Take one of the tries of an address and return 0, or return in how many seconds there is one."""
+        """Take one of an address's tries and return 0; if it has none, return the seconds until it has one."""
         network, now = _network(address), time.monotonic()
         with self._lock:
             used = self._used_now(network, now)
@@ -39,7 +39,7 @@ class FailedLogins:
         return 0.0
 
     def give_back(self, address: str) -> None:
-        """The try that was taken was right."""
+        """Give back the try that was taken last: the password was right."""
         network, now = _network(address), time.monotonic()
         with self._lock:
             used = self._used_now(network, now) - 1

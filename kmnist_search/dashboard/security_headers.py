@@ -1,4 +1,4 @@
-"""What every answer tells the browser to forbid. Knows nothing of what is answered."""
+"""Security headers of every response: content security policy, framing, caching."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,13 +6,13 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.datastructures import Headers
 
-#: Of the page. Its parallel coordinates compile their WebGL drawing by `eval`; all styles are made by its script.
+#: For the page. Its parallel coordinates compile WebGL code with `eval`, and its script makes all styles.
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; frame-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-#: Of files that somebody has put beside a trial. Opened by themselves they run nothing and reach nothing of the page.
+#: For artifacts, which anybody may have uploaded. Opened on their own they run no script and cannot reach the page.
 ARTIFACT_POLICY = (
     "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
     "sandbox"
@@ -28,27 +28,27 @@ FIXED = {
 }
 
 
-def with_headers(app: WSGIApplication) -> WSGIApplication:
-    """Return the application with strict headers."""
+def with_security_headers(app: WSGIApplication) -> WSGIApplication:
+    """Return the application with these headers in each response."""
 
-    def asked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
             headers = Headers(given)
-            _make_strict(headers, environ.get("PATH_INFO", ""), is_fine=status.startswith(("2", "3")))
+            _set_headers(headers, environ.get("PATH_INFO", ""), is_fine=status.startswith(("2", "3")))
             return start_response(status, headers.to_wsgi_list(), exc_info)
 
         return app(environ, start)
 
-    return asked
+    return respond
 
 
-def _make_strict(headers: Headers, path: str, *, is_fine: bool) -> None:
+def _set_headers(headers: Headers, path: str, *, is_fine: bool) -> None:
     for name, value in FIXED.items():
         headers[name] = value
     headers["Content-Security-Policy"] = _policy(path)
-    # What is kept is asked for again each time, and answered with 304 if nothing changed.
+    # Browsers ask again each time, and get 304 if nothing changed.
     headers["Cache-Control"] = "private, no-cache" if is_fine else "no-store"
-    headers.remove("Access-Control-Allow-Origin")  # optuna-dashboard lets every web page read artifacts
+    headers.remove("Access-Control-Allow-Origin")  # optuna-dashboard allows every web page to read artifacts
 
 
 def _policy(path: str) -> str:

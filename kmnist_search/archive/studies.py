@@ -35,7 +35,8 @@ from kmnist_search.errors import (
 from kmnist_search.host.files import whole_file
 from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX, ArtifactStore
 from kmnist_search.study.artifacts import artifact_id_in, open_artifact_store, remove_all
-from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, find_study, new_checkpoint_folder
+from kmnist_search.study.opening import find_study, new_checkpoint_folder
+from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY
 from kmnist_search.study_file.schema import StudyTable
 
 

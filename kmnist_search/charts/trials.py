@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.study.ranking import duplicates
 from kmnist_search.study.study import SearchStudy
 
 #: Of so many trials at a time the details are read: databases limit the values in one statement.
@@ -208,13 +209,8 @@ def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[Attempt]:
 
 def top(ranked: Sequence[FrozenTrial], number: int) -> list[Ranked]:
     """Return the best `number` of trials that are ordered best first."""
-    first: dict[str, int] = {}
-    found = []
-    for trial in ranked[:number]:
-        digest = str(trial.user_attrs.get("config_digest", f"not known of {trial.number}"))
-        found.append(Ranked(trial=trial, same_as=first.get(digest)))
-        first.setdefault(digest, trial.number)
-    return found
+    again = duplicates(ranked[:number])
+    return [Ranked(trial=trial, same_as=again.get(trial.number)) for trial in ranked[:number]]
 
 
 def searched(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:

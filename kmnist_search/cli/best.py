@@ -84,7 +84,7 @@ def best(
     threads_wait_passively()
 
     from kmnist_search.database.storage import open_storage
-    from kmnist_search.study.study import find_study
+    from kmnist_search.study.opening import find_study
 
     if not retrain:
         _check_none_given(ctx)

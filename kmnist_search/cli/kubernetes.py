@@ -143,7 +143,7 @@ def _check_database(storage_url: str, file: "StudyFile", *, own_postgres: bool) 
     from kmnist_search.database.storage import open_storage
     from kmnist_search.database.url import check_shared_url
     from kmnist_search.errors import StorageEmptyError, StorageError
-    from kmnist_search.study.study import check_study
+    from kmnist_search.study.opening import check_study
 
     if own_postgres:
         raise click.UsageError(

@@ -29,7 +29,7 @@ def report(study: str | None, file: Path | None, force: bool, storage_url: str) 
     from kmnist_search.database.storage import open_storage
     from kmnist_search.errors import ReportError
     from kmnist_search.report.page import search_report, write
-    from kmnist_search.study.study import find_study
+    from kmnist_search.study.opening import find_study
 
     found = find_study(open_storage(storage_url, create=False), study)
     file = file or Path(f"{found.name}-report.html")

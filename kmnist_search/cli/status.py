@@ -25,8 +25,8 @@ def status(study: str | None, storage_url: str, watch: bool, as_json: bool) -> N
 
     from kmnist_search.database.storage import open_storage
     from kmnist_search.errors import ReadOnlyError
+    from kmnist_search.study.opening import find_study
     from kmnist_search.study.status import status_of
-    from kmnist_search.study.study import find_study
     from kmnist_search.study.summary import status_summary
     from kmnist_search.terminal.tables import status_view
     from kmnist_search.watch import watch as watching

@@ -35,8 +35,8 @@ def studies(ctx: click.Context, storage_url: str, as_json: bool) -> None:
     from rich.console import Console
 
     from kmnist_search.database.storage import open_storage
+    from kmnist_search.study.opening import find_study, study_names
     from kmnist_search.study.status import status_of
-    from kmnist_search.study.study import find_study, study_names
     from kmnist_search.study.summary import progress_summary
     from kmnist_search.terminal.tables import studies_view
 
@@ -58,7 +58,7 @@ def show(name: str, storage_url: str, as_json: bool) -> None:
     Write it to a file, and kmnist-search run FILE goes on with the study, or does the same in another database.
     """
     from kmnist_search.database.storage import open_storage
-    from kmnist_search.study.study import find_study
+    from kmnist_search.study.opening import find_study
     from kmnist_search.study_file.writer import as_toml
 
     storage = open_storage(storage_url, create=False)
@@ -102,7 +102,7 @@ def delete(name: str, yes: bool, force: bool, artifacts: str | None, storage_url
     from kmnist_search.archive.studies import delete_study
     from kmnist_search.database.storage import default_artifact_dir, open_storage
     from kmnist_search.study.artifacts import open_artifact_store
-    from kmnist_search.study.study import find_study
+    from kmnist_search.study.opening import find_study
 
     storage = open_storage(storage_url, create=False)
     store = open_artifact_store(artifacts, storage.url)

@@ -165,6 +165,17 @@ def read_attributes(connection: Connection, trial_ids: Collection[int]) -> Mappi
     return found
 
 
+def read_attribute(connection: Connection, study_id: int, key: str) -> Mapping[int, Any]:
+    """Return one user attribute of those trials of a study that have it, by trial id."""
+    table = user_attributes
+    query = (
+        select(table.c.trial_id, table.c.value_json)
+        .join(trials, trials.c.trial_id == table.c.trial_id)
+        .where(trials.c.study_id == study_id, table.c.key == key)
+    )
+    return {trial_id: json.loads(text) for trial_id, text in connection.execute(query)}
+
+
 def read_reports(connection: Connection, trial_ids: Collection[int]) -> Mapping[int, dict[int, float]]:
     """Return the reports of some trials by trial id: value by step, in the order of the steps."""
     columns = (reports.c.trial_id, reports.c.step, reports.c.intermediate_value_type, reports.c.intermediate_value)

@@ -15,7 +15,8 @@ from kmnist_search.references.published import HEADLINES
 from kmnist_search.references.systems import NAME
 from kmnist_search.saved_model.info import recipe_digest
 from kmnist_search.saved_model.trial_models import MODELS_KEY, Which
-from kmnist_search.study.study import SearchStudy, find_study, study_names
+from kmnist_search.study.opening import find_study, study_names
+from kmnist_search.study.study import SearchStudy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from kmnist_search.run.placement import device_of
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import check_folders
 from kmnist_search.study.artifacts import open_artifact_store
-from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.study.opening import find_study
+from kmnist_search.study.study import SearchStudy
 
 #: How often to look again for a database, or for a study in it.
 LOOK_SECONDS = 2.0

@@ -27,6 +27,7 @@ from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place, device_of, places
 from kmnist_search.run.submission import submit
 from kmnist_search.study.artifacts import open_artifact_store
+from kmnist_search.study.proposals import Proposals
 from kmnist_search.study.status import Progress, progress_seen_by
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
@@ -110,10 +111,11 @@ class Search:
         """
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # else code that names no device would set up the first GPU, too
+        proposals = Proposals(self.study, self.file)
         database_thread = DatabaseThread(
             self.study.storage,
             self.study.queue,
-            self.study.cached_storage(),
+            proposals.cached_storage,
             lease_seconds=self.file.study.lease_seconds,
             max_retries=self.file.study.max_retries,
             database_timeout=self.options.database_timeout,
@@ -125,6 +127,7 @@ class Search:
             self.study,
             self.file,
             self.data,
+            proposals,
             database_thread,
             device=self.device,
             limits=self.options.limits,

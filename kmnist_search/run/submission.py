@@ -14,7 +14,8 @@ from kmnist_search.host.environment import package_version
 from kmnist_search.host.files import check_writable
 from kmnist_search.run.options import RunOptions
 from kmnist_search.study.artifacts import folder_of, open_bucket
-from kmnist_search.study.study import SearchStudy, open_study
+from kmnist_search.study.opening import open_study
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 
 

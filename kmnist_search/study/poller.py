@@ -8,6 +8,7 @@ from kmnist_search.database.errors import DATABASE_ERRORS, is_passing, reason_of
 from kmnist_search.database.retry import SILENCE_SECONDS
 from kmnist_search.errors import ReadOnlyError
 from kmnist_search.optuna_internals import trial_id_of
+from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.status import Status, status_from
 from kmnist_search.study.study import SearchStudy
 
@@ -31,7 +32,7 @@ class Poller:
 
     def __init__(self, study: SearchStudy) -> None:
         self.study = study
-        self._cached_storage = study.cached_storage()
+        self._cached_storage = CachedStorage(study.queue.study_id, study.direction)
         self._known_until = 0
         self._recover_at = float("-inf")
 

@@ -7,13 +7,13 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
-from kmnist_search.study.ranking import duplicates
+from kmnist_search.study.ranking import DIGEST_KEY, duplicates
 from kmnist_search.study.status import Progress, Status
 from kmnist_search.study.study import SearchStudy
 
 #: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.
 FACTS = (
-    "config_digest",
+    DIGEST_KEY,
     "num_parameters",
     "flops_per_image",
     "seconds",

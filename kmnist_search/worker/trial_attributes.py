@@ -8,6 +8,7 @@ from kmnist_search.config import TrialConfig, cost
 from kmnist_search.engine.device import device_title
 from kmnist_search.engine.training import Training
 from kmnist_search.host.environment import versions
+from kmnist_search.study.ranking import DIGEST_KEY
 
 #: What torch's allocator for the CPU says, CUDA where torch's own allocator was not asked (as for a graph), and cuBLAS.
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -17,7 +18,7 @@ def description(config: TrialConfig, data_digest: str, seed: int, device: torch.
     """Return what a training is, and where: all that fixes its result."""
     return {
         "config": config.model_dump(mode="json"),
-        "config_digest": config.digest,
+        DIGEST_KEY: config.digest,
         "data_digest": data_digest,
         "num_parameters": cost.num_parameters(config.model),
         "flops_per_image": cost.flops_per_image(config.model),

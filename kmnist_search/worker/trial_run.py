@@ -20,6 +20,7 @@ from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrainingDivergedError
 from kmnist_search.queue.queue import Claim
 from kmnist_search.saved_model import trial_models
+from kmnist_search.study.proposals import Proposals
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.checkpoints import Checkpoints
@@ -45,6 +46,7 @@ class Workplace:
     study: SearchStudy
     file: StudyFile
     data: StudyData
+    proposals: Proposals
     database_thread: DatabaseThread
     device: torch.device
     cores: int | None
@@ -81,7 +83,7 @@ class TrialRun:
         Raises:
             DatabaseAwayError: the end could not be told to the database; the training has left a checkpoint.
         """
-        trial = self.study.trial(self.database_thread.cached_storage, self.claim, self.place.file)
+        trial = self.place.proposals.trial(self.claim)
         outcome: Outcome
         try:
             outcome, reason = yield from self._train(trial)

@@ -18,6 +18,7 @@ from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Claim
+from kmnist_search.study.proposals import Proposals
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.database_thread import DatabaseThread
@@ -61,6 +62,7 @@ class Worker:
         study: SearchStudy,
         file: StudyFile,
         data: StudyData,
+        proposals: Proposals,
         database_thread: DatabaseThread,
         *,
         device: torch.device,
@@ -76,6 +78,7 @@ class Worker:
             study=study,
             file=file,
             data=data.to(device),
+            proposals=proposals,
             database_thread=database_thread,
             device=device,
             cores=cores,

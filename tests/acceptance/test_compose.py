@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from kmnist_search.database.storage import open_storage
+from kmnist_search.study.opening import find_study
 from kmnist_search.study.status import status_of
-from kmnist_search.study.study import find_study
 from tests.support.command import CHECKOUT, TINY_STUDY
 from tests.support.containers import (
     DOCKERFILE,

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 
 from kmnist_search.archive.records import TrialRecord, add_trials
 from kmnist_search.database.storage import open_storage
-from kmnist_search.study.study import open_study
+from kmnist_search.study.opening import open_study
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
 

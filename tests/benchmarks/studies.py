@@ -38,7 +38,9 @@ from kmnist_search.database import tables
 from kmnist_search.database.storage import open_storage
 from kmnist_search.queue.queue import Claim
 from kmnist_search.queue.workers import WorkerInfo
-from kmnist_search.study.study import SearchStudy, open_study
+from kmnist_search.study.opening import open_study
+from kmnist_search.study.proposals import Proposals
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.database_thread import DatabaseThread
@@ -86,10 +88,11 @@ class Desk:
     def __init__(self, url: str, file: StudyFile | None = None) -> None:
         self.file = file or study_file()
         self.study: SearchStudy = open_study(open_storage(url, create=True), self.file)
+        self.proposals = Proposals(self.study, self.file)
         self.database_thread = DatabaseThread(
             self.study.storage,
             self.study.queue,
-            self.study.cached_storage(),
+            self.proposals.cached_storage,
             lease_seconds=self.file.study.lease_seconds,
             max_retries=3,
             database_timeout=60,
@@ -102,7 +105,7 @@ class Desk:
         claim = self.database_thread.claim(budget=budget).result()
         if claim is None:
             return None
-        trial = self.study.trial(self.database_thread.cached_storage, claim, self.file)
+        trial = self.proposals.trial(claim)
         for name, hyperparameter in self.file.space.items():
             hyperparameter.suggest(trial, name)
         return claim, trial

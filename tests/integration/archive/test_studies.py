@@ -30,7 +30,8 @@ from kmnist_search.archive.studies import (
 from kmnist_search.database import tables
 from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.errors import ArchiveError, ConfigError, StudyExistsError, StudyInUseError, StudyNotFoundError
-from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, find_study, open_study, study_names
+from kmnist_search.study.opening import find_study, open_study, study_names
+from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import ComparisonFile, SearchFile, StudyFile
 from tests.support.command import TINY_STUDY

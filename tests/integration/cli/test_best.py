@@ -10,7 +10,7 @@ from click.testing import Result
 from kmnist_search.database.storage import open_storage
 from kmnist_search.database.trial_writer import Changes
 from kmnist_search.host.process import Owner
-from kmnist_search.study.study import find_study
+from kmnist_search.study.opening import find_study
 
 Invoke = Callable[..., Result]
 

@@ -10,7 +10,7 @@ import yaml
 from click.testing import Result
 
 from kmnist_search.database.storage import open_storage
-from kmnist_search.study.study import find_study, open_study, study_names
+from kmnist_search.study.opening import find_study, open_study, study_names
 from kmnist_search.study_file.parser import load
 from tests.support.postgres import PostgresServer
 

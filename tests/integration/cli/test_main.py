@@ -16,7 +16,8 @@ from click.testing import Result
 from kmnist_search.cli.main import main
 from kmnist_search.database.storage import open_storage
 from kmnist_search.host.process import Owner
-from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.study.opening import find_study
+from kmnist_search.study.study import SearchStudy
 from tests.support.command import COMMAND
 from tests.support.postgres import PostgresServer
 

@@ -11,7 +11,8 @@ from optuna.trial import TrialState, create_trial
 
 from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.report.page import search_report
-from kmnist_search.study.study import SearchStudy, open_study
+from kmnist_search.study.opening import open_study
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import make_url
 
 from kmnist_search.database.storage import Storage, open_storage
-from kmnist_search.study.study import find_study, open_study, study_names
+from kmnist_search.study.opening import find_study, open_study, study_names
 from kmnist_search.study_file.builtin import builtin_studies, find_study_file
 from kmnist_search.study_file.parser import load
 from tests.support.postgres import PostgresServer

@@ -17,8 +17,9 @@ from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import submit
+from kmnist_search.study.opening import find_study
 from kmnist_search.study.status import status_of
-from kmnist_search.study.study import VERSION_KEY, SearchStudy, find_study
+from kmnist_search.study.study import VERSION_KEY, SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.worker import worker as worker_module
 from kmnist_search.worker.worker import Worker

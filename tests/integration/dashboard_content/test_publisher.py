@@ -29,7 +29,8 @@ from kmnist_search.queue.queue import Counts
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search, prepare
 from kmnist_search.study.artifacts import open_artifact_store
-from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.study.opening import find_study
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.worker.events import Event, NotShown, TrialEnded
 

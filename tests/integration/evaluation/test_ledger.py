@@ -10,7 +10,8 @@ from kmnist_search.database.storage import open_storage
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.evaluation.ledger import Ledger
 from kmnist_search.evaluation.metrics import FinalTraining, Opening, Recipe, Rerun
-from kmnist_search.study.study import SearchStudy, find_study, open_study
+from kmnist_search.study.opening import find_study, open_study
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

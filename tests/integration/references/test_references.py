@@ -28,7 +28,8 @@ from kmnist_search.run.search import Search
 from kmnist_search.run.search import prepare as prepare_search
 from kmnist_search.saved_model import trial_models
 from kmnist_search.saved_model.folder import load_model
-from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.study.opening import find_study
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import (
     ComparisonFile,
     PrunerConfig,

@@ -34,8 +34,9 @@ from kmnist_search.retrain.events import (
 from kmnist_search.retrain.preparation import Choices, Preparation, prepare
 from kmnist_search.retrain.retraining import Finding, Retraining
 from kmnist_search.saved_model.model import SavedModel
+from kmnist_search.study.opening import find_study
 from kmnist_search.study.ranking import distinct, duplicates
-from kmnist_search.study.study import SearchStudy, find_study
+from kmnist_search.study.study import SearchStudy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -373,7 +374,7 @@ def test_two_processes_do_not_retrain_the_same_study(study: SearchStudy) -> None
 
 
 def test_a_study_without_a_complete_trial_has_no_winner(tiny_study: Path, storage_url: str) -> None:
-    from kmnist_search.study.study import open_study
+    from kmnist_search.study.opening import open_study
     from kmnist_search.study_file.parser import load
 
     empty = open_study(open_storage(storage_url, create=True), load(tiny_study))

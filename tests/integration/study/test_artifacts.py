@@ -12,7 +12,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from kmnist_search.database.storage import open_storage
 from kmnist_search.study.artifacts import open_artifact_store, remove_all
-from kmnist_search.study.study import find_study
+from kmnist_search.study.opening import find_study
 
 pytestmark = pytest.mark.slow
 

@@ -20,9 +20,10 @@ from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Claim
 from kmnist_search.study import poller as poller
+from kmnist_search.study.opening import find_study, open_study
 from kmnist_search.study.poller import Away, Poller
 from kmnist_search.study.status import Status, status_of
-from kmnist_search.study.study import SearchStudy, find_study, open_study
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.watch.watch import watch
 

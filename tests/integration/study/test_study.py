@@ -17,8 +17,10 @@ from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.queue.queue import Claim
 from kmnist_search.queue.workers import WorkerInfo
+from kmnist_search.study.opening import find_study, open_study, study_names
+from kmnist_search.study.proposals import Proposals
 from kmnist_search.study.status import status_of
-from kmnist_search.study.study import SearchStudy, find_study, open_study, study_names
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import SearchFile
 from kmnist_search.worker.database_thread import DatabaseThread
@@ -39,14 +41,14 @@ def file(tiny_study: Path) -> SearchFile:
 class Clerk:
     """Takes and ends trials of a study without training them."""
 
-    def __init__(self, study: SearchStudy, file: SearchFile, database_thread: DatabaseThread) -> None:
-        self.study, self.file, self.database_thread = study, file, database_thread
+    def __init__(self, proposals: Proposals, database_thread: DatabaseThread) -> None:
+        self.proposals, self.database_thread = proposals, database_thread
 
     def take(self) -> tuple[Claim, Trial]:
         claim = self.database_thread.claim(budget=1000).result(30)
         assert claim is not None
-        trial = self.study.trial(self.database_thread.cached_storage, claim, self.file)
-        self.file.suggest(trial)
+        trial = self.proposals.trial(claim)
+        self.proposals.file.suggest(trial)
         return claim, trial
 
     def end(self, claim: Claim, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
@@ -56,17 +58,18 @@ class Clerk:
 
 @contextmanager
 def clerk_of(study: SearchStudy, file: SearchFile) -> Iterator[Clerk]:
+    proposals = Proposals(study, file)
     with DatabaseThread(
         study.storage,
         study.queue,
-        study.cached_storage(),
+        proposals.cached_storage,
         lease_seconds=100,
         max_retries=3,
         database_timeout=30,
         counts=study.counts(),
         info=WorkerInfo(device="CPU", versions={}, job=None),
     ) as database_thread:
-        yield Clerk(study, file, database_thread)
+        yield Clerk(proposals, database_thread)
 
 
 def _finish(study: SearchStudy, file: SearchFile, *values: float) -> None:

@@ -16,7 +16,9 @@ from kmnist_search.database.tables import leases
 from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.queue.queue import Claim
 from kmnist_search.queue.workers import WorkerInfo
-from kmnist_search.study.study import SearchStudy, open_study
+from kmnist_search.study.opening import open_study
+from kmnist_search.study.proposals import Proposals
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker import database_thread as courier_module
@@ -32,10 +34,11 @@ class Desk:
     def __init__(self, url: str, file: StudyFile, lease_seconds: float) -> None:
         self.file = file
         self.study: SearchStudy = open_study(open_storage(url, create=True), file)
+        self.proposals = Proposals(self.study, file)
         self.database_thread = DatabaseThread(
             self.study.storage,
             self.study.queue,
-            self.study.cached_storage(),
+            self.proposals.cached_storage,
             lease_seconds=lease_seconds,
             max_retries=100,
             database_timeout=30,
@@ -48,7 +51,7 @@ class Desk:
         claim = self.database_thread.claim(budget=1000).result(30)
         if claim is None:
             return None
-        trial = self.study.trial(self.database_thread.cached_storage, claim, self.file)
+        trial = self.proposals.trial(claim)
         self.file.suggest(trial)
         return claim, trial
 

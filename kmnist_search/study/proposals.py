@@ -1,0 +1,38 @@
+"""Proposals for the claimed trials of one worker: the sampler, the pruner and the storage that they read."""
+
+import optuna
+from optuna.trial import Trial
+
+from kmnist_search.config.seeds import derived_seed
+from kmnist_search.optuna_internals import KnownRows
+from kmnist_search.queue.queue import Claim
+from kmnist_search.study.cached_storage import CachedStorage
+from kmnist_search.study.samplers import pruner_of, sampler_of
+from kmnist_search.study.study import SearchStudy
+from kmnist_search.study_file.schema import StudyFile
+
+
+class Proposals:
+    """Makes Optuna trials of claims.
+
+    Attributes:
+        cached_storage: what the sampler and the pruner know of the study; empty at first.
+    """
+
+    def __init__(self, study: SearchStudy, file: StudyFile) -> None:
+        self.file = file
+        self.cached_storage = CachedStorage(study.queue.study_id, study.direction)
+        self._known_rows: KnownRows = {}
+
+    def trial(self, claim: Claim) -> Trial:
+        """Return a claimed trial, which must be in the cached storage. It can then suggest hyperparameters."""
+        file = self.file
+        study = optuna.Study(
+            study_name=self.cached_storage.NAME,
+            storage=self.cached_storage,
+            sampler=sampler_of(
+                file.study.sampler, file.space, derived_seed(file.study.seed, claim.number, 1), self._known_rows
+            ),
+            pruner=pruner_of(file.study.pruner, file.train.epochs),
+        )
+        return Trial(study, claim.trial_id)

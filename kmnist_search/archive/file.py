@@ -1,4 +1,4 @@
-"""The file of an exported study: written, and checked line by line where it is read. Knows no database.
+"""The file of an exported study: written line by line, and checked line by line when it is read.
 
 It is JSON lines, strict JSON in UTF-8: a header with the study, then one trial a line in the order of their numbers.
 What the lines hold is said in `records`.

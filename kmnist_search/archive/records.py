@@ -1,4 +1,4 @@
-"""A study as records: read from a database, written into another, batch by batch. Knows nothing of files.
+"""A study as records, which are read from one database and written into another in batches.
 
 A record holds what the tables hold, in optuna's own representation, so that nothing is rounded or reinterpreted on the
 way: a hyperparameter is the number that samplers work on, with its distribution; distributions and attributes are the

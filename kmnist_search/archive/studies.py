@@ -1,4 +1,4 @@
-"""Whole studies: exported, imported, copied, renamed, deleted. Knows nothing of samplers or training.
+"""Whole studies: exported, imported, copied, renamed, deleted.
 
 Whatever changes a database does so in one transaction.
 

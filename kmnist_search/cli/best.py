@@ -1,4 +1,4 @@
-"""The command that shows the best trials of a study, and retrains them. Nothing but the command line imports this.
+"""The command `best`: show the best trials of a study, or retrain them.
 
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
@@ -23,7 +23,7 @@ from kmnist_search.cli.options import (
 
 if TYPE_CHECKING:
     from kmnist_search.evaluation.metrics import Metrics
-    from kmnist_search.retrain.preparation import Choices
+    from kmnist_search.retrain.preparation import RetrainOptions
     from kmnist_search.study.study import SearchStudy
 
 FOR_RETRAINING = (
@@ -79,7 +79,7 @@ def best(
 
     With --retrain the best distinct configurations are trained again on fresh seeds and splits of the training images;
     the winner's recipe is frozen, trained on all training images, and only then the test set is opened, once for each
-    final model. Stopped, the same command goes on where it was.
+    final model. If it is stopped, the same command resumes it.
     """
     threads_wait_passively()
 
@@ -95,13 +95,18 @@ def best(
         _show(found, top, as_json)
         return
 
-    from kmnist_search.retrain.preparation import Choices
+    from kmnist_search.retrain.preparation import RetrainOptions
 
-    choices = Choices(top_k=top_k, seeds=seeds, final_seeds=final_seeds, epochs=epochs)
-    folder = out or Path(f"{found.name}-best")
-    metrics = _retrain(
-        found, choices, folder, force=force, compiled=compiled, data_dir=data_dir, device=device, quiet=as_json
+    options = RetrainOptions(
+        top_k=top_k,
+        seeds=seeds,
+        final_seeds=final_seeds,
+        epochs=epochs,
+        data_dir=data_dir,
+        device=device,
+        compiled=compiled,
     )
+    metrics = _retrain(found, options, out or Path(f"{found.name}-best"), force=force, quiet=as_json)
     if as_json:
         print_json(metrics.model_dump(mode="json"))
 
@@ -126,27 +131,18 @@ def _show(study: "SearchStudy", top: int, as_json: bool) -> None:
         Console().print(best_view(summary))
 
 
-def _retrain(
-    study: "SearchStudy",
-    choices: "Choices",
-    folder: Path,
-    *,
-    force: bool,
-    compiled: bool,
-    data_dir: Path | None,
-    device: str,
-    quiet: bool,
-) -> "Metrics":
+def _retrain(study: "SearchStudy", options: "RetrainOptions", folder: Path, *, force: bool, quiet: bool) -> "Metrics":
     from rich.console import Console
 
     from kmnist_search.evaluation.lock import alone
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.retrain import result_folder
     from kmnist_search.retrain.preparation import prepare
+    from kmnist_search.retrain.retraining import Retraining
     from kmnist_search.terminal import retraining as retraining_terminal
 
     console = Console(stderr=quiet)
-    preparation = prepare(study, choices, data_dir=data_dir, device=device, compiled=compiled)
+    preparation = prepare(study, options)
     before = result_folder.result_before(folder, preparation)
     if before is not None and not force:
         retraining_terminal.conclude(console, before, folder)
@@ -155,12 +151,16 @@ def _retrain(
     result_folder.check_place(folder, force=force)
     retraining_terminal.announce(console, preparation)
     with alone(study), StopSignals() as signals:
-        retraining = preparation.retraining(signals)
+        retraining = Retraining(preparation, signals)
         retraining_terminal.follow(console, retraining.work())
-        if retraining.finding is None:
-            lost = f" The training at work begins anew: {retraining.unsaved}" if retraining.unsaved else ""
-            console.print(f"Stopped. The same command goes on where it was.{lost}", highlight=False, markup=False)
+        if retraining.result is None:
+            lost = (
+                f" The training at work starts again from its first epoch: {retraining.unsaved}"
+                if retraining.unsaved
+                else ""
+            )
+            console.print(f"Stopped. The same command resumes.{lost}", highlight=False, markup=False)
             sys.exit(INTERRUPTED)
-        metrics = result_folder.write(folder, preparation, retraining.finding)
+        metrics = result_folder.write(folder, preparation, retraining.result)
     retraining_terminal.conclude(console, metrics, folder)
     return metrics

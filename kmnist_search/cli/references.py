@@ -1,4 +1,4 @@
-"""The command that trains the published systems and compares: parse, call one function, print.
+"""The command `references`: train the published systems, test them, and compare.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kmnist_search.evaluation.metrics import Reference
-    from kmnist_search.references.result_folder import Comparison
+    from kmnist_search.references.result_folder import ReferenceTable
     from kmnist_search.run.options import RunOptions
     from kmnist_search.run.search import Search
     from kmnist_search.study_file.schema import ComparisonFile
@@ -56,10 +56,10 @@ def references(
     options: "RunOptions",
     as_json: bool,
 ) -> None:
-    """Train five published systems as their reports say, test them, and put them beside their figures.
+    """Train five published systems as their reports say, test them, and compare with the published figures.
 
-    Each training is a trial of one study, so it can be stopped, gone on with, and shared with workers. When all that
-    are asked for are over, the test set is opened for each model once. Without --only, all settings of all reports
+    Each training is a trial of one study, so it can be stopped, resumed, and shared with workers. When all of
+    them are finished, the test set is opened for each model once. Without --only, all settings of all reports
     are trained.
     """
     threads_wait_passively()
@@ -127,7 +127,7 @@ def _tell_time(console: "Console", search: "Search", file: "ComparisonFile", wor
     console.print(f"{text}; less: --only, --epochs, --seeds", soft_wrap=True, highlight=False, markup=False)
 
 
-def _compare(console: "Console", search: "Search", chosen: "Sequence[Reference]", out: Path) -> "Comparison | None":
+def _compare(console: "Console", search: "Search", chosen: "Sequence[Reference]", out: Path) -> "ReferenceTable | None":
     """Test what is trained, and write and show the table; None if nothing is."""
     from kmnist_search.evaluation.lock import alone
     from kmnist_search.references import result_folder, results, testing

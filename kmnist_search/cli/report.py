@@ -1,4 +1,4 @@
-"""The command that writes a report: parse, call one function, print.
+"""The command `report`: write a study as one web page.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""The commands that keep, move and delete whole studies: parse, call one function, print.
+"""The commands `studies`: list, show, rename, delete, export, import and copy whole studies.
 
 Imports that take time wait inside the commands, so that `--help` answers at once.
 """
@@ -55,7 +55,7 @@ def studies(ctx: click.Context, storage_url: str, as_json: bool) -> None:
 def show(name: str, storage_url: str, as_json: bool) -> None:
     """Print the study file of a study, as the database remembers it.
 
-    Write it to a file, and kmnist-search run FILE goes on with the study, or does the same in another database.
+    Write it to a file: kmnist-search run FILE resumes the study, or repeats it in another database.
     """
     from kmnist_search.database.storage import open_storage
     from kmnist_search.study.opening import find_study
@@ -76,12 +76,12 @@ def show(name: str, storage_url: str, as_json: bool) -> None:
 @studies.command(epilog="Example: kmnist-search studies rename quickstart first-try")
 @click.argument("old")
 @click.argument("new")
-@click.option("--force", is_flag=True, help="Rename it even while trials of it run; their workers go on.")
+@click.option("--force", is_flag=True, help="Rename it even while trials of it run; their workers keep running.")
 @storage_option
 def rename(old: str, new: str, force: bool, storage_url: str) -> None:
     """Give a study another name.
 
-    To go on with it, name it as well: kmnist-search run FILE --name NEW.
+    To resume it, give the new name: kmnist-search run FILE --name NEW.
     """
     from kmnist_search.archive.studies import rename_study
     from kmnist_search.database.storage import open_storage

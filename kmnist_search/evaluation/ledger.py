@@ -1,7 +1,7 @@
-"""What a study remembers of its tests, above all each opening of the test set. Trains nothing, opens nothing.
+"""The ledger of a study: its reruns, frozen recipes, final trainings, and every look at the test set.
 
 Every entry is a user attribute of the study, so it is in each of its copies and exports and shown by optuna-dashboard.
-An entry is written before the next step begins, so a retraining that was cut off goes on from the last.
+An entry is written before the next step begins, so an interrupted retraining resumes after the last.
 """
 
 import json
@@ -14,8 +14,8 @@ from kmnist_search.database.tables import put, study_user_attributes
 from kmnist_search.evaluation.metrics import Figures, FinalTraining, Opening, Recipe, Rerun
 from kmnist_search.study.study import SearchStudy
 
-#: So long a database may be away between two trainings.
-PATIENCE_SECONDS = 600.0
+#: How long a database may be away between two trainings.
+RETRY_SECONDS = 600.0
 
 Entry = TypeVar("Entry", bound=Figures)
 
@@ -79,7 +79,7 @@ class Ledger:
             with self.study.storage.reading() as connection:
                 return {row.key: row.value_json for row in connection.execute(found)}
 
-        return when_it_answers(PATIENCE_SECONDS)(read)
+        return when_it_answers(RETRY_SECONDS)(read)
 
     def _write(self, key: str, entry: Figures) -> None:
         # As optuna would write it: JSON with spaces, which it reads back and compares.
@@ -91,7 +91,7 @@ class Ledger:
                 self.study.queue.lock(connection)
                 put(connection, study_user_attributes, [row], unique=("study_id", "key"))
 
-        when_it_answers(PATIENCE_SECONDS)(write)
+        when_it_answers(RETRY_SECONDS)(write)
 
 
 def _opening_key(recipe_digest: str, seed: int, weights_sha256: str) -> str:

@@ -1,4 +1,4 @@
-"""One process at a time that tests models of a study. Knows nothing of what it does."""
+"""A lock that lets one process at a time retrain or test the models of a study."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,5 +22,5 @@ def alone(study: SearchStudy) -> Iterator[None]:
     except Timeout:
         raise StudyInUseError(
             f"study {study.name!r} is being retrained by another process. Wait for it, or stop it: "
-            "the same command then goes on where it was."
+            "the same command then resumes."
         ) from None

@@ -1,4 +1,4 @@
-"""The figures of a retrained winner as frozen values: what `metrics.json` holds. Knows not how they came about.
+"""The figures of a retrained winner, as frozen values: what `metrics.json` holds.
 
 Accuracies are shares of 1, losses mean cross entropies, times seconds of training unless a name says otherwise.
 """
@@ -221,7 +221,7 @@ class Reference(Figures):
 
     @property
     def difference(self) -> float | None:
-        """What it comes to here minus what is published, on the test set after as many epochs; None if not known."""
+        """Our accuracy minus the published one, on the test set after as many epochs; None if not known."""
         ours = self.reproduced
         if ours is None or ours.epochs != self.epochs or self.measured_on != "test":
             return None

@@ -1,4 +1,4 @@
-"""What a model's probabilities are worth against the truth. Knows nothing of models and images."""
+"""The figures of one model on the test set: accuracy, confusion, figures by class, calibration."""
 
 import itertools
 from collections.abc import Sequence

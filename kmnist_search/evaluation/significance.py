@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals and a paired test. Knows nothing of models or studies."""
+"""Confidence intervals and a paired test."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""The look of one model at the test set. Here alone a model meets it, and each time the ledger is told before."""
+"""The test of one model: the only place where a model sees the test set, after the look is noted in the ledger."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from kmnist_search.saved_model.model import SavedModel
 
 
 def tested(ledger: Ledger, model: SavedModel, test_set: SealedSet) -> Opening:
-    """Return what a model comes to on the test set: from the ledger if it was tested before."""
+    """Return the result of a model on the test set: from the ledger if it was tested before."""
     info = model.info
     before = ledger.opening(info.recipe_digest, info.seed, info.weights_sha256)
     if before is not None and before.accuracy is not None:

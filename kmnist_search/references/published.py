@@ -1,4 +1,4 @@
-"""The published results that ours are compared with. Knows nothing of ours.
+"""The published results that ours are compared with.
 
 They are reports of hand-tuned nets for the same exercise, named S0 to S4; each accuracy is the one its report claims.
 """

@@ -1,4 +1,4 @@
-"""The folder of the comparison: a table as JSON and Markdown, and a page with pictures. Trains nothing, tests nothing.
+"""The folder of the comparison: a table as JSON and Markdown, and a page with pictures.
 
 references.json  references.md  references.html
 """
@@ -21,7 +21,7 @@ from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Figures, Opening, Reference, Reproduction
 from kmnist_search.host import files
 from kmnist_search.host.environment import git_commit, machine, versions
-from kmnist_search.references.results import Tested, Trained, with_reproductions
+from kmnist_search.references.results import TestedSystem, TrainedSystem, with_reproductions
 from kmnist_search.references.testing import Test
 from kmnist_search.report.model_charts import ACCURACY, LOSS, Curve, Lines, curves
 from kmnist_search.report.templating import environment, page
@@ -30,7 +30,7 @@ TABLE_FILE = "references.json"
 SAMPLES_A_CLASS, NUM_WRONG = 10, 20
 
 
-class Comparison(Figures):
+class ReferenceTable(Figures):
     """All of `references.json`."""
 
     schema_version: Literal[1] = 1
@@ -52,9 +52,11 @@ class Shown:
     wrong: Sequence[JudgedImage]
 
 
-def compare(references: Sequence[Reference], test: Test, those: Sequence[Tested], *, command: str) -> Comparison:
+def compare(
+    references: Sequence[Reference], test: Test, those: Sequence[TestedSystem], *, command: str
+) -> ReferenceTable:
     """Return the figures of the references that were tested."""
-    return Comparison(
+    return ReferenceTable(
         made_at=datetime.now(UTC),
         study=test.ledger.study.name,
         references=with_reproductions(references, those),
@@ -74,8 +76,8 @@ def check_place(folder: Path) -> None:
     files.check_result_folder(folder, is_ours=_is_comparison(folder), force=True)
 
 
-def write(folder: Path, comparison: Comparison, test: Test, data_dir: Path) -> None:
-    """Write table and page to `folder`, in place of a former comparison.
+def write(folder: Path, comparison: ReferenceTable, test: Test, data_dir: Path) -> None:
+    """Write table and page to `folder`, replacing a former comparison.
 
     Raises:
         ResultFolderError: it cannot be written; what was there still is.
@@ -93,7 +95,7 @@ def write(folder: Path, comparison: Comparison, test: Test, data_dir: Path) -> N
 
 def _is_comparison(folder: Path) -> bool:
     try:
-        Comparison.model_validate_json((folder / TABLE_FILE).read_bytes())
+        ReferenceTable.model_validate_json((folder / TABLE_FILE).read_bytes())
     except (OSError, ValidationError):
         return False
     return True
@@ -116,7 +118,7 @@ def _shown(reference: Reference, test: Test) -> Shown:
     )
 
 
-def _predictions(test: Test, each: Trained) -> Judged:
+def _predictions(test: Test, each: TrainedSystem) -> Judged:
     model = test.kept[each.number]
     test_set = test.test_sets[model.info.dataset]
     return Judged(
@@ -126,7 +128,7 @@ def _predictions(test: Test, each: Trained) -> Judged:
     )
 
 
-def _curves(curve: Curve, those: Sequence[Trained]) -> Chart:
+def _curves(curve: Curve, those: Sequence[TrainedSystem]) -> Chart:
     trainings = [(each.seed, each.epochs) for each in those]
     return curves(
         curve,

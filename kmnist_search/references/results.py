@@ -1,4 +1,4 @@
-"""What the published systems come to here, read from the study of their trials and its ledger. Opens no test set."""
+"""The results of the published systems here, read from the study of their trials and its ledger."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from kmnist_search.study.study import SearchStudy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedSystem:
     """A complete trial of a system.
 
     Attributes:
@@ -50,34 +50,34 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class TestedSystem:
     """A trained system with its two looks at the test set: after the last epoch, and after the best."""
 
-    trained: Trained
+    trained: TrainedSystem
     last: Opening
     best: Opening
 
 
-def trained(study: SearchStudy) -> list[Trained]:
+def trained(study: SearchStudy) -> list[TrainedSystem]:
     """Return the complete trials of the study, by number."""
     complete = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
     study.with_details(complete)
     return [_trained(trial) for trial in complete]
 
 
-def wanted(those: Sequence[Trained], params: Sequence[Mapping[str, Any]]) -> list[Trained]:
+def wanted(those: Sequence[TrainedSystem], params: Sequence[Mapping[str, Any]]) -> list[TrainedSystem]:
     """Return those that have one of the hyperparameters, in the order of these."""
     by_params = {tuple(sorted(each.params.items())): each for each in those}
     keys = [tuple(sorted(entry.items())) for entry in params]
     return [by_params[key] for key in keys if key in by_params]
 
 
-def _trained(trial: FrozenTrial) -> Trained:
+def _trained(trial: FrozenTrial) -> TrainedSystem:
     known = trial.user_attrs
     config = TrialConfig.model_validate(known["config"], strict=False)
     curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     columns = zip(*(known[f"{curve}_curve"] for curve in curves), strict=True)
-    return Trained(
+    return TrainedSystem(
         number=trial.number,
         params=trial.params,
         config=config,
@@ -94,22 +94,22 @@ def _trained(trial: FrozenTrial) -> Trained:
     )
 
 
-def tested(ledger: Ledger, those: Sequence[Trained]) -> list[Tested]:
+def tested(ledger: Ledger, those: Sequence[TrainedSystem]) -> list[TestedSystem]:
     """Return those that have had both looks at the test set."""
     found = []
     for each in those:
         last, best = (_result(ledger, each, which) for which in ("last", "best"))
         if last is not None and best is not None:
-            found.append(Tested(trained=each, last=last, best=best))
+            found.append(TestedSystem(trained=each, last=last, best=best))
     return found
 
 
-def _result(ledger: Ledger, each: Trained, which: Which) -> Opening | None:
+def _result(ledger: Ledger, each: TrainedSystem, which: Which) -> Opening | None:
     opening = ledger.opening(each.recipe_digest, each.seed, each.models[which])
     return None if opening is None or opening.accuracy is None else opening
 
 
-def with_reproductions(references: Sequence[Reference], those: Sequence[Tested]) -> tuple[Reference, ...]:
+def with_reproductions(references: Sequence[Reference], those: Sequence[TestedSystem]) -> tuple[Reference, ...]:
     """Return the references, those that were tested here with what they came to."""
     return tuple(
         reference.model_copy(update={"reproduced": _reproduced(of_it) if of_it else None})
@@ -128,7 +128,7 @@ def known_in(storage: Storage) -> tuple[Reference, ...]:
     return with_reproductions(HEADLINES, tested(Ledger(study), those))
 
 
-def _reproduced(those: Sequence[Tested]) -> Reproduced:
+def _reproduced(those: Sequence[TestedSystem]) -> Reproduced:
     def mean(values: Sequence[float | None]) -> float:
         return statistics.fmean(value for value in values if value is not None)
 

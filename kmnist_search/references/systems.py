@@ -1,4 +1,4 @@
-"""The study `references`, whose trials train the published systems. Trains nothing."""
+"""The study `references`, whose trials train the published systems."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The test of the trained systems: recipes frozen, then each model tested once. Trains nothing."""
+"""The test of trained systems: all recipes are frozen, then each model is tested once."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from kmnist_search.errors import ModelError
 from kmnist_search.evaluation.ledger import Ledger
 from kmnist_search.evaluation.metrics import Recipe, Reference
 from kmnist_search.evaluation.testing import tested
-from kmnist_search.references.results import Tested, Trained
+from kmnist_search.references.results import TestedSystem, TrainedSystem
 from kmnist_search.saved_model import trial_models
 from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.study.study import SearchStudy
@@ -28,14 +28,14 @@ def check_test_files(references: Sequence[Reference], data_dir: Path) -> None:
 
 
 class Test:
-    """The test of trained systems, which goes on where it was when it is begun again.
+    """The test of trained systems, which resumes where it was.
 
     Attributes:
         test_sets: those opened so far, by data set.
         kept: the model that each system had after its last epoch, by the number of the trial.
     """
 
-    def __init__(self, study: SearchStudy, those: Sequence[Trained], data_dir: Path) -> None:
+    def __init__(self, study: SearchStudy, those: Sequence[TrainedSystem], data_dir: Path) -> None:
         """Find the models; open nothing yet.
 
         Raises:
@@ -46,14 +46,14 @@ class Test:
         self.kept = {each.number: _model(study, each, "last") for each in those}
         self._best = {each.number: _model(study, each, "best") for each in those}
 
-    def work(self) -> Iterator[Tested]:
+    def work(self) -> Iterator[TestedSystem]:
         """Freeze all recipes, then test the models one after the other."""
         for recipe in _recipes(self.those):
             self.ledger.freeze(recipe)
         for each in self.those:
             last, best = self.kept[each.number], self._best[each.number]
             test_set = self._test_set(last.info.dataset)
-            yield Tested(
+            yield TestedSystem(
                 trained=each,
                 last=tested(self.ledger, last, test_set),
                 best=tested(self.ledger, best, test_set),
@@ -65,7 +65,7 @@ class Test:
         return self.test_sets[dataset]
 
 
-def _model(study: SearchStudy, each: Trained, which: trial_models.Which) -> SavedModel:
+def _model(study: SearchStudy, each: TrainedSystem, which: trial_models.Which) -> SavedModel:
     model = trial_models.find(each.models, study.checkpoint_dir, each.number, which)
     if model is None:
         raise ModelError(
@@ -75,9 +75,9 @@ def _model(study: SearchStudy, each: Trained, which: trial_models.Which) -> Save
     return model
 
 
-def _recipes(those: Sequence[Trained]) -> list[Recipe]:
+def _recipes(those: Sequence[TrainedSystem]) -> list[Recipe]:
     """Return what each system was trained by, with the seeds of its trials."""
-    by_digest: dict[str, list[Trained]] = {}
+    by_digest: dict[str, list[TrainedSystem]] = {}
     for each in those:
         by_digest.setdefault(each.recipe_digest, []).append(each)
     return [

@@ -1,4 +1,4 @@
-"""What the model half of a report is drawn from. Knows not how it came about.
+"""The data that the model half of a report is drawn from.
 
 Shapes: S samples of each class; pictures are 28 x 28.
 """

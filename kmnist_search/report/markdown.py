@@ -1,4 +1,4 @@
-"""The figures of a final model as Markdown, for a pull request or a model card. Draws nothing."""
+"""The figures of a final model as Markdown."""
 
 from kmnist_search.report.evidence import Evidence
 from kmnist_search.report.templating import environment

@@ -1,4 +1,4 @@
-"""The report as one web page that asks nothing of any network. Changes nothing but the file it is written to."""
+"""The report as one web page that needs no network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Images of characters as pictures in a page. Knows nothing of pages."""
+"""Images of characters as pictures in a page."""
 
 import base64
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""What the figures of a final model say, in sentences. Knows nothing of pages."""
+"""Sentences about the figures of a final model."""
 
 from kmnist_search.data.catalog import title_of
 from kmnist_search.evaluation.metrics import Metrics

@@ -1,4 +1,4 @@
-"""The templates of the report, and what they may call. Knows nothing of what they are filled with."""
+"""The templates of the report, and the filters and functions that they may call."""
 
 import re
 from datetime import UTC, datetime

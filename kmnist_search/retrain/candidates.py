@@ -1,4 +1,4 @@
-"""Which configurations of a study are retrained, and with which seeds and splits. Trains nothing.
+"""The plan of a retraining: which configurations are trained again, and with which seeds and splits.
 
 All of it follows from the study and a few numbers, so a retraining that is started again finds the same plan.
 """
@@ -20,7 +20,7 @@ RERUN, SPLIT, FINAL = 2, 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class CandidateConfig:
     """A configuration to be retrained: the trial it is from, and what it had there.
 
     `config` may have other epochs than the trial; `seconds` is what a training of it took in the study, scaled to
@@ -35,7 +35,7 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RetrainingPlan:
     """What a retraining does.
 
     Attributes:
@@ -45,7 +45,7 @@ class Plan:
         val_share: of the training images, held out in each rerun.
     """
 
-    candidates: Sequence[Planned]
+    candidates: Sequence[CandidateConfig]
     reruns: Sequence[tuple[int, DataConfig]]
     final_seeds: Sequence[int]
     val_share: float
@@ -64,7 +64,7 @@ class Plan:
         return sum(known) * len(self.reruns) + sum(known) / len(known) * len(self.final_seeds)
 
 
-def plan_of(study: SearchStudy, *, top_k: int, num_reruns: int, num_finals: int, epochs: int | None) -> Plan:
+def plan_of(study: SearchStudy, *, top_k: int, num_reruns: int, num_finals: int, epochs: int | None) -> RetrainingPlan:
     """Return the plan for the study as it stands.
 
     Args:
@@ -86,7 +86,7 @@ def plan_of(study: SearchStudy, *, top_k: int, num_reruns: int, num_finals: int,
         (derived_seed(seed, number, RERUN), DataConfig(**{**data, "split_seed": derived_seed(seed, number, SPLIT)}))
         for number in range(num_reruns)
     ]
-    return Plan(
+    return RetrainingPlan(
         candidates=candidates,
         reruns=reruns if len(candidates) > 1 else [],
         final_seeds=[derived_seed(seed, number, FINAL) for number in range(num_finals)],
@@ -94,13 +94,13 @@ def plan_of(study: SearchStudy, *, top_k: int, num_reruns: int, num_finals: int,
     )
 
 
-def _planned(trial: FrozenTrial, epochs: int | None) -> Planned:
+def _planned(trial: FrozenTrial, epochs: int | None) -> CandidateConfig:
     config = TrialConfig.model_validate_json(json.dumps(trial.user_attrs["config"]))
     seconds = trial.user_attrs.get("seconds")
     if epochs is not None:
         seconds = seconds and seconds * epochs / config.train.epochs
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-    return Planned(
+    return CandidateConfig(
         trial=trial.number,
         config=config,
         params=trial.params,

@@ -1,4 +1,4 @@
-"""The choice of a winner among candidates that were trained again, and its recipe. Trains nothing."""
+"""The choice of a winner among candidates that were trained again, and the winner's recipe."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from kmnist_search.config import cost
 from kmnist_search.evaluation.metrics import Candidate, PairedTest, Recipe, Rerun
 from kmnist_search.evaluation.significance import PAIRED_TEST, paired_p_value
-from kmnist_search.retrain.candidates import Planned
+from kmnist_search.retrain.candidates import CandidateConfig
 from kmnist_search.saved_model.info import recipe_digest
 
 #: Two candidates are told apart if chance alone makes such differences less often than this.
@@ -15,8 +15,8 @@ SIGNIFICANT = 0.05
 
 
 def by_mean_accuracy(
-    planned: Sequence[Planned], reruns: Sequence[Sequence[Rerun]]
-) -> list[tuple[Planned, Sequence[Rerun]]]:
+    planned: Sequence[CandidateConfig], reruns: Sequence[Sequence[Rerun]]
+) -> list[tuple[CandidateConfig, Sequence[Rerun]]]:
     """Return the candidates with their reruns, the best mean first; without reruns in the order given."""
     pairs = list(zip(planned, reruns, strict=True))
     return sorted(pairs, key=lambda pair: -_mean(pair[1]) if pair[1] else 0.0)
@@ -26,7 +26,7 @@ def _mean(reruns: Sequence[Rerun]) -> float:
     return statistics.fmean(rerun.val_accuracy for rerun in reruns)
 
 
-def candidate_figures(planned: Planned, reruns: Sequence[Rerun]) -> Candidate:
+def candidate_figures(planned: CandidateConfig, reruns: Sequence[Rerun]) -> Candidate:
     """Return what is known of a candidate, above all how much of its place in the study was luck."""
     mean = _mean(reruns) if reruns else None
     return Candidate(
@@ -58,7 +58,7 @@ def compared(winner: Candidate, runner_up: Candidate, *, val_share: float) -> Pa
     )
 
 
-def recipe_of(winner: Planned, data_digest: str, seeds: Sequence[int]) -> Recipe:
+def recipe_of(winner: CandidateConfig, data_digest: str, seeds: Sequence[int]) -> Recipe:
     """Return the recipe that says all a final model depends on, but for its seed.
 
     Args:

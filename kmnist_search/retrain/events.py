@@ -1,4 +1,4 @@
-"""What happens while a winner is retrained, as values. Knows nothing of who makes or shows them."""
+"""The events of a retraining, as values."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ Stage = Literal["rerun", "final"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStarted:
-    """Training `number` (from 1) of `total` begins, or goes on after `epochs_done`; it is of trial `trial`.
+    """Training `number` (from 1) of `total` begins, or resumes after `epochs_done`; it is of trial `trial`.
 
     With several `seeds` it is that many trainings, computed together, of which `number` is the first.
     """
@@ -27,7 +27,7 @@ class TrainingStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochDone:
+class TrainingAdvanced:
     """The training at work came one epoch further; of several computed together this is the first's epoch."""
 
     epoch: Epoch
@@ -73,4 +73,4 @@ class ModelTested:
     from_ledger: bool
 
 
-RetrainingEvent = TrainingStarted | EpochDone | TrainingEnded | WinnerChosen | RecipeFrozen | ModelTested
+RetrainingEvent = TrainingStarted | TrainingAdvanced | TrainingEnded | WinnerChosen | RecipeFrozen | ModelTested

@@ -1,4 +1,4 @@
-"""The final models of a study: kept as folders beside its checkpoints, each tested once. Trains nothing."""
+"""The final models of a study: saved beside its checkpoints, each tested once."""
 
 import shutil
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The README.md of a saved model, a Hugging Face model card. Knows not how its figures came about.
+"""The README.md of a saved model: a Hugging Face model card.
 
 Its words are in `templates/model_card.md.jinja`.
 """

@@ -1,4 +1,4 @@
-"""One retraining of a study's best trials, put together from its parts. Knows nothing of terminals."""
+"""Check everything that a retraining of a study's best trials needs, before anything is trained."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +13,32 @@ from kmnist_search.engine.backends import Backend, check_compiles
 from kmnist_search.engine.device import device_named
 from kmnist_search.errors import StudyInUseError
 from kmnist_search.host.files import check_writable
-from kmnist_search.host.signals import StopSignals
-from kmnist_search.retrain.candidates import Plan, plan_of
-from kmnist_search.retrain.retraining import Retraining
+from kmnist_search.retrain.candidates import RetrainingPlan, plan_of
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import SearchFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What the user may decide; `epochs` None is the study's own."""
+class RetrainOptions:
+    """What the user decides.
+
+    Attributes:
+        top_k: candidates to choose from; 1 takes the best as it is.
+        seeds: reruns of each candidate.
+        final_seeds: final models.
+        epochs: of each training; None is the study's own.
+        data_dir: folder of the images; None is the one the study was last searched with, or else the user's cache.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        compiled: whether the trainings go through `torch.compile`.
+    """
 
     top_k: int = 5
     seeds: int = 3
     final_seeds: int = 5
     epochs: int | None = None
+    data_dir: Path | None = None
+    device: str = "auto"
+    compiled: bool = False
 
     def command(self, name: str) -> str:
         """Return the command that does the same with the study called `name`."""
@@ -43,26 +54,13 @@ class Preparation:
     """A retraining whose needs have been checked, before anything is trained."""
 
     study: SearchStudy
-    choices: Choices
-    plan: Plan
+    options: RetrainOptions
+    plan: RetrainingPlan
     data: DataConfig
     data_dir: Path
     images: TrainingSet
     device: torch.device
     backend: Backend
-
-    def retraining(self, signals: StopSignals) -> Retraining:
-        """Return the retraining, ready to work."""
-        return Retraining(
-            self.study,
-            self.plan,
-            self.images,
-            data=self.data,
-            data_dir=self.data_dir,
-            device=self.device,
-            backend=self.backend,
-            signals=signals,
-        )
 
 
 def _check_at_rest(study: SearchStudy) -> None:
@@ -75,20 +73,11 @@ def _check_at_rest(study: SearchStudy) -> None:
         )
 
 
-def prepare(
-    study: SearchStudy, choices: Choices, *, data_dir: Path | None, device: str, compiled: bool = False
-) -> Preparation:
+def prepare(study: SearchStudy, options: RetrainOptions) -> Preparation:
     """Check everything a retraining needs; train nothing, and open no test set.
 
-    Args:
-        study: whose best trials are retrained.
-        choices: how many, how often, how long.
-        data_dir: folder of the images; None is the one the study was last searched with, or else the user's cache.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        compiled: whether the trainings go through `torch.compile`.
-
     Raises:
-        InputError: something of that cannot be.
+        InputError: the study, an option, the images or a folder cannot be used.
     """
     if not isinstance(study.file, SearchFile):
         raise StudyInUseError(
@@ -97,16 +86,16 @@ def prepare(
     _check_at_rest(study)
     plan = plan_of(
         study,
-        top_k=choices.top_k,
-        num_reruns=choices.seeds,
-        num_finals=choices.final_seeds,
-        epochs=choices.epochs,
+        top_k=options.top_k,
+        num_reruns=options.seeds,
+        num_finals=options.final_seeds,
+        epochs=options.epochs,
     )
-    chosen = device_named(device)
-    if compiled:
+    chosen = device_named(options.device)
+    if options.compiled:
         check_compiles(chosen)
     data = DataConfig(**study.settings["data"])
-    folder = data_dir or study.data_dir() or files.default_data_dir()
+    folder = options.data_dir or study.data_dir() or files.default_data_dir()
     images = load_training_set(data.dataset, folder)
     study.remember_data({data: images.split(data).digest}, folder)
     if data.dataset in IDX_DATASETS:
@@ -114,11 +103,11 @@ def prepare(
     check_writable(study.checkpoint_dir)
     return Preparation(
         study=study,
-        choices=choices,
+        options=options,
         plan=plan,
         data=data,
         data_dir=folder,
         images=images,
         device=chosen,
-        backend="compiled" if compiled else "auto",
+        backend="compiled" if options.compiled else "auto",
     )

@@ -1,4 +1,4 @@
-"""The figures of a finished retraining, and what its report is drawn from. Writes nothing."""
+"""The figures of a finished retraining, and the data that its report is drawn from."""
 
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from kmnist_search.host.environment import git_commit, machine, versions
 from kmnist_search.references.results import known_in
 from kmnist_search.report.evidence import Evidence
 from kmnist_search.retrain.preparation import Preparation
-from kmnist_search.retrain.retraining import Finding
+from kmnist_search.retrain.retraining import RetrainingResult
 from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.study.study import SearchStudy
 
@@ -24,21 +24,21 @@ SAMPLES_A_CLASS = 10
 STUDY_FILE = "study.toml"
 
 
-def evidence_of(preparation: Preparation, finding: Finding, kept: SavedModel) -> Evidence:
+def evidence_of(preparation: Preparation, result: RetrainingResult, kept: SavedModel) -> Evidence:
     """Return the figures, and with them the images and probabilities that the report shows."""
-    probabilities = kept.probabilities(finding.test_set.images)
-    labels = finding.test_set.labels.numpy()
+    probabilities = kept.probabilities(result.test_set.images)
+    labels = result.test_set.labels.numpy()
     names = [str(name) for name in CLASS_NAMES[preparation.data.dataset]]
-    scored = score(probabilities, labels, class_names=names, seed=finding.recipe.seeds[0])
+    scored = score(probabilities, labels, class_names=names, seed=result.recipe.seeds[0])
     return Evidence(
-        metrics=_metrics(preparation, finding, scored),
-        test=Judged(images=finding.test_set.images.numpy(), labels=labels, probabilities=probabilities),
+        metrics=_metrics(preparation, result, scored),
+        test=Judged(images=result.test_set.images.numpy(), labels=labels, probabilities=probabilities),
         samples=preparation.images.samples(SAMPLES_A_CLASS),
         class_counts=np.bincount(preparation.images.labels, minlength=len(names)),
     )
 
 
-def _metrics(preparation: Preparation, finding: Finding, kept: KeptModel) -> Metrics:
+def _metrics(preparation: Preparation, result: RetrainingResult, kept: KeptModel) -> Metrics:
     study, data = preparation.study, preparation.data
     whole = preparation.images.whole(data)
     return Metrics(
@@ -47,17 +47,17 @@ def _metrics(preparation: Preparation, finding: Finding, kept: KeptModel) -> Met
         data=DataFigures(
             dataset=data.dataset,
             train_images=len(preparation.images.labels),
-            test_images=len(finding.test_set.labels),
+            test_images=len(result.test_set.labels),
             train_digest=whole.digest,
-            test_digest=finding.test_set.digest,
+            test_digest=result.test_set.digest,
             mean=whole.mean,
             std=whole.std,
         ),
-        candidates=finding.candidates,
-        paired_test=finding.paired_test,
-        recipe=finding.recipe,
-        test=_final_figures(finding, kept),
-        ledger=finding.ledger,
+        candidates=result.candidates,
+        paired_test=result.paired_test,
+        recipe=result.recipe,
+        test=_final_figures(result, kept),
+        ledger=result.ledger,
         references=known_in(study.storage),
         reproduction=Reproduction(
             command=_commands(preparation),
@@ -73,15 +73,15 @@ def _commands(preparation: Preparation) -> str:
     """Return what does the search and the retraining again, beside the study file."""
     study = preparation.study
     search = f"kmnist-search run {STUDY_FILE} --trials {study.counts().finished}"
-    return f"{search}\n{preparation.choices.command(study.name)}"
+    return f"{search}\n{preparation.options.command(study.name)}"
 
 
-def _final_figures(finding: Finding, kept: KeptModel) -> FinalFigures:
-    accuracies = [model.test_accuracy for model in finding.models]
-    images = len(finding.test_set.labels)
+def _final_figures(result: RetrainingResult, kept: KeptModel) -> FinalFigures:
+    accuracies = [model.test_accuracy for model in result.models]
+    images = len(result.test_set.labels)
     # One division: so it is, to the last digit, what whoever counts the right answers gets.
-    mean = sum(model.test_correct for model in finding.models) / (len(finding.models) * images)
-    winner = finding.candidates[0]
+    mean = sum(model.test_correct for model in result.models) / (len(result.models) * images)
+    winner = result.candidates[0]
     promised = winner.study_val_accuracy if winner.mean_val_accuracy is None else winner.mean_val_accuracy
     return FinalFigures(
         mean_accuracy=mean,
@@ -89,7 +89,7 @@ def _final_figures(finding: Finding, kept: KeptModel) -> FinalFigures:
         sampling_interval=share_interval(mean, images),
         val_accuracy=promised,
         gap=promised - mean,
-        models=finding.models,
+        models=result.models,
         kept=kept,
     )
 

@@ -1,4 +1,4 @@
-"""The folder that a retraining ends in: report, figures, models. Written whole or not at all.
+"""The folder that a retraining ends in: report, figures, models. It is written whole or not at all.
 
 report.html  report.md  metrics.json  recipe.json  study.toml
 model/                  the kept model: config.json, weights.safetensors, model.onnx, README.md
@@ -18,7 +18,7 @@ from kmnist_search.report.page import full_report
 from kmnist_search.retrain.model_card import model_card
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.retrain.publication import STUDY_FILE, evidence_of
-from kmnist_search.retrain.retraining import Finding
+from kmnist_search.retrain.retraining import RetrainingResult
 from kmnist_search.saved_model import onnx_file
 from kmnist_search.saved_model.folder import load_model
 from kmnist_search.study_file.writer import as_toml
@@ -52,7 +52,7 @@ def _metrics_in(folder: Path) -> Metrics | None:
         return None  # whatever it is, it is not ours
 
 
-def write(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:
+def write(folder: Path, preparation: Preparation, result: RetrainingResult) -> Metrics:
     """Write the whole result to `folder`, replacing what is there.
 
     Raises:
@@ -60,17 +60,17 @@ def write(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:
         ExportFailedError: the ONNX file does not predict what the model predicts.
     """
     with files.whole_folder(folder, replace=True, error=ResultFolderError) as new:
-        return _write_all(new, preparation, finding)
+        return _write_all(new, preparation, result)
 
 
-def _write_all(folder: Path, preparation: Preparation, finding: Finding) -> Metrics:
+def _write_all(folder: Path, preparation: Preparation, result: RetrainingResult) -> Metrics:
     kept_folder = folder / "model"
-    for seed, saved in zip(finding.recipe.seeds, finding.folders, strict=True):
-        shutil.copytree(saved, kept_folder if seed == finding.recipe.seeds[0] else folder / "other-seeds" / str(seed))
+    for seed, saved in zip(result.recipe.seeds, result.folders, strict=True):
+        shutil.copytree(saved, kept_folder if seed == result.recipe.seeds[0] else folder / "other-seeds" / str(seed))
     kept = load_model(kept_folder)
     onnx_file.write(kept, kept_folder / "model.onnx")
-    onnx_file.check(kept_folder / "model.onnx", kept, finding.test_set.images)
-    evidence = evidence_of(preparation, finding, kept)
+    onnx_file.check(kept_folder / "model.onnx", kept, result.test_set.images)
+    evidence = evidence_of(preparation, result, kept)
     metrics = evidence.metrics
     (kept_folder / "README.md").write_text(model_card(metrics, kept.info), encoding="utf-8")
     (folder / "recipe.json").write_text(metrics.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
-"""From the best trials of a study to final models and what they come to on the test set. Shows and publishes nothing.
+"""The retraining of a study's best trials, up to tested final models.
 
 The order is the point: reruns of the candidates on fresh seeds and fresh splits choose the winner; its recipe is frozen
 and written down; models are trained by it on all training images; only then is the test set opened, once for each.
-What is done is in the study's ledger, so a retraining that is started again goes on where it was.
+What is done is in the study's ledger, so a retraining that is started again resumes.
 """
 
 import time
@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import torch
 
-from kmnist_search.config import DataConfig, TrialConfig
-from kmnist_search.data.search_data import SearchData, TrainingSet
+from kmnist_search.config import TrialConfig
+from kmnist_search.data.search_data import SearchData
 from kmnist_search.data.test_set import SealedSet, open_test_set
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine.backends import Backend, uses_triton
+from kmnist_search.engine.backends import uses_triton
 from kmnist_search.engine.batched import BatchedTraining
 from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.replica import Replica
@@ -37,20 +37,20 @@ from kmnist_search.evaluation.metrics import (
 )
 from kmnist_search.host.files import discard
 from kmnist_search.host.signals import StopSignals
-from kmnist_search.retrain.candidates import Plan, Planned
+from kmnist_search.retrain.candidates import CandidateConfig
 from kmnist_search.retrain.choice import by_mean_accuracy, candidate_figures, compared, recipe_of
 from kmnist_search.retrain.events import (
-    EpochDone,
     ModelTested,
     RecipeFrozen,
     RetrainingEvent,
     Stage,
+    TrainingAdvanced,
     TrainingEnded,
     TrainingStarted,
     WinnerChosen,
 )
 from kmnist_search.retrain.final_models import FinalModels
-from kmnist_search.study.study import SearchStudy
+from kmnist_search.retrain.preparation import Preparation
 
 CHECKPOINT_EVERY_SECONDS = 30.0
 
@@ -58,8 +58,8 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Finding:
-    """What a retraining came to.
+class RetrainingResult:
+    """The result of a finished retraining.
 
     Attributes:
         candidates: the winner first.
@@ -82,30 +82,24 @@ class Retraining:
     """One retraining of a study in this process.
 
     Attributes:
-        finding: what it came to, once `work` is exhausted; None if it was stopped before.
+        result: what was found, once `work` is exhausted; None if it was stopped before.
         unsaved: why the last checkpoint could not be written; empty if it was.
     """
 
     def __init__(
         self,
-        study: SearchStudy,
-        plan: Plan,
-        images: TrainingSet,
-        *,
-        data: DataConfig,
-        data_dir: Path,
-        device: torch.device,
-        backend: Backend,
+        preparation: Preparation,
         signals: StopSignals,
     ) -> None:
-        self.study, self.plan, self.images = study, plan, images
-        self.data, self.data_dir, self.device, self.backend, self.signals = data, data_dir, device, backend, signals
-        self.ledger = Ledger(study)
-        self.final_models = FinalModels(self.ledger, study.checkpoint_dir, data.dataset)
-        self.finding: Finding | None = None
+        self.study, self.plan, self.images = preparation.study, preparation.plan, preparation.images
+        self.data, self.data_dir = preparation.data, preparation.data_dir
+        self.device, self.backend, self.signals = preparation.device, preparation.backend, signals
+        self.ledger = Ledger(self.study)
+        self.final_models = FinalModels(self.ledger, self.study.checkpoint_dir, self.data.dataset)
+        self.result: RetrainingResult | None = None
         self.unsaved = ""
         self._number = 0
-        self._whole = images.whole(data)
+        self._whole = self.images.whole(self.data)
 
     def work(self) -> Iterator[RetrainingEvent]:
         """Choose, freeze, train, test; what was done before is not done again.
@@ -133,7 +127,7 @@ class Retraining:
             model, from_ledger = self.final_models.tested(recipe, final, test_set)
             models.append(model)
             yield ModelTested(model=model, from_ledger=from_ledger)
-        self.finding = Finding(
+        self.result = RetrainingResult(
             candidates=candidates,
             paired_test=paired_test,
             recipe=recipe,
@@ -165,7 +159,9 @@ class Retraining:
             reruns.append([rerun for rerun in done.values() if rerun is not None])
         return reruns
 
-    def _finals(self, winner: Planned, recipe: Recipe) -> Generator[RetrainingEvent, None, list[FinalTraining] | None]:
+    def _finals(
+        self, winner: CandidateConfig, recipe: Recipe
+    ) -> Generator[RetrainingEvent, None, list[FinalTraining] | None]:
         """Return the final trainings, whose models are saved, or None after a stop."""
         done = {seed: self.final_models.find(recipe, seed) for seed in recipe.seeds}
         for seed, final in done.items():
@@ -201,7 +197,7 @@ class Retraining:
         return self.final_models.keep(recipe, member, stack.evaluated_model(index), self._whole)
 
     def _trained(
-        self, stage: Stage, planned: Planned, datas: Sequence[SearchData], seeds: Sequence[int]
+        self, stage: Stage, planned: CandidateConfig, datas: Sequence[SearchData], seeds: Sequence[int]
     ) -> Generator[RetrainingEvent, None, BatchedTraining | None]:
         """Train to the end or until no loss is finite; None after a stop, with a checkpoint."""
         if self.device.type == "cpu":
@@ -225,7 +221,7 @@ class Retraining:
                 return None
             if stack.advance():
                 if epoch := next((epoch for epoch in stack.read() if epoch is not None), None):
-                    yield EpochDone(epoch=epoch)
+                    yield TrainingAdvanced(epoch=epoch)
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
                     self._save(stack, path)
                     saved_at = time.monotonic()
@@ -245,7 +241,7 @@ class Retraining:
     def _ended(
         self,
         stage: Stage,
-        planned: Planned,
+        planned: CandidateConfig,
         seed: int,
         val_accuracy: float | None,
         seconds: float,

@@ -1,4 +1,4 @@
-"""How the comparison with published systems is shown in a terminal. Changes nothing."""
+"""The lines and the table of `references` in a terminal."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -7,12 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from kmnist_search.evaluation.metrics import Reference
-from kmnist_search.references.result_folder import Comparison
-from kmnist_search.references.results import Tested
+from kmnist_search.references.result_folder import ReferenceTable
+from kmnist_search.references.results import TestedSystem
 from kmnist_search.wording import percent, points
 
 
-def follow(console: Console, events: Iterator[Tested], total: int, *, before: Collection[int]) -> list[Tested]:
+def follow(
+    console: Console, events: Iterator[TestedSystem], total: int, *, before: Collection[int]
+) -> list[TestedSystem]:
     """Show each test as it is done, and return all; trials of the numbers in `before` were tested before."""
     done = []
     for each in events:
@@ -24,7 +26,7 @@ def follow(console: Console, events: Iterator[Tested], total: int, *, before: Co
     return done
 
 
-def conclude(console: Console, comparison: Comparison, folder: Path) -> None:
+def conclude(console: Console, comparison: ReferenceTable, folder: Path) -> None:
     """Show the table, and say where it is."""
     console.print(_table(comparison))
     _line(
@@ -37,7 +39,7 @@ def conclude(console: Console, comparison: Comparison, folder: Path) -> None:
     _line(console, f"table: {folder / 'references.md'}    pictures: {folder / 'references.html'}")
 
 
-def _table(comparison: Comparison) -> Table:
+def _table(comparison: ReferenceTable) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("system", no_wrap=True)
     for title in ("published", "ours", "difference", "at best epoch", "epochs", "seconds"):

@@ -1,4 +1,4 @@
-"""What people see of a retraining in a terminal while it works, and of its result. Changes nothing."""
+"""The progress and the result of a retraining in a terminal."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.retrain.events import (
-    EpochDone,
     ModelTested,
     RecipeFrozen,
     RetrainingEvent,
+    TrainingAdvanced,
     TrainingEnded,
     TrainingStarted,
     WinnerChosen,
@@ -32,10 +32,10 @@ def announce(console: Console, preparation: Preparation) -> None:
         console,
         f"study {study.name} in {study.storage.shown_url}: {choice}{count(finals, 'final model')} on all images{pace}",
     )
-    epochs = preparation.choices.epochs
+    epochs = preparation.options.epochs
     if epochs is not None and epochs != study.epochs:
         _line(console, f"epochs of a training: {epochs}, in the study {study.epochs}: for that, too, scores differ")
-    if candidates < preparation.choices.top_k:
+    if candidates < preparation.options.top_k:
         _line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top-k asks for")
     unfinished = study.counts()
     if open_trials := unfinished.waiting + unfinished.running:
@@ -54,8 +54,8 @@ def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
                     title = _title(event)
                     task = bars.add_task(title, total=event.epochs, completed=event.epochs_done)
                     if event.epochs_done:
-                        _line(console, f"{title} goes on after epoch {event.epochs_done}")
-                case EpochDone() if task is not None:
+                        _line(console, f"{title} resumes after epoch {event.epochs_done}")
+                case TrainingAdvanced() if task is not None:
                     bars.update(task, completed=event.epoch.number)
                 case TrainingEnded():
                     if task is not None:

@@ -26,7 +26,7 @@ def test_stopped_and_killed_on_the_way_it_ends_as_if_nothing_had_happened(tiny_s
             running.signal(stop)
             assert running.ended(seconds=20) == exit_code, running.output
             if stop != signal.SIGKILL:
-                assert "Stopped. The same command goes on where it was." in running.output
+                assert "Stopped. The same command resumes." in running.output
             assert not (tmp_path / "tiny-best").exists()
         told, _, printed = start.finished(*RETRAIN, "--json").output.partition("\n{")
     metrics = json.loads("{" + printed)

@@ -21,7 +21,7 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Counts
 from kmnist_search.references import results, systems, testing
 from kmnist_search.references.published import REFERENCES
-from kmnist_search.retrain.preparation import Choices, prepare
+from kmnist_search.retrain.preparation import RetrainOptions, prepare
 from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
@@ -226,7 +226,7 @@ def test_models_that_are_gone_are_missed_before_the_test_set_is_opened(
 def test_a_study_of_systems_is_not_retrained(prepared: Callable[..., Search], tmp_path: Path) -> None:
     search = work(prepared(wanted("plain")))
     with pytest.raises(StudyInUseError, match="compares systems that are not searched"):
-        prepare(search.study, Choices(), data_dir=tmp_path, device="cpu")
+        prepare(search.study, RetrainOptions(data_dir=tmp_path, device="cpu"))
 
 
 def test_names_mean_a_system_with_all_its_settings_or_one_setting() -> None:

@@ -31,8 +31,8 @@ from kmnist_search.retrain.events import (
     TrainingStarted,
     WinnerChosen,
 )
-from kmnist_search.retrain.preparation import Choices, Preparation, prepare
-from kmnist_search.retrain.retraining import Finding, Retraining
+from kmnist_search.retrain.preparation import Preparation, RetrainOptions, prepare
+from kmnist_search.retrain.retraining import Retraining, RetrainingResult
 from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.study.opening import find_study
 from kmnist_search.study.ranking import distinct, duplicates
@@ -40,7 +40,7 @@ from kmnist_search.study.study import SearchStudy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = Choices(top_k=3, seeds=2, final_seeds=2)
+SMALL = RetrainOptions(top_k=3, seeds=2, final_seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +66,22 @@ def study(searched: Path, tmp_path: Path) -> SearchStudy:
     return find_study(open_storage(f"sqlite:///{tmp_path / 'search.db'}", create=False), None)
 
 
-def prepared(study: SearchStudy, choices: Choices = SMALL) -> Preparation:
-    return prepare(study, choices, data_dir=None, device="cpu")
+def prepared(study: SearchStudy, options: RetrainOptions = SMALL) -> Preparation:
+    return prepare(study, replace(options, device="cpu"))
 
 
-def found(preparation: Preparation, events: list[RetrainingEvent] | None = None) -> Finding:
+def found(preparation: Preparation, events: list[RetrainingEvent] | None = None) -> RetrainingResult:
     """Retrain to the end, and add what happens to `events`."""
-    retraining = preparation.retraining(StopSignals())
+    retraining = Retraining(preparation, StopSignals())
     for event in retraining.work():
         if events is not None:
             events.append(event)
-    assert retraining.finding is not None
-    return retraining.finding
+    assert retraining.result is not None
+    return retraining.result
 
 
-def retrained(study: SearchStudy, choices: Choices = SMALL) -> Finding:
-    return found(prepared(study, choices))
+def retrained(study: SearchStudy, options: RetrainOptions = SMALL) -> RetrainingResult:
+    return found(prepared(study, options))
 
 
 @pytest.fixture
@@ -196,11 +196,11 @@ def test_done_again_everything_comes_from_the_ledger(
 
 def test_another_recipe_is_another_look_and_more_seeds_are_more_looks(study: SearchStudy, looks: list[int]) -> None:
     first = retrained(study)
-    more = retrained(study, Choices(top_k=3, seeds=2, final_seeds=3))
+    more = retrained(study, RetrainOptions(top_k=3, seeds=2, final_seeds=3))
     assert more.recipe.digest == first.recipe.digest
     assert more.recipe.frozen_at == first.recipe.frozen_at
     assert more.models[:2] == first.models
-    other = retrained(study, Choices(top_k=3, seeds=2, final_seeds=2, epochs=5))
+    other = retrained(study, RetrainOptions(top_k=3, seeds=2, final_seeds=2, epochs=5))
     assert other.recipe.digest != first.recipe.digest
     assert [opening.recipe_digest for opening in other.ledger] == [first.recipe.digest] * 3 + [other.recipe.digest] * 2
     assert looks == [360] * 5
@@ -218,7 +218,7 @@ def test_stopped_or_killed_anywhere_and_started_again_it_comes_to_the_same(
     chance, finding, starts = random.Random(1), None, 0
     while finding is None:
         starts += 1
-        finding = _ended_after(chance.randint(1, 25), prepared(study).retraining(StopSignals()), how)
+        finding = _ended_after(chance.randint(1, 25), Retraining(prepared(study), StopSignals()), how)
     assert starts > 3
     assert _facts(finding) == _facts(expected)
     finished = [(training.config.digest, training.seed) for training in trainings if training.finished]
@@ -227,7 +227,7 @@ def test_stopped_or_killed_anywhere_and_started_again_it_comes_to_the_same(
         assert len(finished) == 3 * 2 + 2
 
 
-def _ended_after(events: int, retraining: Retraining, how: str) -> Finding | None:
+def _ended_after(events: int, retraining: Retraining, how: str) -> RetrainingResult | None:
     """Work until so many events have come, and then as a process that is asked to stop, or no more."""
     work: Iterator[object] = retraining.work()
     for _, _event in zip(range(events), work, strict=False):
@@ -236,10 +236,10 @@ def _ended_after(events: int, retraining: Retraining, how: str) -> Finding | Non
         retraining.signals.received = StopSignals.SIGNALS[0]
         for _ in work:
             pass
-    return retraining.finding
+    return retraining.result
 
 
-def _facts(finding: Finding) -> object:
+def _facts(finding: RetrainingResult) -> object:
     return (
         [(c.trial, c.mean_val_accuracy, [r.epochs for r in c.reruns]) for c in finding.candidates],
         finding.recipe.digest,
@@ -256,7 +256,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_nothing_and_is_told(
 
     monkeypatch.setattr(checkpoint, "save", full)
     monkeypatch.setattr(retraining_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    retraining = prepared(study).retraining(StopSignals())
+    retraining = Retraining(prepared(study), StopSignals())
     work = retraining.work()
     for _, _event in zip(range(3), work, strict=False):
         pass
@@ -297,13 +297,13 @@ def test_a_final_model_that_is_gone_or_damaged_is_trained_again_and_its_result_i
 
 
 def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list[Replica]) -> None:
-    retraining = prepared(study, Choices(top_k=1, final_seeds=2)).retraining(StopSignals())
+    retraining = Retraining(prepared(study, RetrainOptions(top_k=1, final_seeds=2)), StopSignals())
     events = list(retraining.work())
     assert len(trainings) == 2
-    assert retraining.finding is not None
-    (candidate,) = retraining.finding.candidates
+    assert retraining.result is not None
+    (candidate,) = retraining.result.candidates
     assert candidate.trial == study.complete()[0].number
-    assert (candidate.reruns, candidate.mean_val_accuracy, retraining.finding.paired_test) == ((), None, None)
+    assert (candidate.reruns, candidate.mean_val_accuracy, retraining.result.paired_test) == ((), None, None)
     assert [type(event) for event in events if isinstance(event, WinnerChosen | RecipeFrozen | ModelTested)] == [
         WinnerChosen,
         RecipeFrozen,
@@ -313,7 +313,7 @@ def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list
 
 
 def test_other_epochs_hold_for_every_training(study: SearchStudy, trainings: list[Replica]) -> None:
-    finding = retrained(study, Choices(top_k=2, seeds=1, final_seeds=1, epochs=2))
+    finding = retrained(study, RetrainOptions(top_k=2, seeds=1, final_seeds=1, epochs=2))
     assert {training.config.train.epochs for training in trainings} == {2}
     assert finding.recipe.epochs == 2
     assert finding.paired_test is not None
@@ -335,7 +335,7 @@ def test_a_candidate_that_diverges_in_a_rerun_does_not_win(study: SearchStudy, m
     last = finding.candidates[-1]
     assert (last.trial, last.mean_val_accuracy, last.reruns[0].val_loss) == (first.number, 0.0, None)
     with pytest.raises(TrainingDivergedError, match="test set was not opened"):
-        retrained(study, Choices(top_k=1, final_seeds=1))
+        retrained(study, RetrainOptions(top_k=1, final_seeds=1))
     assert finding.recipe.trial != first.number
 
 
@@ -348,7 +348,7 @@ def test_trainings_computed_together_come_to_what_they_do_alone(
     for backend in ("torch", "triton"):  # in Triton's interpreter where there is no GPU
         shutil.copytree(searched, tmp_path / backend)
         study = find_study(open_storage(f"sqlite:///{tmp_path / backend / 'search.db'}", create=False), None)
-        few = prepared(study, Choices(top_k=2, seeds=2, final_seeds=2, epochs=1))
+        few = prepared(study, RetrainOptions(top_k=2, seeds=2, final_seeds=2, epochs=1))
         few = replace(few, images=TrainingSet(images=few.images.images[:160], labels=few.images.labels[:160]))
         findings.append(found(replace(few, backend=backend), events if backend == "triton" else None))
         programs.append(len({id(training.program) for training in trainings}))
@@ -397,9 +397,9 @@ def test_trials_with_the_same_hyperparameters_are_one_candidate(
 
 
 def test_the_events_count_the_trainings_to_the_end(study: SearchStudy) -> None:
-    events = list(prepared(study).retraining(StopSignals()).work())
+    events = list(Retraining(prepared(study), StopSignals()).work())
     ended = [event for event in events if isinstance(event, TrainingEnded)]
     assert [event.number for event in ended] == list(range(1, 9))
     assert {event.total for event in ended} == {8}
-    again = [event for event in prepared(study).retraining(StopSignals()).work() if isinstance(event, TrainingEnded)]
+    again = [event for event in Retraining(prepared(study), StopSignals()).work() if isinstance(event, TrainingEnded)]
     assert all(event.was_done for event in again)

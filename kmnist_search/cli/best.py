@@ -72,7 +72,7 @@ def best(
     checkpoint_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Show the best complete trials of a study, or find the winner among them and retrain it.
+    """Show the best trials of a study, or retrain the winner.
 
     STUDY is its name in the storage; without it, the only one or the one last worked on. What is shown was chosen on
     validation images: expect less on new ones.

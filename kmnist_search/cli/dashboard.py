@@ -54,7 +54,10 @@ def dashboard(
     password_file: Path | None,
     is_open: bool,
 ) -> None:
-    """Serve optuna-dashboard until Ctrl-C: to this machine alone, or to those who know the password."""
+    """Serve optuna-dashboard for the browser until Ctrl-C.
+
+    Without a password it listens to this machine only.
+    """
     from kmnist_search.dashboard.address import check_host
     from kmnist_search.dashboard.database import Database
     from kmnist_search.dashboard.server import Access, server

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from kmnist_search.cli.options import data_dir_option, per_gpu_option, storage_option
+from kmnist_search.cli.options import TIME, data_dir_option, per_gpu_option, storage_option
 from kmnist_search.cli.study_options import AskedStudy, study_options
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ CLAIM = "Name of a PersistentVolumeClaim"
 @click.option("--cpu", default="4", show_default=True, help="Cores of a worker.")
 @click.option("--memory", default="16Gi", show_default=True, help="Memory of a worker.")
 @click.option(
-    "--grace-seconds",
-    type=click.IntRange(min=15),
-    default=120,
+    "--grace-period",
+    type=TIME,
+    default="2m",
     show_default=True,
-    help="Time to write checkpoints in when a pod is to stop.",
+    help="Time to save checkpoints when a pod is asked to stop; at least 15s.",
 )
 @click.option(
     "--secret",
@@ -70,7 +70,7 @@ def kubernetes(
     per_gpu: int | None,
     cpu: str,
     memory: str,
-    grace_seconds: int,
+    grace_period: float,
     secret: str,
     postgres: bool,
     dashboard: bool,
@@ -80,7 +80,7 @@ def kubernetes(
     storage_url: str,
     data_dir: Path | None,
 ) -> None:
-    """Render a study and its workers as manifests for Kubernetes, or apply them.
+    """Print or apply the Kubernetes manifests of a study's workers.
 
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. The pods make study and
     queue themselves, in the database that the secret names. If --storage names the same database as it is reached from
@@ -109,7 +109,7 @@ def kubernetes(
         cpu=cpu,
         memory=memory,
         per_gpu=per_gpu,
-        grace_seconds=grace_seconds,
+        grace_seconds=round(grace_period),
         namespace=namespace,
         secret=secret,
         data_claim=data_claim,

@@ -1,4 +1,4 @@
-"""The command line, put together from its commands. Nothing imports this."""
+"""The command line: all commands in one group."""
 
 import click
 
@@ -25,7 +25,7 @@ from kmnist_search.cli.worker import worker
 )
 @click.version_option(package_name="kmnist-search")
 def main() -> None:
-    """Search the best patch-MLP for KMNIST, and keep every trial."""
+    """Search for the best patch-MLP for KMNIST, and keep every trial."""
 
 
 for command in (run, worker, submit, status, best, report, references, studies, predict, export, bench, dashboard):

@@ -24,6 +24,26 @@ DEFAULT_STORAGE = "sqlite:///kmnist-search.db"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class _Time(click.ParamType[float]):
+    """A time above zero, in seconds: 45, 45s, 90m, 2h or 1h30m."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", str(value).strip())
+        if not match or not any(match.groups()):
+            self.fail(f"{value!r} is not a time. Write 45 or 45s (seconds), 90m, 2h or 1h30m.", param, ctx)
+        hours, minutes, seconds = (int(group or 0) for group in match.groups())
+        total = 3600.0 * hours + 60 * minutes + seconds
+        if not total:
+            self.fail(f"{value!r} is no time at all. Write 45 or 45s (seconds), 90m, 2h or 1h30m.", param, ctx)
+        return total
+
+
+#: The type of every option that takes a time.
+TIME = _Time()
+
+
 class Commands(click.Group):
     """Turns this package's errors into messages and exit codes: 2 the user's input, 1 the work, 130 interrupted."""
 
@@ -73,20 +93,6 @@ def _or_as_given_before(ctx: click.Context, param: click.Parameter, value: Any) 
     if typed or group is None or group.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
         return value
     return group.params[name]
-
-
-def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of a time such as 45s, 90m, 2h, 1h30m or 45."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", value.strip())
-    if not match or not any(match.groups()):
-        raise click.BadParameter(f"{value!r} is no time. Write it as 45s, 90m, 2h or 1h30m.")
-    hours, minutes, seconds = (int(group or 0) for group in match.groups())
-    total = 3600.0 * hours + 60 * minutes + seconds
-    if not total:
-        raise click.BadParameter(f"{value!r} leaves no time to run.")
-    return total
 
 
 def json_option(command: Command) -> Command:

@@ -56,7 +56,7 @@ def references(
     options: "RunOptions",
     as_json: bool,
 ) -> None:
-    """Train five published systems as their reports say, test them, and compare with the published figures.
+    """Reproduce five published systems and compare the accuracies.
 
     Each training is a trial of one study, so it can be stopped, resumed, and shared with workers. When all of
     them are finished, the test set is opened for each model once. Without --only, all settings of all reports

@@ -21,7 +21,7 @@ from kmnist_search.cli.options import storage_option
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
 @storage_option
 def report(study: str | None, file: Path | None, force: bool, storage_url: str) -> None:
-    """Write how the search went as one web page, at any time.
+    """Write the search as one web page, at any time.
 
     STUDY is its name in the storage; without it, the only one or the one last worked on. The page holds all it needs:
     send it to anyone, open it anywhere.

@@ -12,7 +12,7 @@ import click
 
 from kmnist_search.cli.options import (
     INTERRUPTED,
-    duration,
+    TIME,
     json_option,
     print_json,
     threads_wait_passively,
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: kmnist-search run kmnist-cpu --trials 20 --timeout 1h")
 @study_options
-@click.option("--timeout", callback=duration, metavar="TIME", help="Stop after this time, such as 90m or 2h.")
+@click.option("--timeout", type=TIME, help="Stop after this time, such as 90m or 2h.")
 @click.option("--target", type=float, help="Stop once a complete trial is as good as this, such as 0.98.")
 @work_options
 @json_option
 def run(asked: AskedStudy, timeout: float | None, target: float | None, options: "RunOptions", as_json: bool) -> None:
-    """Run a search until its study has as many finished trials as asked for.
+    """Run a search until all its trials are finished, or resume it.
 
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. The same command again
     resumes the study where it stands. Any number of processes may work on one study at a time.

@@ -11,11 +11,11 @@ import click
 from click.core import ParameterSource
 
 from kmnist_search.cli.options import (
+    TIME,
     artifacts_option,
     checkpoints_option,
     data_dir_option,
     device_option,
-    duration,
     per_gpu_option,
     storage_option,
 )
@@ -47,12 +47,11 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
 @click.option("--mem", help="Memory of a task, such as 16G.  [default: the partition's]")
 @click.option("--time", help="Time limit of a task, as Slurm writes it: 90, 4:00:00.  [default: the partition's]")
 @click.option(
-    "--warning",
-    callback=duration,
+    "--grace-period",
+    type=TIME,
     default="2m",
     show_default=True,
-    metavar="TIME",
-    help="Stop so long before the time limit, to save checkpoints.",
+    help="Stop this long before the time limit, to save checkpoints.",
 )
 @click.option("--account", help="Account to charge.  [default: yours]")
 @click.option("--qos", help="Quality of service.  [default: yours]")
@@ -68,7 +67,8 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
 @device_option
 @per_gpu_option
 @click.option(
-    "--output-dir",
+    "--logs",
+    "log_dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=LOGS,
     show_default=True,
@@ -79,7 +79,7 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
 @artifacts_option
 @data_dir_option
 @click.option("--dry-run", is_flag=True, help="Print the script, and make and submit nothing.")
-@click.option("--wait", "waits", is_flag=True, help="Follow the study until so many trials are finished.")
+@click.option("--watch", "watches", is_flag=True, help="Show the study until all its trials are finished.")
 @click.pass_context
 def slurm(
     context: click.Context,
@@ -90,22 +90,22 @@ def slurm(
     cpus_per_task: int,
     mem: str | None,
     time: str | None,
-    warning: float,
+    grace_period: float,
     account: str | None,
     qos: str | None,
     requeue: bool,
     others: tuple[str, ...],
     device: str,
     per_gpu: int | None,
-    output_dir: Path,
+    log_dir: Path,
     storage_url: str,
     checkpoint_dir: Path | None,
     artifacts: str | None,
     data_dir: Path | None,
     dry_run: bool,
-    waits: bool,
+    watches: bool,
 ) -> None:
-    """Make a study and its queue, and submit workers for it to Slurm as one job array.
+    """Make a study and submit its workers as a Slurm job array.
 
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Given again, the same
     command adds workers to the study, and no trials.
@@ -131,7 +131,7 @@ def slurm(
             checkpoint_dir=checkpoint_dir,
             artifacts=_lasting(artifacts),
         ),
-        output_dir=output_dir.absolute(),
+        log_dir=log_dir.absolute(),
         storage_url=None if url is None or has_password(url) else storage_url,
         gres=gres,
         cpus_per_task=cpus_per_task,
@@ -140,7 +140,7 @@ def slurm(
         account=account,
         qos=qos,
         time=time,
-        warning_seconds=round(warning),
+        grace_seconds=round(grace_period),
         requeue=requeue,
         others=others,
     )
@@ -158,7 +158,7 @@ def slurm(
 
     sbatch.check_there()
     sbatch.check(job)
-    check_writable(job.output_dir, option="--output-dir")
+    check_writable(job.log_dir, option="--logs")
     options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
     made = submit(file, options)
     console = Console()
@@ -169,7 +169,7 @@ def slurm(
     job_id = _submitted(job, storage_url)
     is_typed = context.get_parameter_source("storage_url") is ParameterSource.COMMANDLINE
     _tell(job, job_id, shlex.join(["--storage", to_type(check_shared_url(storage_url))]) if is_typed else "")
-    if waits:
+    if watches:
         _follow(console, made, job, job_id)
 
 
@@ -209,7 +209,7 @@ def _tell(job: "SlurmJob", job_id: str, storage: str) -> None:
     tasks = "1 task with a worker" if job.workers == 1 else f"{job.workers} tasks with a worker each"
     for topic, text in {
         "job": f"{job_id}, {tasks}; Slurm decides when they run: squeue --job={job_id}",
-        "logs": f"{job.output_dir}/{job_id}_*.log",
+        "logs": f"{job.log_dir}/{job_id}_*.log",
         "watch": f"kmnist-search status {job.name} --watch {storage}",
         "end": f"scancel {job_id}    (trials at work go back to the queue; the same command adds workers again)",
     }.items():
@@ -231,5 +231,5 @@ def _follow(console: "Console", made: "Submission", job: "SlurmJob", job_id: str
     if counts.finished < made.budget and tasks.are_gone():
         raise SubmissionError(
             f"no task of job {job_id} is left, and {counts.finished} of {made.budget} trials are finished. "
-            f"Why, say {job.output_dir}/{job_id}_*.log. To go on: the same command again."
+            f"Why, say {job.log_dir}/{job_id}_*.log. To go on: the same command again."
         )

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def studies(ctx: click.Context, storage_url: str, as_json: bool) -> None:
-    """List the studies of a storage, the one last worked on first; or keep, move and delete them."""
+    """List, show, move and delete studies.
+
+    Without a command it lists the studies of a storage, the one last worked on first.
+    """
     if ctx.invoked_subcommand is not None:
         if as_json:
             raise click.UsageError(f"--json belongs after the command: studies {ctx.invoked_subcommand} ... --json")
@@ -98,7 +101,7 @@ def rename(old: str, new: str, force: bool, storage_url: str) -> None:
 @artifacts_option
 @storage_option
 def delete(name: str, yes: bool, force: bool, artifacts: str | None, storage_url: str) -> None:
-    """Delete a study with all its trials, their checkpoints and their artifacts, for good."""
+    """Delete a study with its trials, checkpoints and artifacts."""
     from kmnist_search.archive.studies import delete_study
     from kmnist_search.database.storage import default_artifact_dir, open_storage
     from kmnist_search.study.artifacts import open_artifact_store

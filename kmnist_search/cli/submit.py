@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
-from kmnist_search.cli.options import Commands, data_dir_option, duration, storage_option
+from kmnist_search.cli.options import TIME, Commands, data_dir_option, storage_option
 from kmnist_search.cli.study_options import AskedStudy, study_options
 
 
 @click.group(cls=Commands, epilog="Example: kmnist-search submit queue kmnist --trials 100")
 def submit() -> None:
-    """Make a study and its queue, for workers on a cluster or anywhere."""
+    """Make a study and its queue for workers on other machines."""
 
 
 @submit.command(
@@ -24,20 +24,19 @@ def submit() -> None:
 @study_options
 @storage_option
 @data_dir_option
-@click.option("--wait", "waits", is_flag=True, help="Follow the study until so many trials are finished.")
+@click.option("--watch", "watches", is_flag=True, help="Show the study until all its trials are finished.")
 @click.option(
     "--database-timeout",
-    callback=duration,
-    metavar="TIME",
+    type=TIME,
     help="Wait for a database that cannot be reached yet.  [default: not at all]",
 )
 def queue(
-    asked: AskedStudy, storage_url: str, data_dir: Path | None, waits: bool, database_timeout: float | None
+    asked: AskedStudy, storage_url: str, data_dir: Path | None, watches: bool, database_timeout: float | None
 ) -> None:
-    """Make a study and its queue, and train nothing: that is left to the workers you start.
+    """Make a study and its queue; you start the workers.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. Any number may do this, and
-    again: the study has so many trials in all.
+    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. It is safe to repeat
+    the command, from any machine: --trials is the number of trials in all.
     """
     from rich.console import Console
 
@@ -58,5 +57,5 @@ def queue(
     console = Console()
     announce(console, made)
     invite(console, made)
-    if waits:
+    if watches:
         follow(console, made)

@@ -12,12 +12,12 @@ import click
 from click.core import ParameterSource
 
 from kmnist_search.cli.options import (
+    TIME,
     Command,
     artifacts_option,
     checkpoints_option,
     data_dir_option,
     device_option,
-    duration,
     per_gpu_option,
     storage_option,
 )
@@ -59,8 +59,7 @@ def work_options(command: Command) -> Command:
         data_dir_option,
         click.option(
             "--database-timeout",
-            callback=duration,
-            metavar="TIME",
+            type=TIME,
             default="10m",
             show_default=True,
             help="Give up on a database that is away for longer.",

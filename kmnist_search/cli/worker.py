@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmnist_search.cli.options import INTERRUPTED, WORK_FAILED, duration, threads_wait_passively, typed_command
+from kmnist_search.cli.options import INTERRUPTED, TIME, WORK_FAILED, threads_wait_passively, typed_command
 from kmnist_search.cli.work_options import devices_here, work_options
 
 if TYPE_CHECKING:
@@ -20,15 +20,21 @@ if TYPE_CHECKING:
     from kmnist_search.run.options import RunOptions
 
 
-@click.command(epilog="Example: kmnist-search worker kmnist --storage postgresql://me@server/kmnist --timeout 55m")
+def _name_today(option: str) -> str:
+    """Return the present name of an option: jobs that an earlier version queued say --max-time."""
+    return "timeout" if option == "max-time" else option
+
+
+@click.command(
+    epilog="Example: kmnist-search worker kmnist --storage postgresql://me@server/kmnist --timeout 55m",
+    context_settings={"token_normalize_func": _name_today},
+)
 @click.argument("study", required=False)
 @click.option(
     "--wait", "waits", is_flag=True, help="Keep running when the queue is empty; also wait for the study to be created."
 )
 @click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many trials of each process.")
-@click.option(
-    "--timeout", callback=duration, metavar="TIME", help="Stop after this time, such as 55m: before a limit that kills."
-)
+@click.option("--timeout", type=TIME, help="Stop after this time, such as 55m: before a limit that kills.")
 @work_options
 @click.option(
     "--is-alive", is_flag=True, help="Do no work. Exit with 0 if a worker of this host was seen lately, else with 1."

@@ -41,6 +41,8 @@ KEPT_SECONDS = 24 * 3600
 #: What a worker ends with after SIGTERM, and what the signal itself ends a process with that has only just begun.
 HANDED_BACK, TERMINATED = 130, 143
 WRONG_INPUT = 2
+#: What a worker needs at least to save its checkpoints and hand its trials back.
+SHORTEST_GRACE_SECONDS = 15
 #: Pod names end in the job's name, the worker's number and five letters, and are cut at 63 letters.
 JOB_NAME_LETTERS = 50
 
@@ -91,6 +93,8 @@ class KubernetesJob:
     dashboard: bool = False
 
     def __post_init__(self) -> None:
+        if self.grace_seconds < SHORTEST_GRACE_SECONDS:
+            raise ConfigError(f"--grace-period {self.grace_seconds}s: must be at least {SHORTEST_GRACE_SECONDS}s")
         check_image("--image", self.image)
         check_quantity("--cpu", self.cpu)
         check_quantity("--memory", self.memory)

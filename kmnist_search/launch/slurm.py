@@ -83,11 +83,11 @@ class SlurmJob:
         name: of the job.
         workers: tasks of the array.
         command: of one worker.
-        output_dir: absolute folder of the tasks' logs.
+        log_dir: absolute folder of the tasks' logs.
         storage_url: of the database; None if it has a password, and comes from the environment of sbatch.
         gres: generic resources of a task, such as gpu:1; None is none.
         time: limit of a task as Slurm writes it; None is the partition's own.
-        warning_seconds: so long before its limit a task is warned.
+        grace_seconds: from the signal to stop to the time limit.
         requeue: tasks that were preempted, lost their node or came to their limit start again.
         others: more options of sbatch, such as --constraint=a100.
     """
@@ -95,7 +95,7 @@ class SlurmJob:
     name: str
     workers: int
     command: tuple[str, ...]
-    output_dir: Path
+    log_dir: Path
     storage_url: str | None
     gres: str | None = "gpu:1"
     cpus_per_task: int | None = None
@@ -104,28 +104,28 @@ class SlurmJob:
     account: str | None = None
     qos: str | None = None
     time: str | None = None
-    warning_seconds: int = 120
+    grace_seconds: int = 120
     requeue: bool = True
     others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         limit = None if self.time is None else limit_seconds(self.time)
-        if limit is not None and self.warning_seconds >= limit:
+        if limit is not None and self.grace_seconds >= limit:
             raise ConfigError(
-                f"--warning {self.warning_seconds}s: a task is warned so long before its limit, which is {limit} s "
-                f"(--time {self.time}). Give it more time, or less warning."
+                f"--grace-period {self.grace_seconds}s: must be shorter than the time limit of a task, which is "
+                f"{limit} s (--time {self.time})"
             )
         for other in self.others:
             _check_other(other)
         for argument in self.arguments():
             if re.search(r"[\r\n]", argument):
                 raise ConfigError(f"{argument!r} has a line break, which no option of sbatch can have")
-        if "\\" in str(self.output_dir):
-            raise ConfigError(f"--output-dir {self.output_dir}: Slurm drops a backslash. Name another folder.")
+        if "\\" in str(self.log_dir):
+            raise ConfigError(f"--logs {self.log_dir}: Slurm drops a backslash. Name another folder.")
 
     def options(self) -> list[tuple[str, str | None]]:
         """Return what sbatch is told, as options and their values; None is an option without one."""
-        log = str(self.output_dir).replace("%", "%%") + "/%A_%a.log"
+        log = str(self.log_dir).replace("%", "%%") + "/%A_%a.log"
         asked = {
             "gres": self.gres,
             "cpus-per-task": self.cpus_per_task,
@@ -140,7 +140,7 @@ class SlurmJob:
             ("array", f"0-{self.workers - 1}"),
             ("ntasks", "1"),
             *((option, str(value)) for option, value in asked.items() if value is not None),
-            ("signal", f"B:USR1@{self.warning_seconds}"),
+            ("signal", f"B:USR1@{self.grace_seconds}"),
             ("requeue" if self.requeue else "no-requeue", None),
             ("open-mode", "append"),
             ("output", log),

@@ -135,8 +135,8 @@ class Troubled:
 
 @pytest.fixture(scope="module")
 def troubled(search: Search, slurm: SlurmCluster) -> Troubled:
-    limits = ("--time", "10", "--warning", "5m")
-    typed = ("submit", "slurm", "tiny.toml", "--trials", "5", "--workers", "4", "--wait", *limits, *UNPRUNED)
+    limits = ("--time", "10", "--grace-period", "5m")
+    typed = ("submit", "slurm", "tiny.toml", "--trials", "5", "--workers", "4", "--watch", *limits, *UNPRUNED)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(search.command, *typed)
         wait_for(lambda: bool(_jobs(slurm)), slurm.logs)

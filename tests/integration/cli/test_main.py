@@ -246,9 +246,12 @@ def test_storage_and_data_may_come_from_the_environment(
 @pytest.mark.parametrize(
     ("text", "seconds"), [("45", 45), ("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("1h1m1s", 3661)]
 )
-def test_a_time_is_written_as_people_write_it(text: str, seconds: float) -> None:
-    run = main.commands["run"]
-    with run.make_context("run", ["--timeout", text]) as context:
+@pytest.mark.parametrize(
+    ("command", "option"), [("run", "--timeout"), ("worker", "--timeout"), ("worker", "--max-time")]
+)
+def test_a_time_is_written_as_people_write_it(command: str, option: str, text: str, seconds: float) -> None:
+    """Jobs that an earlier version queued still say --max-time."""
+    with main.commands[command].make_context(command, [option, text]) as context:
         assert context.params["timeout"] == seconds
 
 
@@ -256,7 +259,7 @@ def test_a_time_is_written_as_people_write_it(text: str, seconds: float) -> None
 def test_a_time_that_is_none_is_refused(invoke: Invoke, text: str) -> None:
     result = invoke("run", "tiny.toml", "--timeout", text)
     assert result.exit_code == 2
-    assert f"{text!r} is no time. Write it as 45s, 90m, 2h or 1h30m." in result.stderr
+    assert f"'--timeout': {text!r} is not a time. Write 45 or 45s (seconds), 90m, 2h or 1h30m." in result.stderr
 
 
 def test_a_folder_that_no_checkpoint_can_be_written_to_is_refused_before_anything_starts(invoke: Invoke) -> None:

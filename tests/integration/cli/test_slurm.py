@@ -171,7 +171,7 @@ def test_slurm_is_told_what_was_typed_whatever_the_environment_says(
 ) -> None:
     for name, value in {"PARTITION": OTHER_PARTITION, "TIMELIMIT": "7", "ARRAY_INX": "0-9", "EXPORT": "NONE"}.items():
         monkeypatch.setenv(f"SBATCH_{name}", value)
-    typed = ("--partition", PARTITION, "--time", "2:00:00", "--mem", "1G", "--output-dir", "it's 100% ü")
+    typed = ("--partition", PARTITION, "--time", "2:00:00", "--mem", "1G", "--logs", "it's 100% ü")
     result = _submit(invoke, "--storage", url.replace("tester@", "tester:s3cret@"), *typed)
     assert result.exit_code == 0, result.output
     job = _job_of(result)
@@ -189,7 +189,7 @@ def test_slurm_is_told_what_was_typed_whatever_the_environment_says(
 def test_the_script_of_a_dry_run_can_be_submitted_by_hand(
     invoke: Invoke, full_slurm: SlurmCluster, url: str, tmp_path: Path
 ) -> None:
-    script = _submit(invoke, "--storage", url, "--dry-run", "--time", "2:00:00", "--output-dir", "it's 100% ü").stdout
+    script = _submit(invoke, "--storage", url, "--dry-run", "--time", "2:00:00", "--logs", "it's 100% ü").stdout
     job = full_slurm.submit(script, KMNIST_SEARCH_STORAGE=url)
     shown = full_slurm.ask("scontrol", "--oneliner", "show", "job", job)
     assert "JobName=tiny" in shown
@@ -250,7 +250,7 @@ def test_who_waits_for_a_study_is_told_when_nothing_is_left_that_works_on_it(
     monkeypatch.setattr(poller, "LOOK_SECONDS", 0.2)
     cancel = threading.Timer(4, full_slurm.do, ["scancel", "--name=tiny"])
     cancel.start()
-    result = _submit(invoke, "--storage", url, "--wait")
+    result = _submit(invoke, "--storage", url, "--watch")
     cancel.join()
     assert result.exit_code == 1
     job = _job_of(result)

@@ -241,7 +241,7 @@ def test_who_follows_a_study_sees_it_end(invoke: Invoke) -> None:
     invoke("submit", "queue", "tiny.toml", "--trials", 2)
     working = threading.Timer(1.0, _work)
     working.start()
-    followed = invoke("submit", "queue", "tiny.toml", "--trials", 2, "--wait")
+    followed = invoke("submit", "queue", "tiny.toml", "--trials", 2, "--watch")
     working.join()
     assert followed.exit_code == 0, followed.output
     lines = followed.stdout.splitlines()

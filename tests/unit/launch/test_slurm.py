@@ -19,7 +19,7 @@ PLAIN = SlurmJob(
     name="kmnist",
     workers=16,
     command=("/venv/bin/python", "-P", "-m", "kmnist_search.cli", "worker", "kmnist", "--device", "auto"),
-    output_dir=Path("/home/me/kmnist-search.logs"),
+    log_dir=Path("/home/me/kmnist-search.logs"),
     storage_url="postgresql://me@server/kmnist",
     cpus_per_task=2,
     time="4:00:00",
@@ -27,12 +27,12 @@ PLAIN = SlurmJob(
 HOSTILE = """it's "100%" $HOME `id` \\ ; & ü 平仮名 #*"""
 JOBS = {
     "plain": PLAIN,
-    "cpu": dataclasses.replace(PLAIN, gres=None, mem="4G", requeue=False, time=None, warning_seconds=30),
+    "cpu": dataclasses.replace(PLAIN, gres=None, mem="4G", requeue=False, time=None, grace_seconds=30),
     "everything": SlurmJob(
         name=HOSTILE,
         workers=1,
         command=("/my venv/bin/python", HOSTILE),
-        output_dir=Path("/sh ared/it's 100% ü"),
+        log_dir=Path("/sh ared/it's 100% ü"),
         storage_url=None,
         gres="gpu:a100:2",
         cpus_per_task=8,
@@ -41,7 +41,7 @@ JOBS = {
         account="lab",
         qos="high",
         time="1-12",
-        warning_seconds=600,
+        grace_seconds=600,
         others=("--constraint=a100|h100", "--exclusive"),
     ),
 }
@@ -175,12 +175,11 @@ def test_a_time_limit_that_is_none_is_refused(time: str) -> None:
     ("changes", "message"),
     [
         (
-            {"time": "2", "warning_seconds": 120},
-            "--warning 120s: a task is warned so long before its limit, which is 120 s (--time 2). "
-            "Give it more time, or less warning.",
+            {"time": "2", "grace_seconds": 120},
+            "--grace-period 120s: must be shorter than the time limit of a task, which is 120 s (--time 2)",
         ),
         ({"partition": "a\nb"}, r"'--partition=a\nb' has a line break, which no option of sbatch can have"),
-        ({"output_dir": Path("/a\\b")}, "--output-dir /a\\b: Slurm drops a backslash. Name another folder."),
+        ({"log_dir": Path("/a\\b")}, "--logs /a\\b: Slurm drops a backslash. Name another folder."),
         (
             {"others": ("--array=0-3",)},
             "--sbatch --array=0-3: --array is an option of submit slurm, or has to be as it is",

@@ -21,7 +21,7 @@ from kmnist_search.charts.chart import (
     single,
     value_range,
 )
-from kmnist_search.charts.trials import Savings
+from kmnist_search.charts.trials import PruningSavings
 from kmnist_search.wording import count, duration_text
 
 
@@ -68,7 +68,7 @@ def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool
     return Chart(name=name, title=title, caption=caption + clipped(limits), figure=drawn)
 
 
-def spent(by_outcome: Mapping[str, tuple[int, float]], savings: Savings, clock: str) -> Chart:
+def spent(by_outcome: Mapping[str, tuple[int, float]], savings: PruningSavings, clock: str) -> Chart:
     """Return a bar of the time for each way in which trials ended, and one of what pruning saved."""
     bars = [(f"{name}<br>{count(trials, 'trial')}", time) for name, (trials, time) in by_outcome.items()]
     bars.append(("saved by<br>pruning, about", savings.seconds))

@@ -25,7 +25,7 @@ from kmnist_search.charts.chart import (
     value_range,
 )
 from kmnist_search.charts.importance import Importances
-from kmnist_search.charts.trials import History
+from kmnist_search.charts.trials import SearchHistory
 from kmnist_search.wording import percent
 
 NOTHING_COMPLETE = "No trial is complete yet."
@@ -35,7 +35,7 @@ FEW_NUMBERS = 10
 ENOUGH_COMPLETE = 20
 
 
-def best_by_trials(history: History, metric: str, *, maximize: bool) -> Chart:
+def best_by_trials(history: SearchHistory, metric: str, *, maximize: bool) -> Chart:
     """Return the best value so far against the number of finished trials."""
     return _best(
         history,
@@ -49,7 +49,7 @@ def best_by_trials(history: History, metric: str, *, maximize: bool) -> Chart:
     )
 
 
-def best_by_seconds(history: History, metric: str, *, maximize: bool, clock: str) -> Chart:
+def best_by_seconds(history: SearchHistory, metric: str, *, maximize: bool, clock: str) -> Chart:
     """Return the best value so far against the training time of all trials up to then."""
     caption = f"The same against the {clock} of all trials up to then, also of pruned and failed ones."
     if history.num_untimed:
@@ -67,7 +67,7 @@ def best_by_seconds(history: History, metric: str, *, maximize: bool, clock: str
 
 
 def _best(
-    history: History,
+    history: SearchHistory,
     x: NDArray[Any],
     *,
     name: str,

@@ -29,7 +29,7 @@ OUTCOMES = ("complete", "pruned", "failed", "running", "handed back", "lost")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class History:
+class SearchHistory:
     """The finished trials in the order in which they ended.
 
     Attributes:
@@ -48,7 +48,7 @@ class History:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Savings:
+class PruningSavings:
     """Training that pruning spared: of how many trials, and the seconds it would have taken."""
 
     num_trials: int
@@ -56,7 +56,7 @@ class Savings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailureReason:
     """A reason for which trials failed, and their numbers."""
 
     reason: str
@@ -64,7 +64,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class TimedAttempt:
     """One worker's work at a trial. Times are milliseconds since 1970; `outcome` is one of OUTCOMES."""
 
     worker: str
@@ -95,7 +95,7 @@ def complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])]
 
 
-def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> History:
+def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> SearchHistory:
     """Return the finished trials in the order in which they ended."""
     finished = [trial for trial in trials if trial.state.is_finished()]
     finished.sort(key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
@@ -103,7 +103,7 @@ def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> History
     values = np.array([trial.values[0] if trial.number in known else np.nan for trial in finished], dtype=float)
     better = np.fmax if direction == StudyDirection.MAXIMIZE else np.fmin
     times = [_seconds(trial) for trial in finished]
-    return History(
+    return SearchHistory(
         numbers=np.array([trial.number for trial in finished], dtype=np.int32),
         values=values,
         best=better.accumulate(values) if len(values) else values,
@@ -112,7 +112,7 @@ def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> History
     )
 
 
-def thinned(history: History, most: int, direction: StudyDirection) -> History:
+def thinned(history: SearchHistory, most: int, direction: StudyDirection) -> SearchHistory:
     """Return a history with the `most` best trials alone, and those that end it or better the best."""
     if len(history.numbers) <= most:
         return history
@@ -121,7 +121,7 @@ def thinned(history: History, most: int, direction: StudyDirection) -> History:
     kept[np.argsort(worst_last, kind="stable")[:most]] = True  # nan, the trials without a value, come last
     kept[-1] = True
     kept |= history.values == history.best
-    return History(
+    return SearchHistory(
         numbers=history.numbers[kept],
         values=history.values[kept],
         best=history.best[kept],
@@ -162,7 +162,7 @@ def clock_name(trials: Sequence[FrozenTrial]) -> str:
     return "GPU-seconds" if on_gpu else "training seconds"
 
 
-def saved(trials: Sequence[FrozenTrial], epochs: int) -> Savings:
+def saved(trials: Sequence[FrozenTrial], epochs: int) -> PruningSavings:
     """Return what pruning spared: for each pruned trial its seconds an epoch, times the epochs not run.
 
     A trial that diverged would have ended without a pruner as well, so it is not counted.
@@ -173,20 +173,20 @@ def saved(trials: Sequence[FrozenTrial], epochs: int) -> Savings:
         diverged = str(trial.user_attrs.get(REASON_KEY, "")).startswith("diverged")
         if trial.state == TrialState.PRUNED and done and time is not None and not diverged:
             found.append(time / done * max(epochs - done, 0))
-    return Savings(num_trials=len(found), seconds=sum(found))
+    return PruningSavings(num_trials=len(found), seconds=sum(found))
 
 
-def failures(trials: Sequence[FrozenTrial]) -> list[Failure]:
+def failures(trials: Sequence[FrozenTrial]) -> list[FailureReason]:
     """Return why trials failed, the most frequent reason first."""
     numbers = defaultdict(list)
     for trial in trials:
         if trial.state == TrialState.FAIL:
             numbers[str(trial.user_attrs.get(REASON_KEY, "not known"))].append(trial.number)
-    found = [Failure(reason=reason, numbers=those) for reason, those in numbers.items()]
+    found = [FailureReason(reason=reason, numbers=those) for reason, those in numbers.items()]
     return sorted(found, key=lambda failure: -len(failure.numbers))
 
 
-def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[Attempt]:
+def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[TimedAttempt]:
     """Return who worked at which trial and when; an attempt whose end is not known is left out unless it goes on."""
     found = []
     for trial in trials:
@@ -196,7 +196,7 @@ def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[Attempt]:
             ended = attempt.get("ended_at") or (now.isoformat() if goes_on else None)
             if ended and {"host", "pid", "began_at"} <= attempt.keys():
                 found.append(
-                    Attempt(
+                    TimedAttempt(
                         worker=f"{attempt['host']} {attempt['pid']}",
                         number=trial.number,
                         began=_milliseconds(attempt["began_at"]),

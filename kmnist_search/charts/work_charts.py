@@ -23,7 +23,7 @@ from kmnist_search.charts.chart import (
     small,
     value_range,
 )
-from kmnist_search.charts.trials import OUTCOMES, Attempt
+from kmnist_search.charts.trials import OUTCOMES, TimedAttempt
 
 _COLOURS = dict(zip(OUTCOMES, (BLUE, GREY, RED, GREEN, ORANGE, PURPLE), strict=True))
 #: Above so many rows their names would not be readable.
@@ -95,7 +95,7 @@ def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> 
     return Chart(name="best-curves", title=title, caption=caption, figure=drawn)
 
 
-def timeline(attempts: Sequence[Attempt]) -> Chart:
+def timeline(attempts: Sequence[TimedAttempt]) -> Chart:
     """Return a row for each worker process with a bar for each of its attempts at a trial."""
     title = "Timeline of the workers"
     if not attempts:

@@ -1,7 +1,9 @@
-"""The command that shows how a study stands: parse, call one function, print.
+"""`kmnist-search status`: shows how a study stands, once or until Ctrl-C.
 
-Imports that take time wait inside the command, so that `--help` answers at once.
+Slow imports are inside the command, so that `--help` answers at once.
 """
+
+from datetime import datetime
 
 import click
 
@@ -28,7 +30,7 @@ def status(study: str | None, storage_url: str, watch: bool, as_json: bool) -> N
     from kmnist_search.study.opening import find_study
     from kmnist_search.study.status import status_of
     from kmnist_search.study.summary import status_summary
-    from kmnist_search.terminal.tables import status_view
+    from kmnist_search.terminal.status import StatusView
     from kmnist_search.watch import watch as watching
 
     found = find_study(open_storage(storage_url, create=False), study)
@@ -36,18 +38,18 @@ def status(study: str | None, storage_url: str, watch: bool, as_json: bool) -> N
         try:
             watching.watch(Console(), found, is_over=lambda _status: False)
         except KeyboardInterrupt:
-            return  # is how one ends it
+            return  # Ctrl-C is the usual end
     try:
         recovered = found.recover()
     except ReadOnlyError as error:
         recovered = []
-        click.echo(f"A trial whose worker is gone could not be put back among the waiting: {error}", err=True)
+        click.echo(f"A trial whose worker is gone could not be put back into the queue: {error}", err=True)
     status = status_of(found)
     if as_json:
         print_json(status_summary(status))
         return
     console = Console()
-    console.print(status_view(status))
+    console.print(StatusView(status=status, now=datetime.now()))
     if recovered:
         numbers = ", ".join(str(number) for number in recovered)
-        console.print(f"Put back among the waiting, because its worker is gone: trial {numbers}", highlight=False)
+        console.print(f"Put back into the queue, because its worker is gone: trial {numbers}", highlight=False)

@@ -7,7 +7,7 @@ from rich.console import Console
 from kmnist_search.database.url import has_password, to_type
 from kmnist_search.run.submission import Submission
 from kmnist_search.study.status import Status, status_of
-from kmnist_search.terminal.tables import best_text
+from kmnist_search.terminal.progress import best_text
 from kmnist_search.watch.watch import watch
 
 
@@ -47,7 +47,7 @@ def follow(console: Console, made: Submission, *, is_hopeless: Callable[[], bool
     counts = status.progress.counts
     if counts.finished >= made.budget:
         _line(console, f"Done: {counts.finished} of {made.budget} trials are finished.")
-        _line(console, f"best: {best_text(status.progress).plain}")
+        _line(console, f"best: {best_text(status.progress)}")
         _line(console, f"To choose among the best, retrain and test it: kmnist-search best {made.study.name} --retrain")
     return status
 

@@ -11,7 +11,7 @@ from kmnist_search.charts import search_charts, trials, work_charts
 from kmnist_search.charts.chart import Chart
 from kmnist_search.charts.importance import importances
 from kmnist_search.charts.judged import JudgedImage, most_confidently_right, most_confidently_wrong
-from kmnist_search.charts.trials import Failure, Ranked, Savings
+from kmnist_search.charts.trials import FailureReason, PruningSavings, Ranked
 from kmnist_search.errors import ReportError
 from kmnist_search.host.files import whole_file
 from kmnist_search.queue.queue import Counts
@@ -35,8 +35,8 @@ class SearchHalf:
     seconds: float
     hyperparameters: Sequence[str]
     top: Sequence[Ranked]
-    failures: Sequence[Failure]
-    savings: Savings
+    failures: Sequence[FailureReason]
+    savings: PruningSavings
     best_by_trials: Chart
     best_by_seconds: Chart
     importance: Chart

@@ -59,7 +59,7 @@ class WorkerSeen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class TrialFailure:
     """A trial that broke, or that could not even begin for lack of memory."""
 
     number: int
@@ -104,7 +104,7 @@ class Status:
     bests: Sequence[float]
     workers: Sequence[WorkerSeen]
     running: Sequence[Running]
-    failures: Sequence[Failure]
+    failures: Sequence[TrialFailure]
 
 
 def status_of(study: SearchStudy) -> Status:
@@ -226,8 +226,8 @@ def _has_no_value(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.PRUNED and not trial.values
 
 
-def _failure(trial: FrozenTrial) -> Failure:
-    return Failure(
+def _failure(trial: FrozenTrial) -> TrialFailure:
+    return TrialFailure(
         number=trial.number,
         outcome="failed" if trial.state == TrialState.FAIL else "pruned",
         reason=trial.user_attrs.get(REASON_KEY, "not known"),

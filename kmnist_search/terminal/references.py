@@ -9,6 +9,7 @@ from rich.table import Table
 from kmnist_search.evaluation.metrics import Reference
 from kmnist_search.references.result_folder import ReferenceTable
 from kmnist_search.references.results import TestedSystem
+from kmnist_search.terminal.line import print_line
 from kmnist_search.wording import percent, points
 
 
@@ -22,21 +23,21 @@ def follow(
         trained, last, best = each.trained, percent(each.last.accuracy), percent(each.best.accuracy)
         tested = "was tested before" if trained.number in before else "tested"
         what = f"{tested}: {trained.system}, trial {trained.number}"
-        _line(console, f"[{len(done)}/{total}] {what}: {last} after the last epoch, {best} after the best")
+        print_line(console, f"[{len(done)}/{total}] {what}: {last} after the last epoch, {best} after the best")
     return done
 
 
 def conclude(console: Console, comparison: ReferenceTable, folder: Path) -> None:
     """Show the table, and say where it is."""
     console.print(_table(comparison))
-    _line(
+    print_line(
         console, "Test accuracies; ± is the standard deviation over seeds; the best epoch is that on validation images."
     )
     for reference in comparison.references:
         if reference.remark and (ours := reference.reproduced):
             accuracies = f"published {percent(reference.train_accuracy)}, ours {percent(ours.train_accuracy)}"
-            _line(console, f"* {reference.name}: {reference.remark} They are: {accuracies}.")
-    _line(console, f"table: {folder / 'references.md'}    pictures: {folder / 'references.html'}")
+            print_line(console, f"* {reference.name}: {reference.remark} They are: {accuracies}.")
+    print_line(console, f"table: {folder / 'references.md'}    pictures: {folder / 'references.html'}")
 
 
 def _table(comparison: ReferenceTable) -> Table:
@@ -61,7 +62,3 @@ def _row(reference: Reference) -> Iterator[str]:
     yield percent(ours.best_test_accuracy)
     yield f"{ours.epochs}" if ours.epochs == reference.epochs else f"{ours.epochs}/{reference.epochs}"
     yield f"{ours.seconds:.0f}"
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -17,6 +17,7 @@ from kmnist_search.retrain.events import (
     WinnerChosen,
 )
 from kmnist_search.retrain.preparation import Preparation
+from kmnist_search.terminal.line import print_line
 from kmnist_search.wording import count, duration_text, interval, moment, percent
 
 STAGES = {"rerun": "rerun of", "final": "final model by"}
@@ -28,18 +29,20 @@ def announce(console: Console, preparation: Preparation) -> None:
     candidates, reruns, finals = len(plan.candidates), len(plan.reruns), len(plan.final_seeds)
     choice = f"{candidates} candidates x {reruns} fresh seeds and splits to choose by, then " if reruns else ""
     pace = "" if plan.seconds is None else f"; {duration_text(plan.seconds)} at the study's pace"
-    _line(
+    print_line(
         console,
         f"study {study.name} in {study.storage.shown_url}: {choice}{count(finals, 'final model')} on all images{pace}",
     )
     epochs = preparation.options.epochs
     if epochs is not None and epochs != study.epochs:
-        _line(console, f"epochs of a training: {epochs}, in the study {study.epochs}: for that, too, scores differ")
+        print_line(
+            console, f"epochs of a training: {epochs}, in the study {study.epochs}: for that, too, scores differ"
+        )
     if candidates < preparation.options.top_k:
-        _line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top-k asks for")
+        print_line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top-k asks for")
     unfinished = study.counts()
     if open_trials := unfinished.waiting + unfinished.running:
-        _line(console, f"{open_trials} of its trials are not finished yet: with them another may be the best")
+        print_line(console, f"{open_trials} of its trials are not finished yet: with them another may be the best")
 
 
 def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
@@ -54,33 +57,33 @@ def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
                     title = _title(event)
                     task = bars.add_task(title, total=event.epochs, completed=event.epochs_done)
                     if event.epochs_done:
-                        _line(console, f"{title} resumes after epoch {event.epochs_done}")
+                        print_line(console, f"{title} resumes after epoch {event.epochs_done}")
                 case TrainingAdvanced() if task is not None:
                     bars.update(task, completed=event.epoch.number)
                 case TrainingEnded():
                     if task is not None:
                         bars.remove_task(task)
                         task = None
-                    _line(console, _ended(event))
+                    print_line(console, _ended(event))
                 case WinnerChosen():
                     for line in _chosen(event):
-                        _line(console, line)
+                        print_line(console, line)
                 case RecipeFrozen():
-                    _line(
+                    print_line(
                         console,
                         f"recipe {event.recipe.digest} frozen at {moment(event.recipe.frozen_at)}",
                     )
                 case ModelTested():
                     source = " (from the ledger)" if event.from_ledger else ""
                     accuracy = f"accuracy {percent(event.model.test_accuracy)}"
-                    _line(console, f"test set, seed {event.model.seed}: {accuracy}{source}")
+                    print_line(console, f"test set, seed {event.model.seed}: {accuracy}{source}")
 
 
 def conclude(console: Console, metrics: Metrics, folder: Path) -> None:
     """Say what came of it, and where it is."""
     for line in headline(metrics):
-        _line(console, line)
-    _line(console, f"report: {folder / 'report.html'}    model: {folder / 'model'}")
+        print_line(console, line)
+    print_line(console, f"report: {folder / 'report.html'}    model: {folder / 'model'}")
 
 
 def headline(metrics: Metrics) -> list[str]:
@@ -130,7 +133,3 @@ def _chosen(event: WinnerChosen) -> Iterator[str]:
         told = "distinguishable" if test.distinguishable else "not distinguishable"
         p = "too few reruns to tell" if test.p_value is None else f"p = {test.p_value:.2g}, {len(winner.reruns)} reruns"
         yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind, {told} ({p})"
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,22 +1,27 @@
-"""A curve as one line of characters. Knows nothing of trials and terminals."""
+"""A curve drawn as one line of characters."""
 
 import math
 from collections.abc import Sequence
 
 STEPS = "▁▂▃▄▅▆▇█"
-#: Each with more ink, or higher, than the one before.
+#: Each has more ink, or lies higher, than the one before.
 ASCII_STEPS = "_.-~=+*#"
+#: Characters of a curve in a table.
+MAX_CURVE = 24
 
 
 def sparkline(values: Sequence[float], *, low: float, high: float, ascii_only: bool = False) -> str:
-    """Return a curve as one character a value, from `low` to `high`; what is not finite is a dot, or in ASCII a !."""
+    """Return one character for each value, on a scale from `low` to `high`.
+
+    A value that is not finite is shown as a dot, or as "!" where only ASCII is allowed.
+    """
     steps, no_number = (ASCII_STEPS, "!") if ascii_only else (STEPS, "·")
     scale = (len(steps) - 1) / (high - low) if high > low else 0.0
     return "".join(steps[round((value - low) * scale)] if math.isfinite(value) else no_number for value in values)
 
 
 def fitted(values: Sequence[float], width: int) -> Sequence[float]:
-    """Return at most `width` of the values, evenly picked, the last one among them."""
+    """Return at most `width` of the values, evenly picked, with the last one among them."""
     count = len(values)
     return values if count <= width else [values[(turn + 1) * count // width - 1] for turn in range(width)]
 

@@ -1,43 +1,27 @@
-"""The whole terminal for one picture, given back as it was, however that ends. Knows nothing of what is on it."""
+"""The whole terminal for one picture, which is given back as it was, however that ends."""
 
 import os
 import signal
 import sys
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from enum import Enum
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.control import Control
-from rich.screen import Screen
+from rich.live import Live
 
 #: Locales in which only ASCII is certain to be shown; Python takes them for UTF-8.
 ASCII_LOCALES = ("C", "POSIX")
 #: What Python itself sets LC_CTYPE to where the locale is C.
 COERCED = "C.UTF-8"
+#: How often the picture is drawn: for the clock in it, for a terminal of another size, and for what others print there.
+DRAWINGS_A_SECOND = 2
+SIGNALS = (signal.SIGTSTP, signal.SIGINT, signal.SIGTERM)
 
 News = TypeVar("News")
-
-
-class Wish(Enum):
-    """What a signal asks for."""
-
-    REDRAW = "the terminal has another size"
-    PAUSE = "Ctrl-Z"
-    LEAVE = "Ctrl-C"
-    END = "SIGTERM"
-
-
-SIGNALS = {
-    signal.SIGWINCH: Wish.REDRAW,
-    signal.SIGTSTP: Wish.PAUSE,
-    signal.SIGINT: Wish.LEAVE,
-    signal.SIGTERM: Wish.END,
-}
 
 
 def can_fill(console: Console) -> bool:
@@ -46,7 +30,7 @@ def can_fill(console: Console) -> bool:
 
 
 def settle_encoding(console: Console, environ: Mapping[str, str] = os.environ) -> None:
-    """Let only ASCII out where the user's locale says that the terminal shows no more."""
+    """Write only ASCII where the user's locale says that the terminal shows no more."""
     coerced = environ.get("LC_CTYPE") in (None, "", COERCED)
     locale = environ.get("LC_ALL") or environ.get("LANG" if coerced else "LC_CTYPE")
     if locale in ASCII_LOCALES and console.file is sys.stdout and hasattr(sys.stdout, "reconfigure"):
@@ -54,14 +38,21 @@ def settle_encoding(console: Console, environ: Mapping[str, str] = os.environ) -
 
 
 class FullScreen(Generic[News]):
-    """A terminal in its alternate screen. To be entered, and left; `tell` may be called from any thread.
+    """A terminal in its alternate screen, from entering to leaving; `tell` may be called from any thread.
 
-    Signals only leave a note for whoever calls `news`, so that none comes in the midst of a sequence of characters.
+    Signals are only queued for `news`, so that none interrupts what writes to the terminal.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, picture: Callable[[], RenderableType]) -> None:
+        """Prepare, without touching the terminal.
+
+        Args:
+            console: the terminal.
+            picture: returns what to draw, as large as the terminal; called from another thread.
+        """
         self.console = console
-        self._notes: SimpleQueue[News | Wish] = SimpleQueue()
+        self._live = Live(console=console, screen=True, get_renderable=picture, refresh_per_second=DRAWINGS_A_SECOND)
+        self._news: SimpleQueue[News | signal.Signals] = SimpleQueue()
         self._undo = ExitStack()
         self._settings: list[Any] | None = None
 
@@ -78,68 +69,49 @@ class FullScreen(Generic[News]):
         self._undo.close()
 
     def tell(self, news: News) -> None:
-        """Let `news` return this."""
-        self._notes.put(news)
+        """Let `news` yield this."""
+        self._news.put(news)
 
-    def news(self, every: float) -> Iterator[News | None]:
-        """Yield what was told, and None when it is time to draw anew: after `every` seconds, or in another size.
+    def news(self) -> Iterator[News]:
+        """Yield for ever what was told. At Ctrl-Z, stop the process until it is continued.
 
         Raises:
             KeyboardInterrupt: at Ctrl-C.
             SystemExit: at SIGTERM.
         """
         while True:
-            try:
-                note = self._notes.get(timeout=every)
-            except Empty:
-                yield None
-                continue
-            match note:
-                case Wish.REDRAW:
-                    yield None
-                case Wish.PAUSE:
-                    self._pause()
-                    yield None
-                case Wish.LEAVE:
+            match self._news.get():
+                case signal.SIGTSTP:
+                    self._give_back()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                    self._take()
+                case signal.SIGINT:
                     raise KeyboardInterrupt
-                case Wish.END:
+                case signal.SIGTERM:
                     raise SystemExit(128 + signal.SIGTERM)
-                case _:
-                    yield note
-
-    def draw(self, picture: RenderableType) -> None:
-        """Show a picture in place of the one before; what does not fit is cut off."""
-        with self.console:  # one write, so that nobody sees half of it
-            self.console.control(Control.home())
-            self.console.print(Screen(picture), end="")
+                case news:
+                    yield news  # type: ignore[misc]  # all signals are handled above
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._notes.put(SIGNALS[signal.Signals(number)])
-
-    def _pause(self) -> None:
-        """Stop as Ctrl-Z does, and go on when the shell says so."""
-        self._give_back()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        self._take()
+        self._news.put(signal.Signals(number))
 
     def _take(self) -> None:
         # First of all: in the background this stops the process, which then has not touched the screen.
         self._settings = _without_echo()
-        self.console.set_alt_screen(True)
-        self.console.show_cursor(False)
+        self._live.start(refresh=True)
 
     def _give_back(self) -> None:
-        """Undo all of it; what was typed meanwhile was meant for nobody."""
+        """Undo all of it, and drop what was typed meanwhile: it was meant for nobody."""
         try:
-            self.console.set_alt_screen(False)
-            self.console.show_cursor(True)
+            self._live.stop()
+            self.console.show_cursor(True)  # some terminals have a cursor for each screen
         finally:
             if self._settings is not None:
                 termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, self._settings)
 
 
 def _without_echo() -> list[Any] | None:
-    """Let what is typed not be shown; return the settings before, None if there is no terminal to type at."""
+    """Do not show what is typed; return the settings before, or None without a terminal to type at."""
     if sys.stdin is None or not sys.stdin.isatty():
         return None
     before = termios.tcgetattr(sys.stdin)

@@ -1,4 +1,4 @@
-"""Show how a study goes on while others work on it: as a full screen in a terminal, and as lines elsewhere."""
+"""Follows a study that others work on: as a full screen in a terminal, and as lines elsewhere."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,13 +11,14 @@ from rich.console import Console
 from kmnist_search.study.poller import Away, Poller
 from kmnist_search.study.status import Status
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.terminal.tables import best_text, counts_text, status_view
+from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.progress import best_text, counts_text
+from kmnist_search.terminal.status import StatusView
 from kmnist_search.watch.screen import FullScreen, can_fill, settle_encoding
-from kmnist_search.watch.view import Trouble, WatchView
+from kmnist_search.watch.view import Outage, WatchView
+from kmnist_search.wording import count
 
-#: How often to draw anew while there is nothing new, for the clock and for what echoes on the screen.
-DRAW_SECONDS = 5.0
-#: How long, at the end, to wait for a look that goes on.
+#: How long, at the end, to wait for the database to answer.
 LAST_LOOK_SECONDS = 1.0
 
 
@@ -48,16 +49,15 @@ def watch(console: Console, study: SearchStudy, *, is_over: Callable[[Status], b
 def _watch_full_screen(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
     settle_encoding(console)
     view = WatchView(
-        name=study.name, storage=study.storage.shown_url, now=datetime.now(), status=None, seen_at=None, trouble=None
+        name=study.name, storage=study.storage.shown_url, now=datetime.now(), status=None, seen_at=None, outage=None
     )
     try:
-        with FullScreen[Status | Away | Exception](console) as screen, _looking(study, screen.tell):
-            screen.draw(view)
-            for news in screen.news(DRAW_SECONDS):
+        screen = FullScreen[Status | Away | Exception](console, lambda: replace(view, now=datetime.now()))
+        with screen, _looking(study, screen.tell):
+            for news in screen.news():
                 if isinstance(news, Exception):
                     raise news
                 view = _with(view, news)
-                screen.draw(view)
                 if isinstance(news, Status) and is_over(news):
                     return news
     finally:
@@ -68,27 +68,23 @@ def _watch_full_screen(console: Console, study: SearchStudy, is_over: Callable[[
 def _leave_behind(console: Console, view: WatchView) -> None:
     """Print the last state, which would be lost with the screen."""
     if view.status is not None:
-        console.print(status_view(view.status))
-    if view.trouble is not None:
+        console.print(StatusView(status=view.status, now=datetime.now()))
+    if view.outage is not None:
         seen = "" if view.seen_at is None else f"That was at {view.seen_at:%H:%M:%S}. "
-        console.print(f"{seen}The database is away: {view.trouble.reason}", highlight=False, markup=False)
+        print_line(console, f"{seen}The database is away: {view.outage.reason}")
 
 
-def _with(view: WatchView, news: Status | Away | None) -> WatchView:
+def _with(view: WatchView, news: Status | Away) -> WatchView:
     """Return the picture with what is new in it."""
     now = datetime.now()
-    match news:
-        case Status():
-            return replace(view, now=now, status=news, seen_at=now, trouble=None)
-        case Away():
-            since = view.trouble.since if view.trouble else now
-            return replace(view, now=now, trouble=Trouble(reason=news.reason, since=since))
-    return replace(view, now=now)
+    if isinstance(news, Status):
+        return replace(view, status=news, seen_at=now, outage=None)
+    return replace(view, outage=Outage(reason=news.reason, since=view.outage.since if view.outage else now))
 
 
 @contextmanager
 def _looking(study: SearchStudy, tell: Callable[[Status | Away | Exception], None]) -> Iterator[None]:
-    """While entered, look at the study in a thread: a database that does not answer shall not hold up the terminal."""
+    """Read the study in a thread meanwhile, so that a database that does not answer never blocks the terminal."""
     stop = threading.Event()
 
     def look() -> None:
@@ -114,7 +110,7 @@ def _watch_plainly(console: Console, study: SearchStudy, is_over: Callable[[Stat
     for seen in Poller(study).looks():
         line = _line(seen)
         if line != told:
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+            print_line(console, line)
             told = line
         if isinstance(seen, Status) and is_over(seen):
             return seen
@@ -125,6 +121,5 @@ def _line(seen: Status | Away) -> str:
     if isinstance(seen, Away):
         return f"the database is away, trying again: {seen.reason}"
     counts, alive = seen.progress.counts, sum(not worker.is_gone for worker in seen.workers)
-    best = f"  best {best_text(seen.progress).plain}" if seen.progress.best else ""
-    workers = "1 worker" if alive == 1 else f"{alive} workers"
-    return f"[{counts.finished}/{counts.total}] {counts_text(seen.progress).plain}  {workers}{best}"
+    best = f"  best {best_text(seen.progress)}" if seen.progress.best else ""
+    return f"[{counts.finished}/{counts.total}] {counts_text(seen.progress).plain}  {count(alive, 'worker')}{best}"

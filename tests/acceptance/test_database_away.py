@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 PASSWORD = "hush-hush"
 AWAY = "the database is away, trying again: "
 BACK = re.compile(r"^the database is back after (\d+) s$", re.MULTILINE)
-GOES_ON = re.compile(r"^trial 0 goes on after epoch (\d+)$", re.MULTILINE)
+RESUMES = re.compile(r"^trial 0 resumes after epoch (\d+)$", re.MULTILINE)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_go_on_from
     assert PASSWORD not in run.output
     server.start()
     last = start.finished(*work)
-    assert int(GOES_ON.findall(last.output)[0]) > before
+    assert int(RESUMES.findall(last.output)[0]) > before
     assert_exact(look, [run, last], trials=1, epochs=40)
     lost, ended = look.hows()
     assert str(lost).startswith((PROCESS_DIED, LEASE_RAN_OUT))  # whichever the next run saw first
@@ -125,7 +125,7 @@ def test_a_trial_trained_to_its_end_while_the_server_is_away_for_too_long_leaves
     server.start()
     last = start.finished(*work)
     assert_exact(look, [run, last], trials=1, epochs=12)
-    assert GOES_ON.search(last.output)
+    assert RESUMES.search(last.output)
 
 
 def test_a_signal_while_the_server_is_away_ends_the_run_within_ten_seconds(
@@ -144,7 +144,7 @@ def test_a_signal_while_the_server_is_away_ends_the_run_within_ten_seconds(
     assert "Trial 0 was left with a checkpoint" in run.output
     server.start()
     last = start.finished(*work)
-    assert GOES_ON.search(last.output)
+    assert RESUMES.search(last.output)
     assert_exact(look, [run, last], trials=1, epochs=25)
 
 
@@ -187,7 +187,7 @@ def test_a_trial_handed_back_without_an_answer_keeps_its_checkpoint(start: Forks
     assert_exact(look, [run, last], trials=1, epochs=20)
     assert ended == 130
     assert "trial 0 handed back" in run.output
-    assert GOES_ON.search(last.output)
+    assert RESUMES.search(last.output)
 
 
 def test_a_server_that_is_silent_for_a_while_stops_no_training(start: Forks, server: PostgresServer) -> None:
@@ -222,7 +222,7 @@ def test_a_signal_while_the_server_is_silent_ends_the_run_within_ten_seconds(
         assert "Trial 0 was left with a checkpoint" in run.output
         proxy.answers = True
         last = start.finished(*work)
-    assert GOES_ON.search(last.output)
+    assert RESUMES.search(last.output)
     assert_exact(look, [run, last], trials=1, epochs=200)
 
 
@@ -289,7 +289,7 @@ def test_a_signal_while_the_sqlite_file_is_locked_ends_the_run_within_ten_second
         assert run.ended(seconds=10) == 1
     assert "Trial 0 was left with a checkpoint" in run.output
     last = start.finished(*work)
-    assert GOES_ON.search(last.output)
+    assert RESUMES.search(last.output)
     assert_exact(look, [run, last], trials=1, epochs=20)
 
 
@@ -347,7 +347,7 @@ def test_no_password_is_ever_shown(start: Forks, server: PostgresServer) -> None
     wait_until(lambda: look.step() > 0, stopped)
     stopped.signal(signal.SIGTERM)
     assert stopped.ended() == 130
-    assert "To go on: kmnist-search run tiny.toml --storage 'postgresql://tester:***@127.0.0.1" in stopped.output
+    assert "To resume: kmnist-search run tiny.toml --storage 'postgresql://tester:***@127.0.0.1" in stopped.output
     good = [start.finished(*work), start.finished("run", f"--storage={in_query}", *work[1:2], *work[4:], "--json")]
     for storage in (url, in_query):
         for shown in (("status",), ("best",), ("studies",)):

@@ -20,7 +20,7 @@ from tests.support.forked import Forked, Forks, forks, wait_until
 
 pytestmark = pytest.mark.slow
 
-GOES_ON = re.compile(r"^trial (\d+) goes on after epoch (\d+)$", re.MULTILINE)
+RESUMES = re.compile(r"^trial (\d+) resumes after epoch (\d+)$", re.MULTILINE)
 #: Of a trial that something happens to on the way.
 EPOCHS = 20
 #: In each kind of database.
@@ -111,14 +111,14 @@ def test_a_signal_hands_the_trial_back_and_the_next_run_ends_it_as_if_nothing_ha
     first.signal(number)
     assert first.ended(seconds=10) == 130, first.output
     assert re.search(r"^\[0/1\] trial 0 handed back \(with a checkpoint at step [\d,]+\)", first.output, re.MULTILINE)
-    assert "none is left running here. To go on: kmnist-search run tiny.toml --trials 1" in first.output
+    assert "none is left running here. To resume: kmnist-search run tiny.toml --trials 1" in first.output
     assert look.states() == {"WAITING": 1}
     assert look.rows("SELECT * FROM kmnist_search_leases") == []
     (attempt,) = look.attempts()
     assert attempt["how"] == f"handed back: {number.name}"
     assert attempt["epochs"] == look.step()
     second = start.finished(*work)
-    assert GOES_ON.findall(second.output) == [("0", str(attempt["epochs"]))]
+    assert RESUMES.findall(second.output) == [("0", str(attempt["epochs"]))]
     assert_exact(look, [first, second], trials=1, epochs=EPOCHS)
     _assert_same(look.trials()[0], undisturbed)
 
@@ -156,7 +156,7 @@ def test_a_worker_paused_beyond_its_lease_leaves_the_trial_to_who_took_it_and_go
     other = start.slowly(*work)
     wait_until(lambda: len(look.attempts()) == 2, other)
     wait_until(lambda: look.step() > 0, other)
-    assert "taken up again from a worker that is gone: trial 0" in other.output
+    assert "back in the queue, because its worker is gone: trial 0" in other.output
     paused.signal(signal.SIGCONT)
     assert (paused.ended(), other.ended()) == (0, 0)
     assert "trial 0 lost (it is no longer this worker's: its lease ran out, or the study was deleted)" in paused.output
@@ -203,7 +203,7 @@ def test_only_a_shared_folder_of_checkpoints_lets_a_trial_go_on(
     first, second, _third = look.attempts()
     assert first["epochs"] > 0
     assert second["epochs"] > 0
-    assert [GOES_ON.findall(run.output) for run in start.started] == [[], [], [("0", str(first["epochs"]))]]
+    assert [RESUMES.findall(run.output) for run in start.started] == [[], [], [("0", str(first["epochs"]))]]
     assert_exact(look, start.started, trials=1, epochs=EPOCHS)
     _assert_same(look.trials()[0], undisturbed)
 
@@ -229,4 +229,4 @@ def test_a_trial_that_was_lost_too_often_is_not_said_to_be_taken_up_again(start:
     _kill_twice_in_trial_0(start, look, *work)
     last = start.finished(*work)
     assert look.states() == {"FAIL": 1}
-    assert "taken up again" not in last.output
+    assert "back in the queue" not in last.output

@@ -33,7 +33,7 @@ def test_interrupted_then_killed_then_started_again_a_run_ends_with_exactly_its_
             running.signal(stop)
             assert running.ended(seconds=15) == exit_code
             if stop != signal.SIGKILL:
-                assert "none is left running here. To go on: kmnist-search run tiny.toml --trials 12" in running.output
+                assert "none is left running here. To resume: kmnist-search run tiny.toml --trials 12" in running.output
                 assert look.running() == 0
         assert look.states()["COMPLETE"] < 12
         last = start.finished(*arguments)

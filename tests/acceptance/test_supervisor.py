@@ -105,12 +105,12 @@ def test_interrupted_or_orphaned_workers_hand_their_trials_back(start: Callable[
     _interrupt(run)
     assert run.ended(seconds=30) == 130, run.output
     assert run.output.count("handed back (with a checkpoint at step") == 2
-    assert "Stopped: 0 of 3 trials are finished, none is left running here. To go on: kmnist-search run" in run.output
+    assert "Stopped: 0 of 3 trials are finished, none is left running here. To resume: kmnist-search run" in run.output
     assert _leaves_nobody(run)
     assert look.states() == {"WAITING": 3}
 
     orphaned = start(3, 2000)
-    wait_until(lambda: orphaned.output.count("goes on after epoch") == 2, orphaned)
+    wait_until(lambda: orphaned.output.count("resumes after epoch") == 2, orphaned)
     orphaned.kill()
     assert _leaves_nobody(orphaned, seconds=30)
     assert look.states() == {"WAITING": 3}

@@ -103,7 +103,7 @@ def test_a_database_that_is_away_is_told_and_a_study_that_was_deleted_ends_it(ti
 def test_who_waits_for_a_queue_sees_it_go_on_and_then_how_it_ended(tiny_study: Path, tmp_path: Path) -> None:
     arguments = ("submit", "queue", "tiny.toml", "--trials", "3", "--watch")
     with forks(tmp_path) as start, on_screen(*arguments, folder=tmp_path) as screen:
-        screen.wait_for(lambda lines: any("To go on: kmnist-search worker tiny" in line for line in lines))
+        screen.wait_for(lambda lines: any("To resume: kmnist-search worker tiny" in line for line in lines))
         start.finished("worker", "tiny")
         assert screen.ended() == 0
         left = screen.left_behind()

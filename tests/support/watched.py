@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.queue.queue import Counts
 from kmnist_search.study.forecast import Forecast
-from kmnist_search.study.status import Failure, Progress, Running, Status, WorkerSeen
+from kmnist_search.study.status import Progress, Running, Status, TrialFailure, WorkerSeen
 
 NOW = datetime(2026, 11, 21, 14, 3, 22)
 EPOCHS = 30
@@ -79,9 +79,9 @@ def worker(index: int, trials: Sequence[int], *, is_gone: bool = False) -> Worke
     )
 
 
-def failure(number: int) -> Failure:
+def failure(number: int) -> TrialFailure:
     reason = REASONS[number % len(REASONS)].replace("2.50", f"{number}.25")
-    return Failure(number=number, outcome="failed", reason=reason, traceback="Traceback ...")
+    return TrialFailure(number=number, outcome="failed", reason=reason, traceback="Traceback ...")
 
 
 def bests(count: int) -> list[float]:
@@ -93,7 +93,7 @@ def status(
     counts: Counts,
     at_work: Sequence[Running] = (),
     workers: Sequence[WorkerSeen] = (),
-    failures: Sequence[Failure] = (),
+    failures: Sequence[TrialFailure] = (),
     trial_seconds: float | None = 60.0,
 ) -> Status:
     remaining = tuple(30.0 for _ in at_work)

@@ -104,7 +104,7 @@ def test_status_puts_the_trial_of_a_dead_process_back_and_says_so(invoke: Invoke
     _leave_trial_1_to(dead_owner)
     shown = " ".join(invoke("status").stdout.split())
     assert "0 running 1 waiting" in shown
-    assert "Put back among the waiting, because its worker is gone: trial 1" in shown
+    assert "Put back into the queue, because its worker is gone: trial 1" in shown
     assert "Put back" not in invoke("status").stdout
     assert "Done: 2 of 2 trials are finished." in invoke("run", "tiny.toml", "--trials", 2).stdout
 
@@ -120,12 +120,12 @@ def test_status_for_who_may_only_read_shows_all_and_says_what_it_could_not_do(
     plain, as_json = invoke("status", "--storage", reader), invoke("status", "--storage", reader, "--json")
     for status in (plain, as_json):
         assert status.exit_code == 0
-        assert status.stderr.startswith("A trial whose worker is gone could not be put back among the waiting: ")
+        assert status.stderr.startswith("A trial whose worker is gone could not be put back into the queue: ")
         assert "permission denied for table kmnist_search_leases. Nothing was changed" in status.stderr
     assert "1 running" in " ".join(plain.stdout.split())
     assert json.loads(as_json.stdout)["trials"]["running"] == 1
     assert study.counts().running == 1
-    assert "Put back among the waiting" in invoke("status", "--storage", url).stdout
+    assert "Put back into the queue" in invoke("status", "--storage", url).stdout
 
 
 def test_json_tells_of_each_attempt_who_had_it_when_and_how_it_ended(invoke: Invoke) -> None:
@@ -146,7 +146,7 @@ def test_a_run_takes_up_the_trial_of_a_dead_process_and_says_so(invoke: Invoke, 
     invoke("run", "tiny.toml", "--trials", 1)
     study = _leave_trial_1_to(dead_owner)
     again = invoke("run", "tiny.toml", "--trials", 2)
-    assert "taken up again from a worker that is gone: trial 1\n" in again.stdout
+    assert "back in the queue, because its worker is gone: trial 1\n" in again.stdout
     assert "Done: 2 of 2 trials are finished." in again.stdout
     lost, last = study.optuna.trials[1].user_attrs["attempts"]
     assert (lost["pid"], lost["how"]) == (dead_owner.pid, "its process died")
@@ -276,9 +276,9 @@ def test_a_folder_that_no_checkpoint_can_be_written_to_is_refused_before_anythin
 def test_a_study_for_a_gpu_says_what_it_would_take_on_this_cpu(invoke: Invoke, tiny_study: Path) -> None:
     result = invoke("run", "tiny.toml", "--trials", 1, "--device", "cpu", "--set", "study.meant_for=gpu")
     lines = without_workers(result.stdout)
-    assert lines[1] == "This study is meant for a GPU and there is none here. Measuring what it would take ..."
+    assert lines[1] == "This study is meant for a GPU and there is none here. Measuring how long it would take ..."
     assert lines[2].startswith("On this CPU about ")
-    assert lines[2].endswith("A study that this machine can do, in place of this one: kmnist-search run kmnist-cpu")
+    assert lines[2].endswith("A study for a CPU instead: kmnist-search run kmnist-cpu")
 
 
 @pytest.mark.usefixtures("memory_runs_out")

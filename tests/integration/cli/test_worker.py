@@ -86,7 +86,7 @@ def test_max_trials_ends_a_worker_that_could_do_more(invoke: Invoke) -> None:
     invoke("submit", "queue", "tiny.toml", "--trials", 4)
     done = invoke("worker", "tiny", "--max-trials", 3)
     assert done.exit_code == 0
-    assert "As many trials as this worker was to do are done: 3 of 4 trials are finished." in done.stdout
+    assert "This worker has done --max-trials trials: 3 of 4 trials are finished." in done.stdout
     counts = _tiny().counts()
     assert (counts.finished, counts.running, counts.waiting) == (3, 0, 1)
 
@@ -125,7 +125,7 @@ def test_a_worker_waits_for_its_study_and_no_longer_than_it_may(invoke: Invoke, 
     done = invoke("worker", "tiny", "--wait", "--max-trials", 1)
     making.join()
     assert done.exit_code == 0, done.output
-    assert "As many trials" in done.stdout or "Done: 1 of 1" in done.stdout
+    assert "--max-trials" in done.stdout or "Done: 1 of 1" in done.stdout
 
 
 def _submit(file: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_worker_refuses_a_study_of_another_version_until_a_run_takes_it_over(i
     _refused(invoke("worker", "tiny"), "study 'tiny' is worked on with kmnist-search 0.0.9, this worker is 0.1.0")
     assert _tiny().counts().waiting == 2
     taken_over = invoke("run", "tiny.toml", "--trials", 1)
-    assert "so far it was worked on with kmnist-search 0.0.9; from now on it takes workers of 0.1.0 only" in (
+    assert "its trials so far were made by kmnist-search 0.0.9; from now on it takes only workers of 0.1.0" in (
         taken_over.stdout
     )
     assert invoke("worker", "tiny").exit_code == 0
@@ -214,8 +214,10 @@ def test_a_worker_at_work_is_seen_with_its_trial(
     )
     assert seen.unseen < 10
     shown = invoke("status", "--storage", any_storage_url).stdout
-    assert f"worker    {owner.host}, process {owner.pid}  CPU  0 finished  seen " in shown
-    assert "          trial 0  epoch " in shown
+    assert re.search(
+        rf"{re.escape(owner.host)} seen .* ago trial 0 0 finished CPU process {owner.pid}", " ".join(shown.split())
+    )
+    assert re.search(r"^trial  0  epoch \d", shown, re.MULTILINE)
     (as_json,) = json.loads(invoke("status", "--storage", any_storage_url, "--json").stdout)["workers"]
     assert (as_json["pid"], as_json["trials"], as_json["is_gone"]) == (owner.pid, [0], False)
     alive = invoke("worker", "--is-alive", "--storage", any_storage_url)

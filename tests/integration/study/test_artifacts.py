@@ -74,6 +74,6 @@ def test_a_bucket_that_is_not_there_is_told_and_fails_no_trial(
 ) -> None:
     result = invoke("run", "tiny.toml", "--trials", "1", "--storage", storage_url, "--artifacts", "s3://no-such-bucket")
     assert result.exit_code == 0, result.output
-    assert "the dashboard will lack some of what it shows, the search goes on: " in result.output
+    assert "the dashboard will lack some of what it shows, the search continues: " in result.output
     assert "NoSuchBucket" in result.output
     assert "1 of 1 trials are finished" in result.output

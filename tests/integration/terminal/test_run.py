@@ -13,7 +13,7 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import prepare
 from kmnist_search.study_file.parser import load
-from kmnist_search.terminal.run import RunView, follow
+from kmnist_search.terminal.run_view import RunView, follow
 from kmnist_search.wording import shown_params
 from kmnist_search.worker.events import (
     DatabaseAway,
@@ -113,5 +113,5 @@ def test_what_the_dashboard_will_lack_is_told_by_a_line_that_stays(view: RunView
     told = iter([NotShown(reason="NotADirectoryError: artifacts")])
     with console.capture() as shown:
         follow(console, view.search, view._seen, told)
-    line = "the dashboard will lack some of what it shows, the search goes on: NotADirectoryError: artifacts"
+    line = "the dashboard will lack some of what it shows, the search continues: NotADirectoryError: artifacts"
     assert shown.get().count(line) == 1

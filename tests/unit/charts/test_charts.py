@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmnist_search.charts import search_charts, work_charts
 from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import Chart, figure, joined, small, value_range
-from kmnist_search.charts.trials import Attempt
+from kmnist_search.charts.trials import TimedAttempt
 from kmnist_search.evaluation.metrics import CalibrationBin
 from kmnist_search.report import model_charts, parallel_chart
 from tests.unit.charts.test_trials import trial
@@ -119,9 +119,9 @@ def test_of_losses_the_lowest_is_the_best_line() -> None:
 
 def test_the_timeline_has_a_row_for_each_process_and_a_bar_for_each_attempt() -> None:
     attempts = [
-        Attempt(worker="a 1", number=0, began=0, ended=1000, outcome="complete"),
-        Attempt(worker="b 2", number=1, began=500, ended=900, outcome="lost"),
-        Attempt(worker="a 1", number=2, began=1000, ended=1500, outcome="complete"),
+        TimedAttempt(worker="a 1", number=0, began=0, ended=1000, outcome="complete"),
+        TimedAttempt(worker="b 2", number=1, began=500, ended=900, outcome="lost"),
+        TimedAttempt(worker="a 1", number=2, began=1000, ended=1500, outcome="complete"),
     ]
     chart = work_charts.timeline(attempts)
     drawn = traces(chart)

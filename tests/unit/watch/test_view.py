@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.screen import Screen
 from rich.text import Text
 
-from kmnist_search.study.status import Failure, Status
+from kmnist_search.study.status import Status, TrialFailure
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
+from kmnist_search.terminal.status import failure_kinds
 from kmnist_search.watch.layout import Page, Section, shared_out
-from kmnist_search.watch.sections import failure_kinds
-from kmnist_search.watch.view import Trouble, WatchView
+from kmnist_search.watch.view import Outage, WatchView
 from tests.support import watched
 from tests.support.recorded import assert_recorded
 
@@ -25,17 +25,17 @@ STATES = {
     "huge": watched.huge(),
     "over": watched.over(),
 }
-AWAY = Trouble(reason="connection refused", since=watched.NOW - timedelta(seconds=75))
+AWAY = Outage(reason="connection refused", since=watched.NOW - timedelta(seconds=75))
 
 
-def _view(status: Status | None, *, trouble: Trouble | None = None) -> WatchView:
+def _view(status: Status | None, *, outage: Outage | None = None) -> WatchView:
     return WatchView(
         name="kmnist",
         storage="postgresql+psycopg://me@server/kmnist",
         now=watched.NOW,
         status=status,
         seen_at=watched.NOW if status else None,
-        trouble=trouble,
+        outage=outage,
     )
 
 
@@ -82,19 +82,19 @@ def test_where_only_ascii_is_shown_it_is_ascii(state: str) -> None:
 
 
 def test_a_database_that_is_away_is_told_over_the_last_picture_which_is_dimmed() -> None:
-    lines = _drawn(_view(STATES["middle"], trouble=AWAY)).splitlines()
+    lines = _drawn(_view(STATES["middle"], outage=AWAY)).splitlines()
     assert lines[0].startswith(" study kmnist  as it was  seen at 14:03:22")
     assert lines[1].rstrip() == " the database is away for 1 min 15 s, trying again: connection refused"
     assert lines[2].startswith(" 40 of 100 finished")
     assert len(lines) == 24
-    coloured = _drawn(_view(STATES["middle"], trouble=AWAY), colours=True).splitlines()
+    coloured = _drawn(_view(STATES["middle"], outage=AWAY), colours=True).splitlines()
     at_work = next(line for line in coloured if "epoch 10/30" in line)
     assert at_work.startswith("\x1b[2m")
 
 
 def test_before_the_first_look_it_says_that_it_looks_or_why_it_cannot() -> None:
     assert _drawn(_view(None)).splitlines()[1].rstrip() == " looking ..."
-    lines = _drawn(_view(None, trouble=AWAY)).splitlines()
+    lines = _drawn(_view(None, outage=AWAY)).splitlines()
     assert "the database is away for 1 min 15 s" in lines[1]
     assert "looking" not in lines[2]
 
@@ -105,8 +105,8 @@ def test_time_left_is_told_only_where_something_runs() -> None:
     counts = replace(status.progress.counts, running=0, waiting=60)
     paused = replace(status, progress=replace(status.progress, counts=counts), running=[])
     shown = _drawn(_view(paused))
-    assert "nothing runs, so it is not known" in shown
-    assert "To go on: kmnist-search worker kmnist, or run" in shown
+    assert "not known while nothing runs" in shown
+    assert "To resume: kmnist-search worker kmnist, or run" in shown
     assert "left" not in shown
 
 
@@ -140,7 +140,7 @@ def test_what_a_user_named_is_not_taken_for_markup() -> None:
 def test_failures_are_grouped_by_reason_whatever_figures_it_has_the_newest_first() -> None:
     reasons = {1: "needs 3.5 GiB", 4: "loss is nan", 6: "needs 12 GiB", 9: "loss is nan"}
     failures = [
-        Failure(number=number, outcome="failed", reason=reason, traceback="") for number, reason in reasons.items()
+        TrialFailure(number=number, outcome="failed", reason=reason, traceback="") for number, reason in reasons.items()
     ]
     kinds = failure_kinds(failures)
     assert [(kind.reason, kind.numbers) for kind in kinds] == [("loss is nan", [9, 4]), ("needs 12 GiB", [6, 1])]

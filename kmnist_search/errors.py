@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose. Knows nothing of anything else.
+"""Every error that this package raises on purpose.
 
 KmnistSearchError
 ├── InputError                  what the user gave is wrong: exit code 2

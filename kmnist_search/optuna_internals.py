@@ -1,4 +1,4 @@
-"""Everything private of optuna and optuna-dashboard that this package uses: ids, tables, key names, overridden methods.
+"""Everything private of optuna and its dashboard that is used: ids, tables, key names, overridden methods.
 
 No other module may import a private name of theirs or spell one of their keys (see `.importlinter` and
 `tests/unit/test_optuna_internals.py`). `tests/integration/database/test_optuna_contract.py` checks each of them against

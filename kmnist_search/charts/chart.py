@@ -1,4 +1,4 @@
-"""How every chart looks, and its way into a page. Knows nothing of what is drawn.
+"""One chart: its look, and the figure as the page and the dashboard take it.
 
 A colour is the name of a custom property of the page's stylesheet, which has it for light, dark and paper; the page's
 script puts in what it stands for.
@@ -69,7 +69,7 @@ def figure(traces: Sequence[Any], *, height: int = 340, **layout: Any) -> go.Fig
 
 
 def joined(curves: Sequence[Mapping[int, float]], ids: Sequence[int]) -> dict[str, Any]:
-    """Return curves as one line with gaps: a line each would take the page a thousand elements in place of one.
+    """Return curves as one line with gaps: a line each would take the page a thousand elements instead of one.
 
     Curves of a single point are dots, for a line of one point is not seen.
 

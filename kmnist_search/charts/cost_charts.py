@@ -1,4 +1,4 @@
-"""Charts of what accuracy costs: in parameters, and in time of trials that came to nothing. Reads no database."""
+"""Charts of what accuracy costs: in parameters, and in time spent on trials that were pruned or failed."""
 
 from collections.abc import Mapping, Sequence
 

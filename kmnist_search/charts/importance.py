@@ -1,4 +1,4 @@
-"""Which hyperparameters mattered, by optuna's importance. Knows nothing of charts."""
+"""The importance of each hyperparameter, computed by optuna."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a model made of images whose labels are known, and its worst and best moments. Draws nothing.
+"""Predictions for images whose labels are known, and the surest right and wrong ones among them.
 
 Shapes: N images of 28 x 28 pixels.
 """

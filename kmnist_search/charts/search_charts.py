@@ -1,4 +1,4 @@
-"""Charts of what a search found: its best so far, and what its hyperparameters did. Reads no database."""
+"""Charts of what a search found: the best value so far, and the effect of the hyperparameters."""
 
 import math
 from collections.abc import Sequence

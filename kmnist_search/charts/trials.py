@@ -1,4 +1,4 @@
-"""What is read off the trials of a study to be shown, as plain values. Draws nothing.
+"""The trials of a study as plain values, ready for charts and tables.
 
 Trials that were imported or copied may lack any of their attributes; what is not known is left out.
 """

@@ -1,4 +1,4 @@
-"""Charts of how the trials went: their learning curves, and who worked at them when. Reads no database."""
+"""Charts of how the trials went: their learning curves, and which worker trained them when."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The command that serves the dashboard.
+"""The command `dashboard`: serves optuna-dashboard.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""The command that submits a study to Kubernetes: parse, call one function, print.
+"""The command `submit kubernetes`: renders a study and its workers as manifests, or applies them.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""What the commands share: options, JSON, and errors as exit codes. Knows no command.
+"""The options, the JSON output and the exit codes that commands share.
 
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
@@ -170,7 +170,7 @@ def data_dir_option(command: Command) -> Command:
 def threads_wait_passively() -> None:
     """Tell OpenMP, which reads it when torch is imported, not to spin while it waits.
 
-    Threads that spin steal the cores from each other: two runs on two cores made 15 steps/s each in place of 53
+    Threads that spin steal the cores from each other: two runs on two cores made 15 steps/s each instead of 53
     (tests/benchmarks/LOG.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""The command that submits a study to Slurm: parse, call one function, print.
+"""The command `submit slurm`: submits a study and its workers to Slurm.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """

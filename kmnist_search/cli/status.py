@@ -1,4 +1,4 @@
-"""`kmnist-search status`: shows how a study stands, once or until Ctrl-C.
+"""The command `status`: shows the state of a study, once or until Ctrl-C.
 
 Slow imports are inside the command, so that `--help` answers at once.
 """

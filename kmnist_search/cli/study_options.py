@@ -1,4 +1,4 @@
-"""The options that say which study is meant, and what of its file is to be different. Knows no command.
+"""The options that say which study is meant, and which of its settings are changed.
 
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""The commands that make a study and its queue for workers elsewhere: parse, call one function, print.
+"""The commands `submit`: make a study and its queue for workers elsewhere.
 
 Imports that take time wait inside the commands, so that `--help` answers at once.
 """

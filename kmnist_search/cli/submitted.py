@@ -1,4 +1,4 @@
-"""What people see of a study that was made for workers elsewhere. Changes nothing."""
+"""What the commands `submit` print about a study that was made for workers elsewhere."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Pictures and recipes of a study's best trials as artifacts, hung when a trial is among them and taken down after.
+"""Pictures and recipes of the best trials, as artifacts: added for a trial among the best, removed afterwards.
 
 A worker hangs those of its own trials; who has the leader lease (see `leader_lease.py`) takes down.
 """

@@ -1,4 +1,4 @@
-"""What the dashboard keeps in a study's attributes, written where it changed. Knows not what it says.
+"""The attributes of a study that hold its note and plots; only those that changed are written.
 
 optuna-dashboard cuts notes and plots into pieces, and writes each piece in a transaction of its own. Here it writes
 into a study in memory, and the pieces that changed are carried from there to the database in one statement.

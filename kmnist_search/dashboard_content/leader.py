@@ -1,4 +1,4 @@
-"""Which of a study's workers writes what the dashboard shows: one at a time, for so long. Knows not what that is.
+"""The leader lease: one worker of a study at a time writes what the dashboard shows.
 
 The leader lease is a row among the study's attributes, taken and given up in transactions that lock the study.
 """

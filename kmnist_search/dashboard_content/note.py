@@ -1,4 +1,4 @@
-"""The note of a study, in Markdown: what is searched, how far, what is best, what to type. Reads no database.
+"""The note of a study in Markdown: what is searched, the progress, the best trials, and which commands to type.
 
 People may write below its last line; that is theirs and stays.
 """

@@ -1,4 +1,4 @@
-"""Pictures of one trial as PNG: its learning curves, what it confuses, where it is surely wrong. Knows no trial."""
+"""Pictures of one trial as PNG: learning curves, confusion matrix, and the surest wrong predictions."""
 
 from collections.abc import Sequence
 from io import BytesIO

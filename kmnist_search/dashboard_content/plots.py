@@ -1,4 +1,4 @@
-"""The plots of a study in the dashboard, and how they look there. Reads no database.
+"""The plots of a study in the dashboard.
 
 The dashboard draws each in a box of its own, 450 pixels high, on white or on nearly black, and adds no word to it. So a
 plot carries its title, and has colours that can be read on both.
@@ -48,7 +48,7 @@ class Plot:
         )
 
     def to_json(self) -> str:
-        """Return the figure as JSON, with colours in place of their names."""
+        """Return the figure as JSON, with colours instead of their names."""
         text: str = self._figure.to_json()
         for name, colour in COLOURS.items():
             text = text.replace(f"var(--{name})", colour)

@@ -1,4 +1,4 @@
-"""Keeps what the dashboard shows of a study up to date, in a thread that no training and no trial waits for.
+"""The publisher: a thread that keeps note, plots and pictures of a study up to date while trials train.
 
 Of several workers one writes, see `leader_lease.py`. Whatever goes wrong here is told once and forgotten.
 """

@@ -1,4 +1,4 @@
-"""How a study stands when it is shown: all that its note and its plots are made of. Writes nothing."""
+"""A snapshot of a study: everything that its note and its plots are made from."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""How connections to a database behave. Knows nothing of what is in it.
+"""The connections to a database: their settings for SQLite and for Postgres.
 
 As optuna opens SQLite, several processes spoil each other's work: they read, then write, and find the database locked
 or a trial taken. So here every transaction that may write begins as a writer (BEGIN IMMEDIATE) and waits for its turn,

@@ -1,4 +1,4 @@
-"""What a database in trouble raises: what it says, and whether to ask again. Knows nothing of how it was opened."""
+"""The errors of a database: their reason as one line, and whether it is worth trying again."""
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError

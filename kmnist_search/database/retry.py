@@ -1,4 +1,4 @@
-"""Work that a database is asked to do again and again while it is away, for so long and no longer. Knows no trials."""
+"""Retries while the database is away, up to a time limit."""
 
 import time
 from collections.abc import Callable

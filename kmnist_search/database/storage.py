@@ -1,4 +1,4 @@
-"""The database that holds the studies, opened. Knows nothing of what a study is."""
+"""The database that holds the studies, opened."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Trials read from the tables in one statement, as optuna's frozen trials. Changes nothing.
+"""Trials read from the tables in one statement, as optuna's frozen trials.
 
 optuna reads a study by its models: 8 s and 550 MB for 10,000 trials. Read as rows it takes a tenth of that.
 """

@@ -1,4 +1,4 @@
-"""One trial written to the database, in a transaction that the caller has. Knows nothing of queues and leases.
+"""The changes of one trial, written to the database in the caller's transaction.
 
 Written twice, what it writes is there once.
 """

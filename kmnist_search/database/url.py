@@ -1,4 +1,4 @@
-"""The URL of a database: checked, and as it may be shown. Knows nothing of what is behind it."""
+"""The URL of a database: checked, and shown without its password."""
 
 import re
 

@@ -1,1 +1,1 @@
-"""Jobs for schedulers: their text first, handing it over second. Knows nothing of trainings, studies or databases."""
+"""Jobs for schedulers: their text, and the commands that submit it."""

@@ -1,4 +1,4 @@
-"""Hand manifests over to a cluster. Knows nothing of what is in them."""
+"""Calls of kubectl: check manifests and apply them."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A search as a job on Kubernetes: workers, and before each of them whoever makes study and queue. Hands nothing over.
+"""A search as an Indexed Job on Kubernetes: its workers, and an init container that makes study and queue.
 
 It needs Kubernetes 1.29 or later, which counts failures for each worker and knows which of them do not matter.
 """

@@ -1,4 +1,4 @@
-"""What a user is to know of a job on Kubernetes that its manifests cannot say. Knows nothing of their text."""
+"""Notes for the user about a Kubernetes job: what to create first, how to watch it and how to end it."""
 
 from kmnist_search.launch.kubernetes import KubernetesJob
 from kmnist_search.launch.kubernetes_parts import DASHBOARD, PASSWORD_KEY, URL_KEY

@@ -1,4 +1,4 @@
-"""What the manifests of all parts share: names, labels, rights, the way to the database. Knows no part itself."""
+"""The parts that all manifests share: names, labels, rights, and the connection to the database."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""What stays while jobs come and go: a Postgres server and the dashboard. Knows nothing of jobs.
+"""The services that outlive a job on Kubernetes: a Postgres server and the dashboard.
 
 Neither depends on a study or a number of workers: another submission finds them unchanged, and restarts none of them.
 """

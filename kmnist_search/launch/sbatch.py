@@ -1,4 +1,4 @@
-"""Slurm's own commands: a job checked, submitted, asked about. Knows nothing of what is in it."""
+"""Calls of Slurm's commands: check a job, submit it, and list its tasks."""
 
 import os
 import shutil

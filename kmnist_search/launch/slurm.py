@@ -1,4 +1,4 @@
-"""The text of a Slurm job: an array whose tasks are one worker each. Knows no Slurm, no database and no study.
+"""The script of a Slurm job: an array in which each task is one worker.
 
 Before its time limit Slurm sends a task USR1, if it was told to, and at the limit it kills the task for good:
 `--requeue` is for node failures and preemption only. So a task that was warned stops its worker, which saves a

@@ -1,4 +1,4 @@
-"""Manifests as YAML that every reader takes for what was meant. Knows nothing of what is in them."""
+"""Manifests as YAML text that every parser reads in the same way."""
 
 import re
 from collections.abc import Sequence

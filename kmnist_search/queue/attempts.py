@@ -1,4 +1,4 @@
-"""The attempts at a trial, which stand in its attribute "attempts". Knows nothing of leases and who gets a trial.
+"""The attempts at a trial, as its attribute "attempts" holds them.
 
 An attempt has its owner's host, pid and birth, the token of its lease, and when it began; once it is over, also when
 that was, how, and after which epoch.

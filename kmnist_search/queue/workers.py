@@ -1,4 +1,4 @@
-"""The workers of a study as all of them see each other: who, where, since when, last seen. Knows no trials.
+"""The workers of a study, as all of them see each other: host, process, device, start, last sign of life.
 
 Each function is part of a transaction of a connection that the caller opened, and may be done again.
 """

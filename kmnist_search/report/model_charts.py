@@ -1,4 +1,4 @@
-"""Charts of the retrained candidates and the final models. Knows nothing of studies."""
+"""Charts of the retrained candidates and of the final models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The chart of all hyperparameters at once, by parallel coordinates. Reads no database."""
+"""The chart of all hyperparameters at once, in parallel coordinates."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,1 +1,1 @@
-"""From the best trials of a study to a tested model and its report. Knows nothing of terminals."""
+"""The retraining: from the best trials of a study to a tested model and its report."""

@@ -1,4 +1,4 @@
-"""Several worker processes under one parent, which tells what they do, replaces those that die, and ends all together.
+"""The supervisor of several worker processes: it passes on their events, replaces dead ones, and stops all.
 
 The parent keeps nothing on a GPU, and while the workers work it asks no database: each tells how it sees the study.
 """

@@ -1,4 +1,4 @@
-"""Where the artifacts of trials lie: a folder, or a bucket of S3 or Google Cloud Storage. Knows not what they are."""
+"""The store of artifacts: a folder, or a bucket of S3 or Google Cloud Storage."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""One study in memory, as samplers and pruners want to see it. Knows no database.
+"""The cached storage: one study in memory, as an optuna storage that samplers and pruners read.
 
 They read the whole study again and again, and write a value at a time. So they are given this storage: it answers at
 once from what the worker was last told of the other trials, and collects what its own trials change until somebody

@@ -1,4 +1,4 @@
-"""How long a study still takes, by how long its trials took of late, the pruned ones as they come. Knows no study.
+"""The forecast of the time left, from how long recent trials took, pruned ones included.
 
 A slot is what works on one trial at a time. What trials took is counted in the time of slots, so that neither a pause
 of all workers nor one that comes or goes distorts it, and that of trials at work counts, too: while only the pruned,

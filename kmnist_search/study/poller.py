@@ -1,4 +1,4 @@
-"""Look at a study again and again, at little cost to the database. Changes nothing but to recover what was lost."""
+"""The poller: reads the state of a study again and again, and recovers trials whose worker is gone."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How far a study has come. Changes nothing."""
+"""The status of a study: counts, running trials, workers, failures, best trial."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

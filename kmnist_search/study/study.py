@@ -1,4 +1,4 @@
-"""One study: made or found in a storage, its rules remembered, its trials read and ranked. Knows nothing of torch."""
+"""One study: its settings, and its trials as they are read from the database."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is known of a study as plain values, for `--json` and for whoever prints it. Knows nothing of terminals."""
+"""The summary of a study as plain values, as `--json` prints it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The study files that come with the package. Knows nothing of what is in them."""
+"""The study files that come with the package."""
 
 import difflib
 from collections import Counter

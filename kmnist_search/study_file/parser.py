@@ -1,4 +1,4 @@
-"""Read a study from its TOML file and check it as a whole before anything starts. Knows nothing of optuna or torch.
+"""The parser of study files; it checks a whole file before anything starts.
 
 Every error names the file, the table and the key, and where a name is unknown the nearest one that is known.
 """

@@ -1,4 +1,4 @@
-"""What a hyperparameter may be: one of some choices, or a number from a range. Knows nothing of files or of optuna.
+"""The range of a hyperparameter: a list of choices, or numbers between two bounds.
 
 A trial is anything that answers the `suggest_*` calls of an optuna trial.
 """

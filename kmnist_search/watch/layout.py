@@ -1,4 +1,4 @@
-"""Lines of text that fill a part of a terminal exactly: columns, titles, what is cut off. Knows nothing of studies."""
+"""Lines of text that fill part of a terminal exactly: columns, titles, cut-off text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The whole terminal for one picture, which is given back as it was, however that ends."""
+"""The full screen of a terminal, by `rich.live.Live`, restored however it ends."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The checkpoints of a trial, one file for each attempt at it. Knows nothing of what is in them.
+"""The checkpoints of a trial: one file for each attempt.
 
 A worker that was taken for dead and was not may still write its own attempt's file, but never that of its successor.
 """

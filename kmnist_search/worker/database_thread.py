@@ -1,4 +1,4 @@
-"""All traffic between one worker and its database, in a thread of its own, so that no training waits for it.
+"""The database thread of a worker: claims, reports, leases and endings, so that no training waits.
 
 The thread takes claims, writes what the trials of this process change, renews their leases, brings news of the other
 trials, ends trials, and lets the worker be seen. When the database is away, what the trials change stays in memory. It

@@ -1,4 +1,4 @@
-"""What happens to the trials of a run, as values. Knows nothing of who makes or shows them."""
+"""The events of a run, as values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether a worker is to stop, and why. Knows nothing of trials."""
+"""The order to stop: whether a worker must stop, and why."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Work that is done a turn at a time, so that one thread can do several at once. Knows nothing of trials."""
+"""Tasks: generators that one thread advances in turn, and that wait for futures by yielding them."""
 
 import time
 from collections.abc import Generator
@@ -52,7 +52,7 @@ class Task:
         """Take a turn; return what came of it, which is None as long as it waits for a future.
 
         Args:
-            error: raise it in the work, in place of going on.
+            error: raise it in the work, instead of going on.
         """
         if error is None and self.is_waiting:
             return None

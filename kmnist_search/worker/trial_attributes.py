@@ -1,4 +1,4 @@
-"""What is kept with a trial besides its metric: what was trained, how it went, why it broke. Writes nothing."""
+"""The attributes of a trial besides its metric: configuration, seconds, device, traceback."""
 
 from typing import Any
 

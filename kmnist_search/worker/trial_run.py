@@ -1,4 +1,4 @@
-"""One trial's way from its claim to its end, a turn at a time. Of the other trials it knows only the room they take."""
+"""The run of one trial from its claim to its end, one step at a time."""
 
 import time
 import traceback

@@ -1,4 +1,4 @@
-"""Go round the trials, in each of which one trial is trained, until a limit is reached. Knows nothing of terminals.
+"""The worker: trains several trials in turn until a limit is reached.
 
 `Worker.work` is a generator of events: what happens is told to whoever drives it, and nothing is called back. The
 database is talked to by a database thread; the worker waits for it only when no trial can go on.

@@ -2,7 +2,7 @@
 
 A worker takes three seconds to import torch, too long where dozens are started. Each is still a process of its own that
 runs the whole command, and can be killed, paused and signalled. Its trainings can be slow as those of large nets are,
-by waiting in place of computing: so a test can find them under way, on a machine however fast, at no cost.
+by waiting instead of computing: so a test can find them under way, on a machine however fast, at no cost.
 """
 
 import multiprocessing

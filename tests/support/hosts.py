@@ -1,4 +1,4 @@
-"""Hosts of a test's own on this machine, on two networks that a cable joins. Knows nothing of databases and studies.
+"""Hosts of a test's own on this machine, on two networks that a cable joins.
 
 A network is a namespace of Linux with one end of a veth pair. A host is a name and processes of its own in one: what
 tells machines from each other sees another machine.

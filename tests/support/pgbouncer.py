@@ -1,4 +1,4 @@
-"""A PgBouncer of the tests' own, in front of a server of theirs. Knows nothing of studies."""
+"""A PgBouncer of the tests' own, in front of a server of theirs."""
 
 import os
 import shutil

@@ -1,1 +1,1 @@
-"""Triton kernels of a training whose forward and backward are written by hand. Knows nothing of configurations."""
+"""Triton kernels of a training whose forward and backward are written by hand."""

@@ -12,7 +12,7 @@ from kmnist_search.host.resources import available_memory, usable_cores
 
 @pytest.fixture
 def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in place of the kernel's, on a machine of 16 cores."""
+    """A folder instead of the kernel's, on a machine of 16 cores."""
     monkeypatch.setattr(resources, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(resources, "MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)

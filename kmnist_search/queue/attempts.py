@@ -1,7 +1,7 @@
 """The attempts at a trial, as its attribute "attempts" holds them.
 
-An attempt has its owner's host, pid and birth, the token of its lease, and when it began; once it is over, also when
-that was, how, and after which epoch.
+An attempt has its owner's host, pid and birth, the token of its lease, and its start; once it has ended, also when,
+how, and after which epoch.
 """
 
 import json
@@ -18,13 +18,13 @@ from kmnist_search.host.process import Owner
 
 ATTEMPTS_KEY = "attempts"
 
-#: How an attempt ended whose owner is gone.
+#: How an attempt ended if its owner is gone.
 LEASE_RAN_OUT = "its lease ran out"
 PROCESS_DIED = "its process died"
 
 
 def read_attempts(connection: Connection, trial_id: int) -> list[dict[str, Any]]:
-    """Return the attempts at a trial so far, the first one first."""
+    """Return the attempts at a trial, oldest first."""
     table = user_attributes
     text = connection.scalar(
         select(table.c.value_json).where(table.c.trial_id == trial_id, table.c.key == ATTEMPTS_KEY)
@@ -45,5 +45,5 @@ def ended(attempts: Sequence[Mapping[str, Any]], how: str, epochs: int) -> list[
 
 def is_loss(attempt: Mapping[str, Any]) -> bool:
     """Return whether an attempt ended because its owner was gone."""
-    # A trial that was copied while it ran has an attempt that never ended here.
+    # An attempt copied while it ran has no end.
     return str(attempt.get("how", "")).startswith((LEASE_RAN_OUT, PROCESS_DIED))

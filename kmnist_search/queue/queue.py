@@ -1,8 +1,7 @@
-"""The queue of waiting trials, which is the budget of a study, and the leases on those that run.
+"""The queue of a study: its waiting trials, and the leases on running ones.
 
-Knows nothing of samplers, spaces or training. Each method is one transaction of a connection that the caller opened
-and may do again when it failed: doing it twice changes no more than doing it once, because a connection can break
-after the database has committed and before it could say so.
+Each method is part of a transaction that the caller opened. All methods are idempotent: the caller repeats the
+transaction if the connection breaks, even if the database has committed it but could not confirm that.
 """
 
 import json
@@ -43,7 +42,7 @@ from kmnist_search.queue.attempts import ATTEMPTS_KEY, LEASE_RAN_OUT, PROCESS_DI
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How many trials of a study are in which state."""
+    """The number of a study's trials in each state."""
 
     complete: int = 0
     pruned: int = 0
@@ -64,25 +63,25 @@ class Counts:
         return self.finished + self.running + self.waiting
 
     def with_at_least(self, *, running: int) -> "Counts":
-        """Return the counts as they are if so many trials run by now: those were waiting before."""
+        """Return the counts if at least `running` trials run by now; the additional ones were waiting before."""
         more = max(running - self.running, 0)
         return replace(self, running=self.running + more, waiting=max(self.waiting - more, 0))
 
     def claimable(self, budget: int | None) -> bool:
-        """Return whether a trial waits that belongs to a budget; None is all."""
+        """Return whether a trial within the budget waits; None means no budget."""
         return self.waiting > 0 and (budget is None or self.finished + self.running < budget)
 
     def reach(self, budget: int | None) -> bool:
-        """Return whether as many trials are finished as a budget says; None is all that there are."""
+        """Return whether the finished trials reach the budget; None means all trials."""
         return self.finished >= (self.total if budget is None else budget)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A trial that is this process's to run as long as it renews the lease with `token`.
+    """A trial that belongs to this process as long as it renews the lease with `token`.
 
     Attributes:
-        attempts: what is known of this attempt, the last, and of those before it.
+        attempts: at this trial, oldest first; the last is this one.
     """
 
     trial_id: int
@@ -97,13 +96,13 @@ class Claim:
 
 
 class Queue:
-    """The trials of one study as work to be shared out."""
+    """The trials of one study, as work for many workers."""
 
     def __init__(self, study_id: int) -> None:
         self.study_id = study_id
 
     def lock(self, connection: Connection) -> None:
-        """Make others that change the queue wait for the end of this transaction.
+        """Lock the queue against changes by others until the transaction ends.
 
         Raises:
             StudyNotFoundError: the study was deleted.
@@ -113,12 +112,12 @@ class Queue:
             raise StudyNotFoundError("the study was deleted while it was worked on.")
 
     def counts(self, connection: Connection) -> Counts:
-        """Return how many trials are in which state."""
+        """Return the number of trials in each state."""
         states = select(trials.c.state, func.count()).where(trials.c.study_id == self.study_id).group_by(trials.c.state)
         return Counts(**{state.name.lower(): count for state, count in connection.execute(states)})
 
     def fill(self, connection: Connection, budget: int, first: Sequence[Mapping[str, Any]] = ()) -> int:
-        """Add waiting trials until the study has `budget` trials in all; return how many were added.
+        """Add waiting trials until the study has `budget` trials; return how many were added.
 
         The first trials of a study take the hyperparameters in `first`; the others are sampled when claimed.
         """
@@ -131,10 +130,10 @@ class Queue:
         return len(added)
 
     def add(self, connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> int:
-        """Add a waiting trial for each of the wanted hyperparameters that no trial has but failed ones.
+        """Add a waiting trial for each of the wanted hyperparameters that no trial has; failed trials do not count.
 
         Returns:
-            how many trials the study has then.
+            The number of trials that the study has then.
         """
         self.lock(connection)
         present = [params for state, params in self.asked(connection) if state != TrialState.FAIL]
@@ -144,14 +143,14 @@ class Queue:
         return total + len(missing)
 
     def asked(self, connection: Connection) -> list[tuple[TrialState, dict[str, Any]]]:
-        """Return the trials that were added with hyperparameters: their states, and these."""
+        """Return state and hyperparameters of each trial that was added with hyperparameters."""
         key = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == FIXED_PARAMS_KEY)
         found = select(trials.c.state, system_attributes.c.value_json).join(system_attributes, key)
         rows = connection.execute(found.where(trials.c.study_id == self.study_id).order_by(trials.c.number))
         return [(row.state, json.loads(row.value_json)) for row in rows]
 
     def _insert(self, connection: Connection, begin: int, added: Sequence[Mapping[str, Any]]) -> None:
-        """Insert waiting trials, numbered from `begin`, which take the hyperparameters that are not empty."""
+        """Insert waiting trials, numbered from `begin`, with the hyperparameters that are not empty."""
         if not added:
             return
         numbered = dict(enumerate(added, start=begin))
@@ -170,16 +169,16 @@ class Queue:
     def claim(
         self, connection: Connection, owner: Owner, *, token: str, lease_seconds: float, budget: int | None
     ) -> Claim | None:
-        """Take the first waiting trial for `owner`; what an earlier attempt at it reported is forgotten.
+        """Claim the first waiting trial for `owner` and delete the reports of earlier attempts.
 
-        The trial's attribute "attempts" gets an entry, see `attempts.py`.
+        The claim adds an attempt to the trial, see `attempts.py`.
 
         Args:
             connection: in a transaction.
             owner: the process that will run it.
-            token: new for each claim; given again, it returns the trial that was taken with it.
-            lease_seconds: the trial goes back to the queue if the lease is not renewed for so long.
-            budget: no trial is taken when so many of the study are finished or running; None is no such limit.
+            token: new for each claim; a repeated token returns the trial claimed with it.
+            lease_seconds: the trial goes back to the queue if the lease is not renewed for this long.
+            budget: no trial is claimed if this many are finished or running; None means no limit.
 
         Raises:
             StudyNotFoundError: the study was deleted.
@@ -191,11 +190,11 @@ class Queue:
             return Claim(trial_id=done_before, number=number, token=token, attempts=attempts)
         counts = self.counts(connection)
         leaves_some = budget is not None and counts.total > budget
-        if leaves_some:  # nobody else may claim while these are counted
+        if leaves_some:  # nobody else may claim while the trials are counted
             self.lock(connection)
             counts = self.counts(connection)
         if not counts.total:
-            self.lock(connection)  # which tells whether there is a study at all
+            self.lock(connection)  # which raises an error if the study was deleted
         if not counts.claimable(budget):
             return None
         taken = self._take_first(connection, below=None if leaves_some else budget)
@@ -213,9 +212,9 @@ class Queue:
         return Claim(trial_id=trial_id, number=number, token=token, attempts=attempts)
 
     def renew(self, connection: Connection, tokens: Collection[str]) -> set[str]:
-        """Renew leases; return the tokens of those that still hold. The others' trials have gone to someone else.
+        """Renew leases; return the tokens of those that still hold. The trials of the others are lost.
 
-        Until the transaction ends nobody else can take these trials, so what is written in it is written by the owner.
+        Nobody else can take these trials before the transaction ends, so only their owner writes them.
         """
         # SQLite leaves a lease behind when optuna deletes its trial.
         runs = exists().where(trials.c.trial_id == leases.c.trial_id, trials.c.state == TrialState.RUNNING)
@@ -224,7 +223,7 @@ class Queue:
         return set(connection.scalars(renewed.returning(leases.c.token)))
 
     def finish(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int) -> bool:
-        """Write the rest of a trial and end it as `changes.ending` says; return False if it was no longer ours."""
+        """Write the last changes of a trial and end it with `changes.ending`; return False if it was lost."""
         assert changes.ending is not None
         state, results = changes.ending
         if not self.renew(connection, [claim.token]):
@@ -238,7 +237,7 @@ class Queue:
         return True
 
     def hand_back(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int, reason: str) -> bool:
-        """Put a running trial back among the waiting, with its hyperparameters; False if it was no longer ours."""
+        """Put a running trial back into the queue, with its hyperparameters; return False if it was lost."""
         if not self.renew(connection, [claim.token]):
             return self._ended_by(connection, claim)
         over = {ATTEMPTS_KEY: ended(claim.attempts, f"handed back: {reason}", epochs)}
@@ -249,10 +248,10 @@ class Queue:
         return True
 
     def recover(self, connection: Connection, *, max_retries: int) -> list[int]:
-        """Put trials whose owner is gone back among the waiting, with their hyperparameters; return their numbers.
+        """Put trials whose owner is gone back into the queue, with their hyperparameters; return their numbers.
 
-        Gone is who did not renew the lease in time, or whose process on this machine has died. A trial that lost its
-        owner more than `max_retries` times is failed instead: most likely it is what kills them.
+        An owner is gone if it did not renew the lease in time, or if its process on this machine has died. A trial that
+        lost its owner more than `max_retries` times fails instead: it probably kills its owners.
         """
         dialect = connection.dialect.name
         times = (database_now(dialect).label("now"), database_started(dialect).label("started"))
@@ -265,7 +264,7 @@ class Queue:
         )
         recovered = []
         for lease in connection.execute(held).all():
-            # While the server is down nobody can renew, so each gets the whole time again.
+            # Nobody can renew a lease while the server is down, so each gets the whole time again.
             if lease.now > max(lease.renewed_at, lease.started) + lease.seconds:
                 how = f"{LEASE_RAN_OUT} ({lease.seconds:g} s)"
             elif Owner(**json.loads(lease.owner)).is_dead():
@@ -274,7 +273,7 @@ class Queue:
                 continue
             as_seen = (leases.c.token == lease.token, leases.c.renewed_at == lease.renewed_at)
             deleted = connection.execute(delete(leases).where(*as_seen)).rowcount
-            # else it was renewed, or someone was faster
+            # Otherwise the lease was renewed, or another worker was faster.
             if deleted and self._requeue(connection, lease.trial_id, how, max_retries):
                 recovered.append(int(lease.number))
         return recovered
@@ -292,15 +291,15 @@ class Queue:
         return False
 
     def _take_first(self, connection: Connection, *, below: int | None) -> tuple[int, int] | None:
-        """Set the first waiting trial running; return its id and number.
+        """Set the first waiting trial to running; return its id and number.
 
-        One statement that steps over what others are taking: with 200 workers on a busy server nobody waits for
-        somebody who waits for a processor.
+        The single statement skips rows that others are claiming, so that no worker waits for another, even with 200
+        workers on a busy server.
         """
         first = select(trials.c.trial_id).where(
             trials.c.study_id == self.study_id, trials.c.state == TrialState.WAITING
         )
-        if below is not None:  # if others have added trials since they were counted, those are of a larger budget
+        if below is not None:  # trials added since the count belong to a larger budget
             first = first.where(trials.c.number < below)
         first = first.order_by(trials.c.trial_id).limit(1).with_for_update(skip_locked=True)
         taking = (
@@ -313,7 +312,7 @@ class Queue:
         return None if taken is None else (taken.trial_id, taken.number)
 
     def _ended_by(self, connection: Connection, claim: Claim) -> bool:
-        """Return whether the owner ended this attempt itself, and only the news of that did not get through."""
+        """Return whether the owner itself ended this attempt earlier, and only missed the confirmation."""
         attempts = read_attempts(connection, claim.trial_id)
         return any(each["token"] == claim.token and "how" in each and not is_loss(each) for each in attempts)
 

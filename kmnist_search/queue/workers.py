@@ -1,6 +1,6 @@
-"""The workers of a study, as all of them see each other: host, process, device, start, last sign of life.
+"""The registered workers of a study: host, process, device, start, and when they were last seen.
 
-Each function is part of a transaction of a connection that the caller opened, and may be done again.
+Each function is part of a transaction that the caller opened, and may be repeated.
 """
 
 import json
@@ -14,13 +14,13 @@ from sqlalchemy.engine import Connection
 from kmnist_search.database.tables import database_now, studies, upsert, workers
 from kmnist_search.host.process import Owner
 
-#: So long one can see that a worker was there which is gone without having said so.
+#: How long a worker that vanished stays in the list.
 REMEMBERED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerInfo:
-    """What a worker works on and with, for people; `job` is what Slurm calls it, if it does."""
+    """Device, versions and scheduler's job of a worker, for display; `job` is None outside a job."""
 
     device: str
     versions: Mapping[str, str]
@@ -29,11 +29,11 @@ class WorkerInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Registration:
-    """What a worker says of itself.
+    """The registration of a worker in the database.
 
     Attributes:
         worker_id: new for each worker.
-        seconds: it is to be seen at least this often.
+        seconds: the worker appears at least this often.
     """
 
     worker_id: str
@@ -43,7 +43,7 @@ class Registration:
     seconds: float
 
     def appear(self, connection: Connection, *, finished: int, age: float) -> None:
-        """Be seen now: `age` seconds after the work began, with so many trials finished since."""
+        """Record that the worker is alive, `age` seconds after its start and with `finished` trials."""
         now = database_now(connection.dialect.name)
         row: dict[str, ColumnElement[Any]] = {
             "worker_id": literal(self.worker_id),
@@ -55,14 +55,14 @@ class Registration:
             "seen_at": now,
             "seconds": literal(self.seconds),
         }
-        # Of a study that was deleted nobody is a worker; whoever claims its trials says so.
+        # A deleted study gets no row here; claiming one of its trials raises the error.
         of_study = select(*row.values()).where(studies.c.study_id == self.study_id)
         connection.execute(
             upsert(connection.dialect.name, workers, tuple(row), ("worker_id",)).from_select(row, of_study)
         )
 
     def leave(self, connection: Connection) -> None:
-        """Be no worker of the study any more."""
+        """Remove the worker from the list."""
         connection.execute(delete(workers).where(workers.c.worker_id == self.worker_id))
 
 
@@ -71,10 +71,10 @@ class RegisteredWorker:
     """A worker of a study as it was last seen.
 
     Attributes:
-        finished: trials it has finished since it began.
-        age: seconds from when it began to when it was last seen.
+        finished: trials that it has finished since its start.
+        age: seconds from its start until it was last seen.
         unseen: seconds since it was last seen.
-        seconds: what is not seen for longer is most likely gone.
+        seconds: a worker unseen for longer is probably gone.
     """
 
     owner: Owner
@@ -90,12 +90,12 @@ class RegisteredWorker:
 
     @property
     def trials_per_hour(self) -> float | None:
-        """None before it has finished one."""
+        """None before the first finished trial."""
         return 3600 * self.finished / self.age if self.finished and self.age > 0 else None
 
 
 def registered_workers(connection: Connection, study_id: int | None = None) -> list[RegisteredWorker]:
-    """Return the workers of a study, or of all studies, the oldest first."""
+    """Return the workers of a study, or of all studies, oldest first."""
     table = workers
     query = select(table, database_now(connection.dialect.name).label("now")).order_by(table.c.began_at)
     if study_id is not None:
@@ -114,7 +114,7 @@ def registered_workers(connection: Connection, study_id: int | None = None) -> l
 
 
 def remove_gone_workers(connection: Connection, study_id: int) -> None:
-    """Strike off workers that are known to be dead, or were not seen for an hour."""
+    """Remove workers that are known to be dead, or were not seen for an hour."""
     table = workers
     query = select(
         table.c.worker_id, table.c.owner, table.c.seen_at, database_now(connection.dialect.name).label("now")

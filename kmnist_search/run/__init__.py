@@ -1,1 +1,1 @@
-"""One run put together: which study, which devices, how many worker processes, and their supervisor."""
+"""A run: its study, devices and worker processes, and their supervisor."""

@@ -23,7 +23,7 @@ LOOK_SECONDS = 2.0
 
 
 def until_reachable(options: RunOptions) -> Iterator[str]:
-    """Yield the reason why the database cannot be reached, again and again with a pause, until it can.
+    """Yield the reason why the database cannot be reached, every `LOOK_SECONDS` until it can.
 
     Raises:
         DatabaseAwayError: it could not be reached for `database_timeout` seconds.
@@ -45,7 +45,7 @@ def until_reachable(options: RunOptions) -> Iterator[str]:
 
 
 def until_there(name: str | None, options: RunOptions) -> Iterator[str]:
-    """Yield the reason why a study cannot be joined, again and again with a pause, until it can.
+    """Yield the reason why a study cannot be joined, every `LOOK_SECONDS` until it can.
 
     Raises:
         DatabaseAwayError: its database could not be reached for `database_timeout` seconds.
@@ -66,7 +66,7 @@ def until_there(name: str | None, options: RunOptions) -> Iterator[str]:
 
 @contextmanager
 def already_reached() -> Iterator[None]:
-    """Raise DatabaseAwayError instead of StorageAwayError: the database was there a moment ago, so its URL is right."""
+    """Raise DatabaseAwayError instead of StorageAwayError: the database was just reached, so its URL is right."""
     try:
         yield
     except StorageAwayError as error:
@@ -74,15 +74,15 @@ def already_reached() -> Iterator[None]:
 
 
 def join(name: str | None, options: RunOptions) -> Search:
-    """Join a study as one of its workers; it carries its own settings. Adds no trial to its queue.
+    """Join a study as one of its workers, with the study's own settings. Adds no trial to its queue.
 
     Args:
-        name: of the study in the database; None is the only one, or the one last worked on.
-        options: of them, `trials` is not used.
+        name: of the study in the database; None means the only one, or the one used last.
+        options: all but `trials` are used.
 
     Raises:
         StudyNotFoundError: there is no such study.
-        StudyChangedError: it is worked on with another version of this package, or with other images.
+        StudyChangedError: it uses another version of this package, or other images.
         InputError: the options cannot be used.
     """
     device = device_of(options)

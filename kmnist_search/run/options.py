@@ -1,4 +1,4 @@
-"""The options of a run: where and with what it works, and when it stops."""
+"""The options of a run: database, devices, folders and limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,23 +10,23 @@ from kmnist_search.worker.limits import Limits
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a process works on a study.
+    """The options of a run.
 
     Attributes:
         storage_url: the database.
-        trials: the study's budget, for whoever makes or extends it; None is the study file's own.
+        trials: the study's budget, if the run makes or extends the study; None means that of the study file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         gpus: numbers of the GPUs to use instead of `device`.
-        workers: processes on a CPU; None is as many as are fastest.
-        per_gpu: trials to train at a time on a GPU; None is as many as pay.
-        data_dir: folder of the images; None is the one that the study was last searched with, or the user's cache.
-        checkpoint_dir: folder for checkpoints; None is the storage's own.
-        artifacts: folder or bucket for artifacts; None is the folder beside the database.
+        workers: processes on a CPU; None means the fastest number.
+        per_gpu: trials to train at a time on a GPU; None means an adaptive number.
+        data_dir: folder of the images; None means the one that the study used last, or the user's cache.
+        checkpoint_dir: folder for checkpoints; None means the storage's own.
+        artifacts: folder or bucket for artifacts; None means the folder beside the database.
         database_timeout: seconds that the database may be away while trials run.
         limits: when each worker stops.
 
     Raises:
-        ConfigError: the options contradict each other, or a number cannot be.
+        ConfigError: the options contradict each other, or a number is out of range.
     """
 
     storage_url: str

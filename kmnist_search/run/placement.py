@@ -1,4 +1,4 @@
-"""Which devices a run uses, how many worker processes it starts, and how many cores each gets."""
+"""Placement of the worker processes of a run: their devices, their number, and the cores of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from kmnist_search.errors import ConfigError
 from kmnist_search.host.resources import available_memory, usable_cores
 from kmnist_search.run.options import RunOptions
 
-#: A worker process of kmnist-cpu has 0.58 GB to itself most of the time (tests/benchmarks/LOG.md), and more at moments.
+#: A worker process of kmnist-cpu mostly takes 0.58 GB of its own (tests/benchmarks/LOG.md), sometimes more.
 WORKER_BYTES = 1_000_000_000
-#: A process takes some five seconds to start, so it should have more to do than that: small nets train on about ten
-#: thousand images a second on a core.
+#: A process takes about 5 s to start, so it should work longer than that: a core trains a small net on about 10,000
+#: images a second.
 IMAGES_WORTH_A_WORKER = 150_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where one worker process works: on a device, with at most so many CPU threads."""
+    """The device of one worker process, and the number of its CPU threads at most."""
 
     device: str
     cores: int
@@ -31,7 +31,7 @@ def device_of(options: RunOptions) -> torch.device:
     """Return the one device that this process works on.
 
     Raises:
-        ConfigError: there is no such device, or it cannot train so many trials at a time.
+        ConfigError: there is no such device, or it cannot train `per_gpu` trials at a time.
     """
     device = device_named(options.device)
     if options.per_gpu is not None and options.per_gpu > 1 and device.type == "cpu":
@@ -43,14 +43,14 @@ def device_of(options: RunOptions) -> torch.device:
 
 
 def devices_of(options: RunOptions, *, insist_on_workers: bool = False) -> list[str]:
-    """Return the devices that a run uses: the GPUs named, or `device`, or for "auto" all GPUs or else the CPU.
+    """Return the devices of a run: `gpus` or `device`; "auto" means all GPUs, or the CPU if there is none.
 
     Args:
         options: of the run.
-        insist_on_workers: refuse a number of workers on GPUs, where it has no meaning, instead of ignoring it.
+        insist_on_workers: refuse `workers` on GPUs, where it has no meaning, instead of ignoring it.
 
     Raises:
-        ConfigError: there are no such GPUs, or the number of workers cannot be.
+        ConfigError: there are no such GPUs, or `workers` is too large.
     """
     devices, workers = _devices(options.device, options.gpus), options.workers
     if workers is None:
@@ -81,17 +81,17 @@ def _devices(device: str, gpus: Sequence[int] | None) -> list[str]:
 def places(
     devices: Sequence[str], config: TrialConfig, *, images: int, workers: int | None, trials_left: int
 ) -> list[Place]:
-    """Return at least one place to work.
+    """Return the places of the worker processes, at least one.
 
-    On GPUs, that is one process on each. On a CPU, small nets are fastest in one process per core, large ones in fewer
-    processes with several threads each.
+    Each GPU gets one process. On a CPU, small nets train fastest in one process per core, large ones in fewer processes
+    with several threads each.
 
     Args:
         devices: of the run.
-        config: as large as most trials.
-        images: on which each trial trains.
-        workers: processes on a CPU; None is as many as are fastest, have enough to do, and fit into memory.
-        trials_left: trials that can still be claimed; more places than these are not used.
+        config: of a typical size.
+        images: number of training images.
+        workers: processes on a CPU; None means the fastest number that has enough work and fits into memory.
+        trials_left: trials that can still be claimed; there are at most this many places.
     """
     cores = usable_cores()
     if devices == ["cpu"]:

@@ -1,4 +1,4 @@
-"""One run of a search: the study, its images and a worker, put together."""
+"""A search: an open study with its images, and the worker that trains its trials."""
 
 import sys
 import time
@@ -38,13 +38,13 @@ from kmnist_search.worker.worker import Worker
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Search:
-    """An open study with its images: ready to be worked on.
+    """An open study with its images, ready for a worker.
 
     Attributes:
-        device: that this process works on.
-        options: of the run; `limits.budget` is the study's, if this run made or extended its queue.
-        recovered: numbers of the trials that were taken back from dead owners.
-        version_before: the version of this package that the study was last worked on with, if that was another one.
+        device: of this process.
+        options: of the run; `limits.budget` is the study's if this run filled its queue.
+        recovered: numbers of the trials recovered from dead owners.
+        version_before: the package version that the study used last, if it was another one.
     """
 
     study: SearchStudy
@@ -58,25 +58,25 @@ class Search:
 
     @property
     def needs_warning(self) -> bool:
-        """True when the study is meant for a GPU and there is none."""
+        """True if the study is meant for a GPU and this process uses the CPU."""
         return self.file.study.meant_for == "gpu" and self.device.type == "cpu"
 
     def counts(self) -> Counts:
-        """Return how many trials are in which state."""
+        """Return the number of trials in each state."""
         return when_it_answers()(self.study.counts)
 
     def goal(self, counts: Counts) -> int:
-        """Return how many trials of the study shall be finished in the end."""
+        """Return how many trials the study will have finished in the end."""
         budget = self.options.limits.budget
         return counts.total if budget is None else budget
 
     def trials_left(self) -> int:
-        """Return how many trials this run can expect to claim: those that others run now are not among them."""
+        """Return how many trials this run can still claim, without those that run now."""
         counts = self.counts()
         return max(self.goal(counts) - counts.finished - counts.running, 0)
 
     def places(self, devices: Sequence[str]) -> list[Place]:
-        """Return where this run's worker processes work."""
+        """Return the places of the worker processes of this run."""
         return places(
             devices,
             self.file.middle(),
@@ -86,31 +86,31 @@ class Search:
         )
 
     def estimate(self) -> timedelta:
-        """Return how long the remaining trials would take here if none were pruned. Measures for two seconds."""
+        """Return how long the remaining trials take here if none is pruned, measured for two seconds."""
         counts = self.counts()
         config, data = self.file.middle(), self.data.of(self.file.datas_of(self.file.enqueue)[0])
         epochs = config.train.epochs * (self.goal(counts) - counts.finished)
         return timedelta(seconds=epochs * seconds_per_epoch(config, data))
 
     def worker_info(self) -> WorkerInfo:
-        """Return what a worker in this process works on and with."""
+        """Return device, versions and job of a worker in this process."""
         return WorkerInfo(device=device_place(self.device), versions=versions(), job=scheduler_job())
 
     def for_at_most(self, seconds: float | None) -> "Search":
-        """Return the same search with a deadline so many seconds from now; None is no deadline."""
+        """Return the same search with a deadline in `seconds`; None means no deadline."""
         deadline = None if seconds is None else time.monotonic() + seconds
         limits = replace(self.options.limits, deadline=deadline)
         return replace(self, options=replace(self.options, limits=limits))
 
     def work(self, signals: StopSignals, *, cores: int | None = None) -> tuple[Worker, Generator[Event, None, None]]:
-        """Return a worker and the events of its work, which proceeds as they are consumed.
+        """Return a worker and the events of its work; the work advances as they are consumed.
 
         Args:
             signals: ask for a stop.
-            cores: that the worker may keep busy; None is all.
+            cores: that the worker may use; None means all.
         """
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # else code that names no device would set up the first GPU, too
+            torch.cuda.set_device(self.device)  # else code that names no device initializes the first GPU, too
         proposals = Proposals(self.study, self.file)
         database_thread = DatabaseThread(
             self.study.storage,
@@ -163,7 +163,7 @@ class Search:
 
 
 def _published(events: Generator[Event, None, None], publisher: Publisher) -> Generator[Event, None, None]:
-    """Give the publisher the events for it and yield the others. Yield `NotShown` when publishing fails."""
+    """Pass its events to the publisher and yield the others; yield `NotShown` when publishing fails."""
     with closing(events), publisher:
         for event in events:
             if isinstance(event, TrialValidated):
@@ -177,7 +177,7 @@ def _published(events: Generator[Event, None, None], publisher: Publisher) -> Ge
 
 
 def prepare(file: StudyFile, options: RunOptions) -> Search:
-    """Check everything that a search needs, cheap things first, then make or open the study and fill its queue.
+    """Check all inputs, cheap checks first, then make or open the study and fill its queue.
 
     Raises:
         InputError: the study or the options cannot be used; no trial was added.

@@ -1,4 +1,4 @@
-"""Make or open a study and fill its queue, for the workers that then train its trials."""
+"""Submission of a study: make or open it, and fill its queue for the workers."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,9 +25,9 @@ class Submission:
 
     Attributes:
         data: the images of its trials.
-        budget: finished trials that the study shall have in the end.
-        recovered: numbers of the trials that were taken back from dead owners.
-        version_before: the version of this package that the study was last worked on with, if that was another one.
+        budget: finished trials that the study will have in the end.
+        recovered: numbers of the trials recovered from dead owners.
+        version_before: the package version that the study used last, if it was another one.
     """
 
     study: SearchStudy
@@ -39,31 +39,31 @@ class Submission:
 
 
 def submit(file: StudyFile, options: RunOptions) -> Submission:
-    """Check what the workers of a study will need, cheap things first, then make or open the study and fill its queue.
+    """Check what the workers will need, cheap checks first, then make or open the study and fill its queue.
 
-    Any number of processes may do this at once, and repeat it: the study's trials are added only once.
+    Many processes may do this at once and repeatedly: the trials are added only once.
 
     Args:
         file: the study. A comparison gets its enqueued trials, whatever the budget.
-        options: of them, those that concern a device or a limit are not used.
+        options: those for devices and limits are not used.
 
     Raises:
         InputError: the study, its images, its database or its folders cannot be used; no trial was added.
     """
     check_folders(options)
-    _check_reachable(options.storage_url)  # before images are fetched
+    _check_reachable(options.storage_url)  # before the images are fetched
     data = StudyData(options.data_dir or default_data_dir())
     for config in file.datas_of(file.enqueue):
         data.of(config)
     _check_batch_sizes(file, data)
     storage = open_storage(options.storage_url, create=True, checkpoint_dir=options.checkpoint_dir)
     budget = options.trials if options.trials is not None else file.study.trials
-    # Where many begin at the same moment, a server may have no connection left for a while.
+    # A server may have no free connection for a while when many processes start at once.
     return when_it_answers()(_made_ready, storage, file, data, budget)
 
 
 def check_folders(options: RunOptions) -> None:
-    """Raise ConfigError if checkpoints or artifacts cannot be written where the options say."""
+    """Raise ConfigError if the folder of checkpoints or of artifacts is not writable."""
     if options.checkpoint_dir is not None:
         check_writable(options.checkpoint_dir)
     if options.artifacts is None:

@@ -1,6 +1,6 @@
-"""The supervisor of several worker processes: it passes on their events, replaces dead ones, and stops all.
+"""The supervisor of several worker processes: it forwards their events, replaces dead ones, and stops them all.
 
-The parent keeps nothing on a GPU, and while the workers work it asks no database: each tells how it sees the study.
+The parent process uses no GPU, and no database while the workers run: each worker sends its progress.
 """
 
 import multiprocessing
@@ -39,23 +39,23 @@ from kmnist_search.worker.events import (
     WorkerDied,
 )
 
-#: So many deaths of one worker in a row, without a trial that it finished, are no accident. Fewer than the losses after
-#: which a trial is failed: a GPU that is broken shall not fail one trial after another.
+#: After this many deaths in a row without a finished trial, the run fails. It is below the number of losses after which
+#: a trial fails, because a broken GPU must not fail one trial after another.
 DEATHS_IN_A_ROW = 3
-#: A worker stops at the next step, and gives a database that is away a few seconds; one that takes longer hangs.
+#: A worker stops at the next step, and waits a few seconds for a database that is away; a slower one hangs.
 STOP_SECONDS = 60.0
 
-#: A process that has imported torch cannot be forked: its threads and its CUDA do not come along.
+#: A process that has imported torch cannot be forked: its threads and its CUDA context are not copied.
 SPAWN = multiprocessing.get_context("spawn")
 
 
-#: What all workers may tell at the same time, and is told once.
+#: Events that all workers may send at the same time, and that are reported once.
 SharedNews = DatabaseAway | DatabaseBack | Stopping | KernelsMissing | NotShown | Waiting
 
 
 @dataclass(eq=False, kw_only=True)
 class _Running:
-    """A trial at work in one of the workers."""
+    """A trial that one of the workers trains."""
 
     params: dict[str, Any]
     begun: float
@@ -64,7 +64,7 @@ class _Running:
 
 @dataclass(eq=False, kw_only=True)
 class _Child:
-    """A worker process, what it works on, and how often its predecessors in this place have died in a row."""
+    """A worker process, its trials, and how many predecessors in its place died in a row."""
 
     number: int
     place: Place
@@ -76,10 +76,10 @@ class _Child:
 
 
 class Supervisor:
-    """Worker processes that share one run. To be entered, and left, which ends what is left of them.
+    """Worker processes that share one run. A context manager: leaving it ends the remaining processes.
 
     Attributes:
-        stopped_by: after `work` is exhausted, why, as of a `Worker`.
+        stopped_by: why the work ended, set at its end, as for a `Worker`.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Supervisor:
         *,
         signals: StopSignals,
     ) -> None:
-        """Start nothing yet.
+        """Prepare the supervisor; `work` starts the processes.
 
         Args:
-            search: what is worked on.
-            prepare: makes the same search ready in another process; must be picklable.
+            search: that the workers share.
+            prepare: returns the same search in another process; must be picklable.
             places: one for each worker.
             signals: ask for a stop.
         """
@@ -116,23 +116,23 @@ class Supervisor:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         at_once = kind is not None and issubclass(kind, KeyboardInterrupt)
         for child in self._children:
-            child.pipe.close()  # else one that has much to tell would wait for us
+            child.pipe.close()  # else a process with many messages would block on a full pipe
             child.process.kill() if at_once else child.process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
         for child in self._children:
             _end(child.process, seconds=deadline - time.monotonic())
 
     def progress(self) -> Progress:
-        """Return how far the study has come, as far as the workers have told."""
+        """Return the progress of the study as the workers have reported it."""
         running = sum(len(child.running) for child in self._children)
         return replace(self._progress, counts=self._progress.counts.with_at_least(running=running))
 
     def work(self) -> Iterator[Event]:
-        """Let the workers run trials until each has reached a limit, found none left to claim, or been stopped.
+        """Let the workers run trials until each has reached a limit, found no trial to claim, or was stopped.
 
         Raises:
             WorkerDiedError: a worker broke, or died again and again.
-            KmnistSearchError: what else ended a worker. The others were stopped, with checkpoints.
+            KmnistSearchError: another error ended a worker. The others were stopped, with checkpoints.
         """
         self._look_after()
         while self._children:
@@ -140,7 +140,7 @@ class Supervisor:
             for child in [child for child in self._children if child.pipe in ready]:
                 try:
                     message = child.pipe.recv()
-                except (EOFError, OSError):  # the latter where it was killed while it told something
+                except (EOFError, OSError):  # OSError if it was killed while it sent a message
                     yield from self._over(child)
                 else:
                     yield from self._heard(child, message)
@@ -156,7 +156,7 @@ class Supervisor:
         )
         with _signals_wait_for_the_child():
             process.start()
-        theirs.close()  # so that ours ends when the child does
+        theirs.close()  # so that ours reaches its end when the child ends
         self._children.append(_Child(number=number, place=place, process=process, pipe=ours, deaths=deaths))
 
     def _heard(self, child: _Child, message: Message) -> Iterator[Event]:
@@ -180,14 +180,14 @@ class Supervisor:
             yield event
 
     def _learn(self, progress: Progress) -> None:
-        """Take over what a worker sees, unless another has seen more; each may know a best that others do not yet."""
+        """Take over the progress of a worker, unless another has seen more; keep the best trial of both."""
         if progress.counts.finished < self._progress.counts.finished:
             return
         best = self.study.ranked([trial for trial in (self._progress.best, progress.best) if trial is not None])
         self._progress = replace(progress, best=best[0] if best else None)
 
     def _is_new(self, child: _Child, event: SharedNews) -> bool:
-        """Return whether the first worker tells this, or, of the database's return, the last."""
+        """Return whether to report this: the first worker counts, or the last for the database's return."""
         match event:
             case DatabaseAway():
                 self._without_database.add(child.number)
@@ -204,12 +204,12 @@ class Supervisor:
             case NotShown():
                 before, self._lacks_show = self._lacks_show, True
                 return not before
-            case Waiting():  # told when all of them do
+            case Waiting():  # reported when all workers wait
                 before, self._is_idle = self._is_idle, not any(each.running for each in self._children)
                 return self._is_idle and not before
 
     def _over(self, child: _Child) -> Iterator[Event]:
-        """See to a worker whose pipe has ended, which is so when its process has."""
+        """Handle the end of a worker, which is seen by the end of its pipe."""
         self._children.remove(child)
         self._without_database.discard(child.number)
         child.pipe.close()
@@ -227,7 +227,7 @@ class Supervisor:
                 yield from self._died(child)
 
     def _died(self, child: _Child) -> Iterator[Event]:
-        """Tell of a death, and let another worker take the place if this is no habit."""
+        """Report a death, and replace the worker unless it died too often."""
         how = _how_it_died(child.process.exitcode)
         for number, running in child.running.items():
             yield self._lost(number, running, f"worker {child.number} {how}")
@@ -268,13 +268,13 @@ class Supervisor:
             return
         self._stop_at = time.monotonic() + STOP_SECONDS
         received = self.signals.received
-        # Ctrl-C has reached them, too, and a second SIGINT would end them at once.
+        # Ctrl-C has reached the workers, too, and a second SIGINT would end them at once.
         number = signal.SIGTERM if received in (None, signal.SIGINT) else received
         for child in self._children:
             _send(child.process, number)
 
     def _look_after(self) -> None:
-        """Start whom there is a place for, and do what time or a signal demands."""
+        """Start workers in vacant places, and stop all on a signal or when time is up."""
         if self.signals.received is not None:
             self._stop()
         if self._stop_at is not None:
@@ -282,13 +282,13 @@ class Supervisor:
             if time.monotonic() > self._stop_at:
                 for child in self._children:
                     child.process.kill()
-        elif not self._without_database:  # else a new one would not even get to the study
+        elif not self._without_database:  # else a new worker could not open the study
             for number, place, deaths in self._vacant:
                 self._start(number, place, deaths=deaths)
             self._vacant.clear()
 
     def _put_together(self) -> StoppedBy:
-        """Return why the run has ended, given why the workers have."""
+        """Return why the run ended, from the reasons of the workers."""
         if "budget" in self._reasons:
             return "budget"
         if self.signals.received is not None:
@@ -300,7 +300,7 @@ class Supervisor:
 
 @contextmanager
 def _signals_wait_for_the_child() -> Iterator[None]:
-    """Start a process with its signals blocked: what comes while it imports torch finds it ready to stop in order."""
+    """Start a process with blocked signals: it handles those that come while it imports torch afterwards."""
     resource_tracker.ensure_running()  # starting it unblocks them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, StopSignals.SIGNALS)
     try:
@@ -310,13 +310,13 @@ def _signals_wait_for_the_child() -> Iterator[None]:
 
 
 def _send(process: SpawnProcess, number: signal.Signals) -> None:
-    """Send a signal, unless the process has ended: its id may be another's by now."""
+    """Send a signal, unless the process has ended: its id may belong to another by now."""
     if process.is_alive() and process.pid is not None:
         os.kill(process.pid, number)
 
 
 def _end(process: SpawnProcess, *, seconds: float) -> None:
-    """Wait for the end of a process for so long, then kill it."""
+    """Wait `seconds` for the end of a process, then kill it."""
     process.join(max(seconds, 0.0))
     if process.is_alive():
         process.kill()

@@ -25,7 +25,7 @@ from kmnist_search.worker.events import Event, StoppedBy, TrialEnded, TrialStart
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """Something happened; with trials that start or end comes how far the study is, as this worker sees it."""
+    """An event; at the start and end of a trial also the study's progress as this worker sees it."""
 
     event: Event
     progress: Progress | None
@@ -33,21 +33,21 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The worker has ended, for this reason."""
+    """The worker has ended without an error."""
 
     stopped_by: StoppedBy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The worker has ended by an error that is for the user."""
+    """The worker has ended with an error that is for the user."""
 
     error: KmnistSearchError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broke:
-    """The worker has ended by an error that nobody foresaw."""
+    """The worker has ended with an unexpected error."""
 
     traceback: str
 
@@ -61,10 +61,10 @@ def work_for_parent(
     """Work until a limit is reached, a signal arrives, nothing is left to claim, or the parent is gone.
 
     Args:
-        pipe: takes the messages; the last one is not `Told`.
+        pipe: receives the messages; the last one is not `Told`.
         place: where to work.
-        prepare: makes the search ready here.
-        options: of the run; the device is the place's.
+        prepare: returns the search in this process.
+        options: of the run; `place` gives the device.
     """
     with StopSignals() as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `Supervisor`
@@ -74,12 +74,12 @@ def work_for_parent(
             search = prepare(options.on(place.device))
             stopped_by = _work(pipe, search, place.cores, signals)
         except KeyboardInterrupt:
-            return  # Ctrl-C once more: at once, and the parent has had it, too
+            return  # a second Ctrl-C ends this process at once; the parent got it, too
         except KmnistSearchError as error:
             _tell(pipe, Failed(error=error))
         except DATABASE_ERRORS as error:
             _tell(pipe, Failed(error=WorkError(f"the database failed: {reason_of(error)}.")))
-        except Exception:  # whatever it is, the user shall see it, and once
+        except Exception:  # the user must see any error, and once
             _tell(pipe, Broke(traceback=traceback.format_exc()))
         else:
             _tell(pipe, Ended(stopped_by=stopped_by))
@@ -94,7 +94,7 @@ def _work(pipe: "Connection[Message, Any]", search: Search, cores: int, signals:
 
 
 def _tell(pipe: "Connection[Message, Any]", message: Message) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and this worker is about to stop
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and this worker stops soon
         pipe.send(message)
 
 

@@ -1,6 +1,6 @@
 """The checkpoints of a trial: one file for each attempt.
 
-A worker that was taken for dead and was not may still write its own attempt's file, but never that of its successor.
+A worker that was wrongly taken for dead may still write the file of its own attempt, but never that of its successor.
 """
 
 from pathlib import Path
@@ -25,13 +25,13 @@ class Checkpoints:
         checkpoint.save(training, self._path(self.attempt))
 
     def resume(self, training: Training) -> None:
-        """Bring a new training to where the latest attempt that left a usable checkpoint had come, if there is one."""
+        """Resume a new training from the latest usable checkpoint of any attempt, if there is one."""
         for attempt in range(self.attempt, 0, -1):
             if checkpoint.resume(training, self._path(attempt)) is None:
                 return
 
     def discard(self) -> None:
-        """Remove the checkpoints of this attempt and of those before, and what a kill left of them half-written."""
+        """Remove the checkpoints of this attempt and of earlier ones, half-written files included."""
         for attempt in range(1, self.attempt + 1):
             discard(self._path(attempt))
 

@@ -1,8 +1,8 @@
-"""The database thread of a worker: claims, reports, leases and endings, so that no training waits.
+"""The database thread of a worker: it does all database work, so that no training waits.
 
-The thread takes claims, writes what the trials of this process change, renews their leases, brings news of the other
-trials, ends trials, and lets the worker be seen. When the database is away, what the trials change stays in memory. It
-holds a connection only while it has something to say.
+The thread claims and ends trials, writes what this process's trials change, renews their leases, reads the other
+trials, and shows that the worker is alive. While the database is away, changes stay in memory. The thread holds a
+connection only while it needs one.
 """
 
 import queue as thread_queue
@@ -25,34 +25,34 @@ from kmnist_search.queue.queue import Claim, Counts, Queue
 from kmnist_search.queue.workers import Registration, WorkerInfo
 from kmnist_search.study.cached_storage import CachedStorage
 
-#: How long a trial that was just claimed may take before the others are told of it; many are over before.
+#: How soon after a claim the first reports are written. Many trials end earlier.
 FIRST_FLUSH_SECONDS = 0.5
-#: How often what the running trials report is written. Fast epochs are written together.
+#: How often the reports of running trials are written. Fast epochs are written together.
 FLUSH_SECONDS = 5.0
-#: How often, while trials run, news of the others are read for the pruner.
+#: How often the other trials are read for the pruner while trials run.
 NEWS_SECONDS = 10.0
-#: Where many workers share a study, each flushes more seldom, so that all together do not so more often than this.
+#: All workers of a study together flush at most this often; each flushes less often where there are many.
 FLUSHES_A_SECOND = 10.0
-#: How often the worker is seen by the others while it has anything to say at all.
+#: How often the worker shows that it is alive, while it uses the database anyway.
 APPEAR_SECONDS = 10.0
-#: How often owners that are gone are looked for.
+#: How often trials of dead owners are recovered.
 RECOVER_SECONDS = 5.0
-#: How long a connection stays open after a trial was claimed or ended: most likely another follows at once.
+#: How long a connection stays open after a claim or an ending: the next call usually follows at once.
 LINGER_SECONDS = 1.0
 
 Result = TypeVar("Result")
 
 
 class DatabaseThread:
-    """Carries claims, changes and endings of trials to the database, and news back.
+    """Writes claims, changes and endings of trials to the database, and reads news.
 
-    Each call returns a future and never waits. To be entered, which starts the thread, and left, which ends it.
+    Each call returns a future and never waits. A context manager: entering starts the thread, leaving ends it.
 
     Attributes:
-        patience: does what is carried, again and again while the database is away.
-        failure: not None once it has given up; nothing is carried any more.
-        registration: how the others see this worker.
-        counts: of the study, as of the last trial of this process that was claimed or ended.
+        patience: runs each transaction, and retries it while the database is away.
+        failure: the error after which the thread gave up, or None; it then does no more work.
+        registration: this worker as others see it.
+        counts: the study's, as of the last claim or ending of a trial in this process.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class DatabaseThread:
     def __exit__(self, *_: object) -> None:
         self.patience.hurry()
         self._jobs.put(None)
-        # It is a daemon: one that hangs in a connection does not keep the process, least of all if it was in a hurry.
+        # A daemon thread that hangs in a connection does not keep the process alive.
         self._thread.join(max(self.patience.seconds_left(), 0.5))
 
     def claim(self, *, budget: int | None) -> "Future[Claim | None]":
-        """Take the next waiting trial; None when there is none, or when `budget`, if any, are finished or running."""
+        """Claim the next waiting trial; None if there is none, or if `budget` trials are finished or running."""
         return self._submit(lambda: self._claim(budget))
 
     def finish(self, claim: Claim, *, epochs: int) -> "Future[bool]":
-        """End a trial as it was told to the cached storage; False if it was no longer ours."""
+        """End a trial with the state in the cached storage; False if this worker had lost it."""
         return self._submit(lambda: self._end(claim, partial(self.queue.finish, epochs=epochs), finished=True))
 
     def hand_back(self, claim: Claim, *, epochs: int, reason: str) -> "Future[bool]":
-        """Put a trial back among the waiting; False if it was no longer ours."""
+        """Put a trial back into the queue; False if this worker had lost it."""
         end = partial(self.queue.hand_back, epochs=epochs, reason=reason)
         return self._submit(lambda: self._end(claim, end, finished=False))
 
@@ -113,11 +113,11 @@ class DatabaseThread:
         return self._submit(lambda: self.patience.do(self._read_news, self.storage.reading))
 
     def has_lost(self, claim: Claim) -> bool:
-        """Return whether the trial has gone to someone else, because its lease was not renewed in time."""
+        """Return whether this worker has lost the trial, because its lease was not renewed in time."""
         return claim.token in self._lost
 
     def abandon(self, claim: Claim) -> None:
-        """Let go of a trial that was lost."""
+        """Forget a lost trial."""
         self._lost.discard(claim.token)
         self.cached_storage.end(claim.trial_id, finished=False)
 
@@ -126,7 +126,7 @@ class DatabaseThread:
         self._jobs.put((job, future))
         return future
 
-    # What follows runs in the thread
+    # The methods below run in the thread.
 
     def _run(self) -> None:
         while True:
@@ -164,7 +164,7 @@ class DatabaseThread:
         return max(min(due) - time.monotonic(), 0.0) if due else None
 
     def _look_after(self) -> None:
-        """Do what is due without having been asked for."""
+        """Flush and release the connection when that is due."""
         now = time.monotonic()
         if self._held and now >= self._flush_at:
             if self.cached_storage.has_changes() or now >= self._renew_at:
@@ -207,13 +207,13 @@ class DatabaseThread:
         self._held[claim.token] = claim
         news = partial(self._read_news, complete_until=claim.trial_id)
         self.patience.do(news, self.storage.reading)
-        if not self.cached_storage.begin(claim.trial_id):  # this process was paused, and the trial is back in the queue
+        if not self.cached_storage.begin(claim.trial_id):  # the process was paused, and the trial was requeued
             del self._held[claim.token]
             return self._claim(budget)
         return claim
 
     def _look_after_soon(self) -> None:
-        """Let a trial that was just claimed be told of soon; those already held are not put off by it."""
+        """Schedule the first flush of a new trial soon, without delaying that of trials already held."""
         now = time.monotonic()
         first, renewal = now + FIRST_FLUSH_SECONDS, now + self.lease_seconds / 4
         self._flush_at = min(self._flush_at, first) if self._held else first
@@ -228,7 +228,7 @@ class DatabaseThread:
         )
 
     def _is_calm(self) -> bool:
-        """Return whether the others, too, have had time to come back: they shall not be taken for dead before."""
+        """Return whether the other workers, too, have had time to reconnect: before that, none is taken for dead."""
         return time.monotonic() >= self.patience.back_at + 3 * MAX_PAUSE_SECONDS
 
     def _recover(self) -> None:
@@ -246,9 +246,9 @@ class DatabaseThread:
         return ended
 
     def _flush(self) -> None:
-        """Renew the leases, write what the trials have changed, and read news: three statements as a rule."""
+        """Renew the leases, write the changes of the trials, and read news: usually three statements."""
         changed = [(claim, self.cached_storage.take_changes(claim.trial_id)) for claim in self._held.values()]
-        # A pruner that has just noted a rung has looked at the others, and will not before the next epoch.
+        # A pruner that has just stored a rung has read the other trials, and reads them again only at the next epoch.
         will_look = any(changes and not changes.system_attributes for _, changes in changed)
         wants_news = time.monotonic() >= self._news_at and will_look
 
@@ -274,5 +274,5 @@ class DatabaseThread:
         self._news_at = time.monotonic() + self._shared(NEWS_SECONDS)
 
     def _shared(self, seconds: float) -> float:
-        """Return how long to wait before what is done every so many seconds, given how many others do it, too."""
+        """Return an interval, lengthened where many running trials share the study."""
         return max(seconds, self.cached_storage.num_running() / FLUSHES_A_SECOND)

@@ -15,7 +15,7 @@ StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trial
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStarted:
-    """A trial was claimed; `epochs_done` is above 0 when it goes on from a checkpoint."""
+    """A trial was claimed; `epochs_done` is above 0 if it resumes from a checkpoint."""
 
     number: int
     params: dict[str, Any]
@@ -25,7 +25,7 @@ class TrialStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone:
-    """A trial came one epoch further."""
+    """A trial has finished an epoch."""
 
     number: int
     epoch: Epoch
@@ -33,7 +33,7 @@ class EpochDone:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded:
-    """A trial is over, or was handed back or lost to another worker; `value` is the metric after its last epoch."""
+    """A trial has ended, was handed back or was lost; `value` is the metric after its last epoch."""
 
     number: int
     params: dict[str, Any]
@@ -46,13 +46,13 @@ class TrialEnded:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrialValidated:
-    """A trial is complete, and this is what its model made of the validation images.
+    """A trial is complete: its predictions for the validation images.
 
-    It is for who draws that, in the same process, and told to nobody else.
+    Only the publisher in the same process receives this event.
 
     Attributes:
         history: all epochs.
-        val_probabilities: (V, 10), or None if that is not known.
+        val_probabilities: (V, 10) for V images, or None if unknown.
     """
 
     trial_id: int
@@ -64,47 +64,47 @@ class TrialValidated:
 
 @dataclass(frozen=True, kw_only=True)
 class NotShown:
-    """Something of what the dashboard shows could not be written, for this reason; the search goes on without."""
+    """Some dashboard content could not be written; the search continues without it."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelsMissing:
-    """The fused kernels cannot run on this GPU, for this reason; trials train in plain torch, several times slower."""
+    """The fused kernels cannot run on this GPU; trials train in plain torch, several times slower."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseAway:
-    """The database cannot be used at the moment, for this reason; it is asked again and again."""
+    """The database cannot be used at the moment; the worker keeps trying."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseBack:
-    """The database can be used again, after so many seconds."""
+    """The database can be used again, after `seconds`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """The run is to stop, and waits at most so many seconds for the database."""
+    """The run is stopping, and waits at most `seconds` for the database."""
 
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """Nothing is left to claim; the worker looks again and again for what others may add to the queue, or lose."""
+    """Nothing is left to claim; the worker keeps looking for trials that others add or lose."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDied:
-    """One of several worker processes, counted from 1, died; `how` says of what. Another takes its place."""
+    """A worker process (numbered from 1) died; `how` gives the cause. Another replaces it."""
 
     worker: int
     device: str

@@ -1,18 +1,18 @@
-"""When a worker stops."""
+"""The limits of a worker: when it stops."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When a worker stops; None is no such limit.
+    """When a worker stops; None means no such limit.
 
     Attributes:
-        budget: finished trials of the study; None is all that its queue holds.
-        deadline: by `time.monotonic`, which all processes of a machine share.
-        target: a metric that the best trial reaches.
-        max_trials: trials that this worker itself finishes.
-        waits: stay when nothing is left to claim, because others may add trials or lose theirs.
+        budget: finished trials of the study; None means all in its queue.
+        deadline: in seconds of `time.monotonic`, which all processes of a machine share.
+        target: the metric that the best trial must reach.
+        max_trials: trials that this worker finishes.
+        waits: wait when nothing is left to claim, because others may add or lose trials.
     """
 
     budget: int | None = None

@@ -1,4 +1,4 @@
-"""The order to stop: whether a worker must stop, and why."""
+"""The stop order of a worker: whether it must stop, and why."""
 
 import time
 
@@ -7,12 +7,12 @@ from kmnist_search.worker.events import StoppedBy
 
 
 class Stop:
-    """The order to stop, which once given is not taken back.
+    """The order to stop; it is never withdrawn.
 
     Attributes:
-        why: in words, as it stands in the attempts at the trials that are handed back; empty while all may go on.
-        by: which limit it was, if it was one.
-        urgent_at: when a signal had come or time was up, by `time.monotonic`; infinity before.
+        why: the reason, as the attempts of handed-back trials record it; empty until the order is given.
+        by: the limit that was reached, if any.
+        urgent_at: when a signal came or time was up, by `time.monotonic`; infinity before.
     """
 
     def __init__(self, signals: StopSignals, *, deadline: float | None) -> None:
@@ -22,14 +22,14 @@ class Stop:
         self.urgent_at = float("inf")
 
     def look(self) -> None:
-        """See whether a signal has come or time is up."""
+        """Give the order if a signal has come or time is up."""
         if self.signals.received is not None:
             self._order_urgently(self.signals.received.name, "signal")
         elif self.deadline is not None and time.monotonic() > self.deadline:
             self._order_urgently("time is up", "timeout")
 
     def order(self, why: str, *, by: StoppedBy | None = None) -> None:
-        """Stop, unless that was ordered before."""
+        """Give the order, unless it was given before."""
         if not self.why:
             self.why, self.by = why, by
 

@@ -12,13 +12,13 @@ Result = TypeVar("Result")
 
 
 class Pause(Enum):
-    """Why somebody at work lets the others go on: it is their TURN, or there is nothing to do, but may be SOON."""
+    """Why a task yields: TURN, it is the others' turn; SOON, it has nothing to do at the moment."""
 
     TURN = auto()
     SOON = auto()
 
 
-#: Work that tells events, lets others go on, and waits for futures by giving them away.
+#: Work that yields events, pauses for the others, and futures to wait for.
 Turns: TypeAlias = Generator["Event | Pause | Future[Any]", None, Result]
 
 
@@ -30,12 +30,12 @@ def waited(future: "Future[Result]") -> Turns[Result]:
 
 
 class Task:
-    """Goes on with some work by a turn whenever it is asked to, unless the work waits for a future.
+    """Advances some work one turn at a time, unless the work waits for a future.
 
     Attributes:
-        awaited: the future it waits for, if any.
-        waits_since: when it began to wait for that, by `time.monotonic`.
-        is_over: True when the work is done, or has broken.
+        awaited: the future that the work waits for, if any.
+        waits_since: when it began to wait, by `time.monotonic`.
+        is_over: True when the work has returned or raised.
     """
 
     def __init__(self, turns: Turns[None]) -> None:
@@ -49,10 +49,10 @@ class Task:
         return self.awaited is not None and not self.awaited.done()
 
     def go_on(self, error: Exception | None = None) -> Event | Pause | None:
-        """Take a turn; return what came of it, which is None as long as it waits for a future.
+        """Take a turn; return what the work yielded, or None while it waits for a future.
 
         Args:
-            error: raise it in the work, instead of going on.
+            error: raised in the work instead of resuming it.
         """
         if error is None and self.is_waiting:
             return None

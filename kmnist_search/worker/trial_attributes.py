@@ -10,12 +10,12 @@ from kmnist_search.engine.training import Training
 from kmnist_search.host.environment import versions
 from kmnist_search.study.ranking import DIGEST_KEY
 
-#: What torch's allocator for the CPU says, CUDA where torch's own allocator was not asked (as for a graph), and cuBLAS.
+#: Messages of torch's CPU allocator, of CUDA outside torch's allocator (as for a graph), and of cuBLAS.
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def description(config: TrialConfig, data_digest: str, seed: int, device: torch.device) -> dict[str, Any]:
-    """Return what a training is, and where: all that fixes its result."""
+    """Return everything that determines the result of a training."""
     return {
         "config": config.model_dump(mode="json"),
         DIGEST_KEY: config.digest,
@@ -29,7 +29,7 @@ def description(config: TrialConfig, data_digest: str, seed: int, device: torch.
 
 
 def results(training: Training) -> dict[str, Any]:
-    """Return the curves so far and what they cost."""
+    """Return the curves so far, the seconds, and the speed in images per second."""
     seconds = training.seconds_so_far
     curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     return {
@@ -40,11 +40,11 @@ def results(training: Training) -> dict[str, Any]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out, whoever ran out of it."""
+    """Return whether memory ran out, on the CPU or the GPU."""
     said = any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
     return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def reason_of_failure(error: Exception) -> str:
-    """Return an error on one line; out of memory is said as such."""
+    """Return an error as a reason, marked if memory ran out."""
     return f"{'out of memory: ' if is_out_of_memory(error) else ''}{type(error).__name__}: {error}"

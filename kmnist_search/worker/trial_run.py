@@ -30,9 +30,9 @@ from kmnist_search.worker.stop import Stop
 from kmnist_search.worker.tasks import Pause, Turns, waited
 from kmnist_search.worker.trial_attributes import description, is_out_of_memory, reason_of_failure, results
 
-#: After a `kill -9` at most this much training is lost; a checkpoint of a large net takes about 0.1 s.
+#: A `kill -9` loses at most this much training; a checkpoint of a large net takes about 0.1 s.
 CHECKPOINT_EVERY_SECONDS = 30.0
-#: The constraint that a trial breaks which needs more memory than there is; the sampler learns to stay below.
+#: The constraint that a trial violates if it needs too much memory; the sampler learns from it.
 MEMORY_CONSTRAINT = "memory"
 
 LOST = "it is no longer this worker's: its lease ran out, or the study was deleted"
@@ -41,7 +41,7 @@ OUT_OF_MEMORY = "out of memory beside other trials"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Workplace:
-    """What the trials of a worker share; `cores` are those a CPU's training may use, None for all."""
+    """What the trials of a worker share; training on a CPU uses at most `cores`, None means all."""
 
     study: SearchStudy
     file: StudyFile
@@ -55,14 +55,14 @@ class Workplace:
 
 
 class TrialRun:
-    """Takes one trial to its end, whatever that is.
+    """Runs one trial to its end.
 
     Attributes:
-        is_at_work: True from when the training may take its memory until it has given that back.
-        epoch_cost: see `engine/concurrency.py`; known when it is at work.
-        epoch_seconds: how long the last epoch took.
-        ran_out_beside_others: True when the trial was handed back because memory ran out, and others had some of it.
-        left: what was done for the trial when its end could not be told to the database.
+        is_at_work: True while the training holds memory.
+        epoch_cost: see `engine/concurrency.py`; set when it is at work.
+        epoch_seconds: duration of the last epoch.
+        ran_out_beside_others: True if the trial was handed back because memory ran out while others used it, too.
+        left: how the trial was left, if its end could not be written to the database.
     """
 
     def __init__(self, place: Workplace, claim: Claim) -> None:
@@ -78,10 +78,10 @@ class TrialRun:
         self._models: dict[str, Any] = {}
 
     def turns(self) -> Turns[None]:
-        """Train the trial and see it to its end.
+        """Train the trial and end it in the study.
 
         Raises:
-            DatabaseAwayError: the end could not be told to the database; the training has left a checkpoint.
+            DatabaseAwayError: the end could not be written to the database; `left` tells about the checkpoint.
         """
         trial = self.place.proposals.trial(self.claim)
         outcome: Outcome
@@ -89,12 +89,12 @@ class TrialRun:
             outcome, reason = yield from self._train(trial)
         except TrainingDivergedError as error:
             outcome, reason = "pruned", f"diverged: {error}"
-        except Exception as error:  # whatever breaks a trial must not break the study
+        except Exception as error:  # a trial that breaks must not break the study
             outcome, reason = self._broken_by(error)
         attributes = self._attributes(reason)
         ended = self._ended(trial, outcome, reason)
         if self._traceback:
-            self._give_back_memory()  # before the database is waited for: others may want it
+            self._give_back_memory()  # before waiting for the database: others may need it
         try:
             outcome = yield from self._end(trial, ended, attributes)
         except DatabaseAwayError:
@@ -114,7 +114,7 @@ class TrialRun:
         yield replace(ended, outcome=outcome, reason=LOST if outcome == "lost" else ended.reason)
 
     def _train(self, trial: Trial) -> Turns[tuple[Outcome, str]]:
-        """Train to the end, the pruner's no, a stop, or the loss of the trial; return which of them it was, and why."""
+        """Train until the end, a pruning, a stop, or the loss of the trial; return the outcome and its reason."""
         place = self.place
         spec = place.file.suggest(trial)
         config, data = spec.config, place.data.of(spec.data)
@@ -152,12 +152,12 @@ class TrialRun:
 
     def _resume(self, trial: Trial, training: Training) -> None:
         self.checkpoints.resume(training)
-        for epoch in training.history:  # claiming a trial wiped its reports, so that they agree with the checkpoint
+        for epoch in training.history:  # the claim deleted the reports: they must agree with the checkpoint
             trial.report(self._metric(epoch), step=epoch.number)
             trial.should_prune()
 
     def _epochs(self, trial: Trial, training: Training) -> Turns[tuple[Outcome, str]]:
-        # A CPU has just taken a step and can take the next; a GPU has enough queued for a while.
+        # A CPU can take its next step at once; a GPU has enough queued for a while.
         pause = Pause.TURN if self.place.device.type == "cpu" else Pause.SOON
         saved_at = time.monotonic()
         while not training.finished:
@@ -222,7 +222,7 @@ class TrialRun:
         return attributes
 
     def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Turns[Outcome]:
-        """End the trial in the study; return how it really ended, which is "lost" if it was no longer ours."""
+        """End the trial in the study; return the outcome, which is "lost" if this worker had lost it."""
         if self.database_thread.has_lost(self.claim):
             self.database_thread.abandon(self.claim)
             return "lost"
@@ -250,7 +250,7 @@ class TrialRun:
 
 
 def _save(checkpoints: Checkpoints, training: Training) -> str:
-    """Save a checkpoint and return what became of it; without one the trial would only begin anew."""
+    """Save a checkpoint and return how that went; without one, the trial only starts again."""
     try:
         checkpoints.save(training)
     except OSError as error:

@@ -1,7 +1,7 @@
 """The worker: trains several trials in turn until a limit is reached.
 
-`Worker.work` is a generator of events: what happens is told to whoever drives it, and nothing is called back. The
-database is talked to by a database thread; the worker waits for it only when no trial can go on.
+`Worker.work` is a generator of events; there are no callbacks. A database thread does the database work; the worker
+waits for it only when no trial can continue.
 """
 
 import time
@@ -38,23 +38,22 @@ from kmnist_search.worker.stop import Stop
 from kmnist_search.worker.tasks import Pause, Task, Turns, waited
 from kmnist_search.worker.trial_run import TrialRun, Workplace
 
-#: So many failures in a row are not the trials' fault.
+#: This many failures in a row are not the trials' fault.
 FAILURES_IN_A_ROW = 5
-#: How long the worker sleeps when all its trials wait for a GPU: a hundredth of what is queued there.
+#: How long the worker sleeps when all its trials wait for a GPU: a hundredth of the work queued there.
 SOON_SECONDS = 0.0005
-#: How often a worker that waits for more looks into the queue; each look is two transactions.
+#: How often an idle worker looks into the queue; each look is two transactions.
 LOOK_SECONDS = 5.0
-#: A database that answers within this is not said to be waited for when the run is to stop.
+#: A stopping run reports that it waits for the database only after this time.
 ANSWER_SECONDS = 0.1
 
 
 class Worker:
-    """One process that works on one study on one device.
+    """Trains trials of one study on one device, in this process.
 
     Attributes:
-        cores: of the CPU that it may keep busy; None is all that the process may.
-        stopped_by: after `work` is exhausted, why: "budget", "queue" (nothing is left to claim, but others still run),
-            "signal", "timeout", "target" or "max_trials".
+        stopped_by: why the work ended, set at its end: "budget", "queue" (nothing is left to claim, but others still
+            run), "signal", "timeout", "target" or "max_trials".
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class Worker:
         self._tasks: list[Task] = []
         self._lanes: dict[int, TrialRun] = {}  # by the number of the trial
         self._left: list[str] = []
-        self._look_at = 0.0  # into the queue, for a trial to claim
+        self._look_at = 0.0  # when to look into the queue again
         self._finished = 0
         self._is_idle = False
         self._failures_in_a_row = 0
@@ -100,11 +99,11 @@ class Worker:
     def work(self) -> Generator[Event, None, None]:
         """Run trials until a limit is reached, a signal comes, or none is left to claim.
 
-        Whatever ends the work, trials that are not over go back to the queue with a checkpoint.
+        Unfinished trials always go back to the queue with a checkpoint.
 
         Raises:
             TrialsKeepFailingError: one trial after another failed.
-            DatabaseAwayError: the database could not be used for too long; trials at work have left a checkpoint.
+            DatabaseAwayError: the database was away for too long; running trials have left a checkpoint.
         """
         if reason := missing_kernels(self._place.device):
             yield KernelsMissing(reason=reason)
@@ -130,16 +129,17 @@ class Worker:
             self.stop.order("the database failed")
 
     def _stays(self) -> bool:
-        """Return whether to stay with nothing to do."""
+        """Return whether to wait while there is nothing to do."""
         return self.limits.waits and not self.stop.why and not self._has_done_its_share()
 
     def _has_done_its_share(self) -> bool:
         return self.limits.max_trials is not None and self._finished + len(self._lanes) >= self.limits.max_trials
 
     def _wants_another(self) -> bool:
-        """Return whether to claim a trial: one after the other, so that each is proposed knowing those before.
+        """Return whether to claim a trial. Claims come one at a time, so that each proposal knows the earlier ones.
 
-        None is claimed while one waits for memory, and after a vain claim not before one here is over, or some time is.
+        No trial is claimed while one waits for memory. After a claim that found none, the next one waits until a trial
+        here has ended or `LOOK_SECONDS` are over.
         """
         if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.concurrency.limit:
             return False
@@ -148,7 +148,7 @@ class Worker:
         return len(self._lanes) == len(self._tasks) and all(trial_run.is_at_work for trial_run in self._lanes.values())
 
     def _trial(self) -> Turns[None]:
-        """Claim a trial and see it to its end."""
+        """Claim a trial and run it to its end."""
         claim = yield from self._claim()
         if claim is None:
             self._look_at = time.monotonic() + LOOK_SECONDS if self.limits.waits else float("inf")
@@ -179,7 +179,7 @@ class Worker:
         return bool(best) and self.study.is_as_good(best[0].values[0], target)
 
     def _round(self) -> Iterator[Event]:
-        """Let each trial go on by a turn, and rest if none could."""
+        """Give each task a turn; rest if none could use it."""
         turns = []
         for task in self._tasks:
             turn = self._turn(task)
@@ -197,7 +197,7 @@ class Worker:
             self._answered_at = time.monotonic()
         try:
             return task.go_on(error)
-        except Exception as broken:  # the others shall still hand their trials back
+        except Exception as broken:  # the other tasks must still hand their trials back
             self._error = self._error or broken
             self.stop.order("the run broke down")
             return Pause.TURN
@@ -224,7 +224,7 @@ class Worker:
         return sum(trial_run.is_at_work for trial_run in self._lanes.values())
 
     def _trouble_told(self) -> Iterator[Event]:
-        """Tell, once each, that the database went away and that it came back."""
+        """Report once that the database went away, and once that it came back."""
         before, self._trouble = self._trouble, self.database_thread.patience.trouble
         if before is None and self._trouble is not None:
             yield DatabaseAway(reason=self._trouble.reason)
@@ -232,11 +232,11 @@ class Worker:
             yield DatabaseBack(seconds=time.monotonic() - before.since)
 
     def _hurried(self) -> Iterator[Event]:
-        """When a stop is urgent, wait for a silent database a little longer, and then no more."""
+        """Wait a little longer for a silent database when a stop is urgent, then give up."""
         waiting = [task for task in self._tasks if task.is_waiting]
         if not waiting:
             return
-        # Not the time before it was asked: a checkpoint of gigabytes may have taken longer than any patience.
+        # The time before the request does not count: saving a checkpoint of gigabytes may take longer.
         asked_at = min(task.waits_since for task in waiting)
         silence = time.monotonic() - max(self.stop.urgent_at, self._answered_at, asked_at)
         if silence < ANSWER_SECONDS:
@@ -262,7 +262,7 @@ class Worker:
             self.stop.order("one trial after another failed")
 
     def _conclude(self) -> None:
-        """Raise what ended the work, or note why it ended."""
+        """Raise the error that ended the work, or set `stopped_by`."""
         if isinstance(self._error, DatabaseAwayError) and self._left:
             goes, its_lease = ("It goes", "its lease runs") if len(self._left) == 1 else ("They go", "their leases run")
             raise DatabaseAwayError(

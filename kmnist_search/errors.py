@@ -1,34 +1,34 @@
-"""Every error that this package raises on purpose.
+"""All errors that this package raises on purpose.
 
 KmnistSearchError
-├── InputError                  what the user gave is wrong: exit code 2
-│   ├── ConfigError             a value of a configuration
-│   ├── StudyFileError          a study file: names file, table and key
-│   ├── DataError               the images: missing, damaged, or not what they claim to be
+├── InputError                  the user's input is wrong: exit code 2
+│   ├── ConfigError             an invalid value in a configuration
+│   ├── StudyFileError          an invalid study file: names file, table and key
+│   ├── DataError               images are missing or damaged
 │   ├── StorageError            the database: its URL, its file, its state
-│   │   ├── ReadOnlyError       the user may read the database and not change it
-│   │   ├── StorageAwayError    it cannot be reached now
-│   │   └── StorageEmptyError   there are no studies in it yet
-│   ├── StudyNotFoundError      no such study in that storage
-│   ├── StudyChangedError       a study that was begun with other settings
-│   ├── StudyExistsError        a study of that name is there already
-│   ├── StudyInUseError         trials of a study run, which must not while this is done
+│   │   ├── ReadOnlyError       the user has no right to change the database
+│   │   ├── StorageAwayError    the database cannot be reached now
+│   │   └── StorageEmptyError   the database has no studies yet
+│   ├── StudyNotFoundError      the storage has no such study
+│   ├── StudyChangedError       the study was created with other settings
+│   ├── StudyExistsError        a study of that name exists already
+│   ├── StudyInUseError         not possible while trials of the study run
 │   ├── ArchiveError            the file of an exported study: names file and line
-│   ├── ResultFolderError       the folder of a result: there already, or cannot be written
-│   ├── ModelError              a saved model, or the file it is to be exported to
+│   ├── ResultFolderError       a result folder exists already, or cannot be written
+│   ├── ModelError              a saved or exported model: names its file
 │   ├── ImageError              an image to predict: names its file
-│   ├── NoCompleteTrialError    nothing to show or choose from yet
-│   ├── ReportError             a report that cannot be made or written
-│   └── SchedulerError          there is no scheduler, or it does not take such a job
+│   ├── NoCompleteTrialError    the study has no complete trial yet
+│   ├── ReportError             a report cannot be made or written
+│   └── SchedulerError          there is no scheduler, or it refuses the job
 └── WorkError                   the work itself failed: exit code 1
     ├── ArtifactsLeftError      artifacts could not be removed
-    ├── DatabaseAwayError       the database could not be used for too long
-    ├── ExportFailedError       an exported model does not do what the model does
-    ├── MeasurementError        what was to be measured did not run
-    ├── SubmissionError         a scheduler has not taken a job, or does not say what became of it
+    ├── DatabaseAwayError       the database was away for too long
+    ├── ExportFailedError       an exported model predicts something else than the model
+    ├── MeasurementError        a measurement did not run
+    ├── SubmissionError         a scheduler did not accept a job, or does not report its state
     ├── TrainingDivergedError   a loss is no longer finite
-    ├── TrialsKeepFailingError  one trial after another failed
-    └── WorkerDiedError         a worker process broke, or died again and again
+    ├── TrialsKeepFailingError  several trials in a row failed
+    └── WorkerDiedError         a worker broke, or died again and again
 """
 
 
@@ -39,13 +39,13 @@ class KmnistSearchError(Exception):
 
 
 class InputError(KmnistSearchError):
-    """What the user gave is wrong; nothing was started."""
+    """The user's input is wrong; nothing was started."""
 
     exit_code = 2
 
 
 class ConfigError(InputError, ValueError):
-    """A configuration holds a value that cannot be."""
+    """A configuration holds an invalid value."""
 
 
 class StudyFileError(InputError):
@@ -53,15 +53,15 @@ class StudyFileError(InputError):
 
 
 class DataError(InputError):
-    """The images are missing, damaged, or not what their name says."""
+    """The images are missing or damaged, or are not what their name says."""
 
 
 class StorageError(InputError):
-    """The database cannot be opened or is not one of ours."""
+    """The database cannot be opened, or was not made by this package."""
 
 
 class ReadOnlyError(StorageError):
-    """The user may read the database, but not make this change."""
+    """The user may read the database, but has no right to make this change."""
 
 
 class StorageAwayError(StorageError):
@@ -69,7 +69,7 @@ class StorageAwayError(StorageError):
 
 
 class StorageEmptyError(StorageError):
-    """There are no studies in the database yet, or no database."""
+    """The database does not exist or has no studies yet."""
 
 
 class StudyNotFoundError(InputError):
@@ -77,15 +77,15 @@ class StudyNotFoundError(InputError):
 
 
 class StudyChangedError(InputError):
-    """A study that exists was begun with other settings than those given now."""
+    """The study was created with other settings than those given now."""
 
 
 class StudyExistsError(InputError):
-    """A study cannot have a name because another one there has it."""
+    """A study of that name exists already."""
 
 
 class StudyInUseError(InputError):
-    """What was asked for cannot be done while trials of the study run."""
+    """The request is not possible while trials of the study run."""
 
 
 class ArchiveError(InputError):
@@ -93,27 +93,27 @@ class ArchiveError(InputError):
 
 
 class ResultFolderError(InputError):
-    """The folder that a result is to be written to is there already, or cannot be made."""
+    """The result folder exists already, or cannot be made."""
 
 
 class ModelError(InputError):
-    """A saved model cannot be read, or the file it is to be exported to not written; the message names the file."""
+    """A saved model cannot be read, or an exported one cannot be written; the message names the file."""
 
 
 class ImageError(InputError):
-    """An image cannot be read, or there is nothing on it; the message names its file."""
+    """An image cannot be read or is empty; the message names its file."""
 
 
 class NoCompleteTrialError(InputError):
-    """What was asked for needs a complete trial, and the study has none."""
+    """The request needs a complete trial, and the study has none."""
 
 
 class ReportError(InputError):
-    """A report has nothing to show, or its file cannot be written."""
+    """A report would be empty, or its file cannot be written."""
 
 
 class SchedulerError(InputError):
-    """There is no scheduler here, or it would not take such a job; none was submitted."""
+    """There is no scheduler here, or it refuses the job; nothing was submitted."""
 
 
 class WorkError(KmnistSearchError):
@@ -121,32 +121,32 @@ class WorkError(KmnistSearchError):
 
 
 class ArtifactsLeftError(WorkError):
-    """Artifacts of a study that is deleted could not be removed from their store."""
+    """The study was deleted, but some of its artifacts could not be removed."""
 
 
 class DatabaseAwayError(WorkError):
-    """The database could not be used for longer than one was ready to wait."""
+    """The database was away for longer than the time limit."""
 
 
 class TrialsKeepFailingError(WorkError):
-    """One trial after another failed, so the run was ended."""
+    """Several trials in a row failed, so the run was stopped."""
 
 
 class ExportFailedError(WorkError):
-    """A model in another format does not predict what the model predicts."""
+    """An exported model predicts something else than the model."""
 
 
 class MeasurementError(WorkError):
-    """What was to be measured did not run."""
+    """A measurement did not run."""
 
 
 class SubmissionError(WorkError):
-    """A scheduler has not taken a job that it should take, or does not say what became of it."""
+    """A scheduler did not accept a job, or does not report its state."""
 
 
 class TrainingDivergedError(WorkError):
-    """A loss is no longer finite, so the training was ended."""
+    """A loss is no longer finite, so the training was stopped."""
 
 
 class WorkerDiedError(WorkError):
-    """A worker process broke, or died again and again, so the run was ended."""
+    """A worker broke, or died again and again, so the run was stopped."""

@@ -1,1 +1,1 @@
-"""Whole studies exported, imported, copied, renamed and deleted."""
+"""Export, import, copy, rename and delete whole studies."""

@@ -1,7 +1,7 @@
-"""The file of an exported study: written line by line, and checked line by line when it is read.
+"""The file of an exported study: it is written line by line, and checked line by line when it is read.
 
-It is JSON lines, strict JSON in UTF-8: a header with the study, then one trial a line in the order of their numbers.
-What the lines hold is said in `records`.
+It is JSON lines, strict JSON in UTF-8: a header with the study, then one trial per line in the order of their numbers.
+`records` defines the lines.
 """
 
 import json
@@ -39,7 +39,7 @@ class _TrainSettings(BaseModel):
 
 
 class _Settings(BaseModel):
-    """What of a study's settings is needed to work with the study at all."""
+    """The part of a study's settings that every study needs."""
 
     study: _StudySettings
     train: _TrainSettings
@@ -55,17 +55,17 @@ def lines_of(study: StudyRecord, trials: Iterable[TrialRecord]) -> Iterator[byte
 
 
 def records_in(lines: BinaryIO, file: Path) -> tuple[StudyRecord, Iterator[TrialRecord]]:
-    """Return the study, and its trials as they are read; `file` is what messages call it.
+    """Return the study, and its trials as they are read; messages call the file `file`.
 
     Raises:
-        ArchiveError: a line is not what it should be; also while the trials are drawn, at the latest at their end.
+        ArchiveError: a line is invalid; raised also while the trials are drawn, at the latest at their end.
     """
     study = _study_of(lines.readline(), file)
     return study, _trials_of(lines, file, study)
 
 
 def _study_of(line: bytes, file: Path) -> StudyRecord:
-    """Return the study of the header."""
+    """Return the study that the header describes."""
     try:
         header = json.loads(line)
         found = header["format"], header["version"], header["written_by"]
@@ -86,7 +86,7 @@ def _study_of(line: bytes, file: Path) -> StudyRecord:
 
 
 def _trials_of(lines: BinaryIO, file: Path, study: StudyRecord) -> Iterator[TrialRecord]:
-    """Check and yield the trials, which must be those that the header says."""
+    """Check and yield the trials; they must match the header."""
     found = 0
     for found, line in enumerate(lines, start=1):
         trial = _parsed(TrialRecord, line, file, found + 1)

@@ -1,10 +1,10 @@
-"""Whole studies: exported, imported, copied, renamed, deleted.
+"""Whole studies: export, import, copy, rename, delete.
 
-Whatever changes a database does so in one transaction.
+Every change of a database is one transaction.
 
-A trial that runs where a study comes from waits where it is put: its worker belongs to the other database. All else is
-kept, also what it reported and how often it lost its worker. Checkpoints are not part of a study: where it is put, a
-waiting trial begins anew. Nor are artifacts and plots: plots are drawn anew by who works on it there.
+A running trial becomes a waiting one in the target, since its worker belongs to the source. Everything else is kept,
+including reports and the count of lost workers. Checkpoints are not part of a study, so a waiting trial starts from the
+beginning in the target. Artifacts and plots are not part of it either; workers there draw the plots again.
 """
 
 import json
@@ -42,7 +42,7 @@ from kmnist_search.study_file.schema import StudyTable
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """A study that was put into a database: its name there, its trials, and how many of them ran before."""
+    """A study that was added to a database: its name there, its trials, and how many of them ran before."""
 
     name: str
     num_trials: int
@@ -51,7 +51,7 @@ class Arrival:
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion:
-    """A study that was deleted: its trials, its artifacts, and how many of those were not in the store."""
+    """A deleted study: its trials, its artifacts, and how many artifacts were missing in the store."""
 
     num_trials: int
     num_artifacts: int
@@ -59,11 +59,11 @@ class Deletion:
 
 
 def export_study(storage: Storage, name: str, file: Path) -> int:
-    """Write a study to `file`, whole or not at all, as it is at one moment; return how many trials it has.
+    """Write a consistent snapshot of a study to `file`, completely or not at all; return the number of its trials.
 
     Raises:
         StudyNotFoundError: there is no such study.
-        ArchiveError: the file cannot be written, or is the database itself; what was there still is.
+        ArchiveError: the file cannot be written, or is the database itself; an old file stays unchanged.
     """
     database = Path(storage.url.database or "") if storage.url.get_backend_name() == "sqlite" else None
     if database and file.resolve() in [Path(f"{database.resolve()}{end}") for end in ("", "-wal", "-shm")]:
@@ -73,7 +73,7 @@ def export_study(storage: Storage, name: str, file: Path) -> int:
 
 
 def write_study(storage: Storage, name: str, out: BinaryIO) -> int:
-    """Write a study as `export_study` does, to a file that is open.
+    """Write a study to an open file, as `export_study` does.
 
     Raises:
         StudyNotFoundError: there is no such study.
@@ -87,12 +87,12 @@ def write_study(storage: Storage, name: str, out: BinaryIO) -> int:
 
 
 def import_study(storage: Storage, file: Path, name: str | None = None) -> Arrival:
-    """Put the study in `file` into the database, under `name` if there is one, whole or not at all.
+    """Add the study in `file` to the database, under `name` if given, completely or not at all.
 
     Raises:
-        ArchiveError: the file is no exported study, or is damaged or not whole.
-        ConfigError: `name` cannot be the name of a study.
-        StudyExistsError: a study of that name is there already.
+        ArchiveError: the file is no exported study, or is damaged or incomplete.
+        ConfigError: `name` is no valid name of a study.
+        StudyExistsError: a study of that name exists already.
     """
     try:
         with file.open("rb") as lines:
@@ -102,24 +102,24 @@ def import_study(storage: Storage, file: Path, name: str | None = None) -> Arriv
 
 
 def receive_study(storage: Storage, lines: BinaryIO, source: Path, name: str | None = None) -> Arrival:
-    """Put a study into the database as `import_study` does, from a file that is open and called `source`.
+    """Add a study from an open file, called `source` in messages, as `import_study` does.
 
     Raises:
-        ArchiveError: the file is no exported study, or is damaged or not whole.
-        ConfigError: `name` cannot be the name of a study.
-        StudyExistsError: a study of that name is there already.
+        ArchiveError: the file is no exported study, or is damaged or incomplete.
+        ConfigError: `name` is no valid name of a study.
+        StudyExistsError: a study of that name exists already.
         OSError: `lines` cannot be read.
     """
     return _put(storage, *records_in(lines, source), name)
 
 
 def copy_study(source: Storage, name: str, target: Storage, new_name: str | None = None) -> Arrival:
-    """Put a study of one database into another, or into the same one under a new name, whole or not at all.
+    """Copy a study to another database, or within one under a new name, completely or not at all.
 
     Raises:
         StudyNotFoundError: there is no such study.
-        ConfigError: `new_name` cannot be the name of a study.
-        StudyExistsError: a study of that name is there already.
+        ConfigError: `new_name` is no valid name of a study.
+        StudyExistsError: a study of that name exists already.
     """
     study_id = find_study(source, name).queue.study_id
     with _one_moment(source) as connection:
@@ -127,15 +127,15 @@ def copy_study(source: Storage, name: str, target: Storage, new_name: str | None
 
 
 def rename_study(storage: Storage, old: str, new: str, *, force: bool = False) -> None:
-    """Give a study another name, also in the settings it remembers.
+    """Rename a study, also in its stored settings.
 
-    Who works on it meanwhile, which takes `force`, goes on, and still calls it by its old name.
+    With `force`, workers that run its trials continue and still use the old name.
 
     Raises:
         StudyNotFoundError: there is no such study.
-        ConfigError: `new` cannot be the name of a study.
+        ConfigError: `new` is no valid name of a study.
         StudyExistsError: another study has that name.
-        StudyInUseError: trials of it run, and not `force`.
+        StudyInUseError: trials of it run, and `force` is not set.
     """
     _check_name(new)
     study_id = find_study(storage, old).queue.study_id
@@ -152,18 +152,18 @@ def rename_study(storage: Storage, old: str, new: str, *, force: bool = False) -
 
 
 def delete_study(storage: Storage, name: str, *, force: bool = False, store: ArtifactStore | None = None) -> Deletion:
-    """Delete a study with its trials, all that belongs to them, their checkpoints and their artifacts.
+    """Delete a study with its trials, checkpoints, artifacts and everything else that belongs to it.
 
     Args:
         storage: the database.
-        name: of the study.
-        force: also while trials of it run.
-        store: of the artifacts; None is the folder beside the database.
+        name: name of the study.
+        force: delete even while trials of it run.
+        store: store of the artifacts; None for the folder beside the database.
 
     Raises:
         StudyNotFoundError: there is no such study.
-        StudyInUseError: trials of it run, and not `force`.
-        ArtifactsLeftError: it is deleted, but not all of its artifacts.
+        StudyInUseError: trials of it run, and `force` is not set.
+        ArtifactsLeftError: the study was deleted, but some of its artifacts were not.
     """
     study = find_study(storage, name)
     study_id = study.queue.study_id
@@ -176,16 +176,16 @@ def delete_study(storage: Storage, name: str, *, force: bool = False, store: Art
             _check_nothing_runs(connection, study_id, name, "delete")
         artifacts = _artifacts(connection, study_id)
         num_trials = 0
-        for table in reversed(trials.metadata.sorted_tables):  # what refers to a row goes before it
+        for table in reversed(trials.metadata.sorted_tables):  # delete rows before the rows that they refer to
             if "study_id" in table.c:
                 deleted = connection.execute(delete(table).where(table.c.study_id == study_id))
                 num_trials = deleted.rowcount if table is trials else num_trials
             elif "trial_id" in table.c:
                 connection.execute(delete(table).where(table.c.trial_id.in_(its_trials)))
-    shutil.rmtree(study.checkpoint_dir, ignore_errors=True)  # there may be none, or on another machine
+    shutil.rmtree(study.checkpoint_dir, ignore_errors=True)  # it may be missing, or on another machine
     try:
         missing = len(artifacts) - remove_all(store or open_artifact_store(None, storage.url), artifacts)
-    except Exception as error:  # each store has its own
+    except Exception as error:  # each store has its own errors
         raise ArtifactsLeftError(
             f"study {name!r} is deleted, but not all of its {len(artifacts)} artifacts: {error}"
         ) from None
@@ -209,9 +209,9 @@ def _artifacts(connection: Connection, study_id: int) -> list[str]:
 
 @contextmanager
 def _one_moment(storage: Storage) -> Iterator[Connection]:
-    """A transaction whose statements all see the database as it is at the first of them."""
+    """Yield a transaction whose statements all see one snapshot of the database."""
     with storage.reading() as connection:
-        if connection.dialect.name == "postgresql":  # SQLite is like that anyway
+        if connection.dialect.name == "postgresql":  # SQLite does so anyway
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         yield connection
 
@@ -279,6 +279,6 @@ def _free_name(storage: Storage, name: str, advice: str) -> Iterator[None]:
 def _settings_named(settings: str, name: str) -> str:
     parsed: dict[str, Any] = json.loads(settings)
     if parsed["study"].get("name") == name:
-        return settings  # letter by letter
+        return settings  # unchanged, to the letter
     parsed["study"]["name"] = name
     return json.dumps(parsed)

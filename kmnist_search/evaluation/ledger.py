@@ -1,6 +1,6 @@
 """The ledger of a study: its reruns, frozen recipes, final trainings, and every look at the test set.
 
-Every entry is a user attribute of the study, so it is in each of its copies and exports and shown by optuna-dashboard.
+Every entry is a user attribute of the study, so copies and exports contain it and optuna-dashboard shows it.
 An entry is written before the next step begins, so an interrupted retraining resumes after the last.
 """
 
@@ -14,29 +14,29 @@ from kmnist_search.database.tables import put, study_user_attributes
 from kmnist_search.evaluation.metrics import Figures, FinalTraining, Opening, Recipe, Rerun
 from kmnist_search.study.study import SearchStudy
 
-#: How long a database may be away between two trainings.
+#: How long the database may be away between two trainings.
 RETRY_SECONDS = 600.0
 
 Entry = TypeVar("Entry", bound=Figures)
 
 
 class Ledger:
-    """The entries of one study. Each call is a transaction, tried again while the database is away."""
+    """The entries of one study. Each call is a transaction, retried while the database is away."""
 
     def __init__(self, study: SearchStudy) -> None:
         self.study = study
 
     def rerun(self, config_digest: str, seed: int) -> Rerun | None:
-        """Return what a candidate came to with a fresh seed, if that was done."""
+        """Return the rerun of a candidate with a fresh seed, if it was done."""
         return self._entry(f"rerun:{config_digest}:{seed}", Rerun)
 
     def note_rerun(self, config_digest: str, rerun: Rerun) -> None:
         self._write(f"rerun:{config_digest}:{rerun.seed}", rerun)
 
     def freeze(self, recipe: Recipe) -> Recipe:
-        """Write down a recipe before any model of it sees the test set; return it as it was first frozen.
+        """Record a recipe before any model of it sees the test set; return the recipe as first frozen.
 
-        Only the seeds may be others than then: more models of the same recipe.
+        Only the seeds may have changed since: more models of the same recipe.
         """
         before = self._entry(f"recipe:{recipe.digest}", Recipe)
         if before is not None:
@@ -53,15 +53,15 @@ class Ledger:
         self._write(f"final:{recipe_digest}:{training.seed}", training)
 
     def opening(self, recipe_digest: str, seed: int, weights_sha256: str) -> Opening | None:
-        """Return the look that this very model had at the test set, if it had one; it may have been cut off."""
+        """Return this model's look at the test set, if it had one; the look may have been interrupted."""
         return self._entry(_opening_key(recipe_digest, seed, weights_sha256), Opening)
 
     def note_opening(self, opening: Opening) -> None:
-        """Write down a look: once before the test set is opened, and again with its result."""
+        """Record a look: first before the test set is opened, then again with its result."""
         self._write(_opening_key(opening.recipe_digest, opening.seed, opening.weights_sha256), opening)
 
     def openings(self) -> list[Opening]:
-        """Return every look at the test set, the earliest first."""
+        """Return every look at the test set, earliest first."""
         found = [Opening.model_validate_json(text) for text in self._texts("opening:").values()]
         return sorted(found, key=lambda opening: opening.opened_at)
 
@@ -82,7 +82,7 @@ class Ledger:
         return when_it_answers(RETRY_SECONDS)(read)
 
     def _write(self, key: str, entry: Figures) -> None:
-        # As optuna would write it: JSON with spaces, which it reads back and compares.
+        # As optuna writes it: JSON with spaces, which it reads back and compares.
         text = json.dumps(entry.model_dump(mode="json"))
         row = {"study_id": self.study.queue.study_id, "key": key, "value_json": text}
 

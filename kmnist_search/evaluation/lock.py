@@ -1,4 +1,4 @@
-"""A lock that lets one process at a time retrain or test the models of a study."""
+"""A lock: only one process at a time may retrain or test the models of a study."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from kmnist_search.study.study import SearchStudy
 
 @contextmanager
 def alone(study: SearchStudy) -> Iterator[None]:
-    """Keep other processes from retraining or testing the same study with the same checkpoints.
+    """Prevent other processes from retraining or testing the same study with the same checkpoints.
 
     Raises:
-        StudyInUseError: one does so now.
+        StudyInUseError: another process does so now.
     """
     try:
         with FileLock(study.checkpoint_dir / "retraining.lock", timeout=0):

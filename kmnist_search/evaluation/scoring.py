@@ -1,4 +1,4 @@
-"""The figures of one model on the test set: accuracy, confusion, figures by class, calibration."""
+"""The figures of one model on the test set: accuracy, confusion, figures per class, calibration."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ def score(
 
     Args:
         probabilities: (T, classes).
-        labels: (T,) the truth.
-        class_names: by label.
-        seed: of the model.
+        labels: (T,) true labels.
+        class_names: class names by label.
+        seed: seed of the model.
     """
     predicted = probabilities.argmax(axis=1)
     every = np.arange(len(class_names))

@@ -10,7 +10,7 @@ CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of shares by Student's t, cut at 0 and 1; None for fewer than two."""
+    """Return Student's 95 % interval of the mean of shares, cut at 0 and 1; None for fewer than two shares."""
     if len(values) < 2:
         return None
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
@@ -21,7 +21,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def share_interval(share: float, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a share seen in `count` draws (Wilson 1927, doi:10.2307/2276774).
 
-    scipy's wants a whole number of hits; the mean of several models is none.
+    scipy's version needs an integer number of hits, which the mean of several models is not.
     """
     z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     centre = share + z * z / (2 * count)
@@ -34,14 +34,14 @@ PAIRED_TEST = "corrected resampled t-test over shared seeds and splits (Nadeau &
 
 
 def paired_p_value(differences: Sequence[float], *, val_share: float) -> float | None:
-    """Return how likely differences as large as these are if there is none; None for fewer than two.
+    """Return the p-value of the differences (null hypothesis: a mean of 0); None for fewer than two.
 
-    The splits overlap, so an ordinary paired t-test finds too much: the variance is corrected as in Nadeau & Bengio,
+    The splits overlap, so an ordinary paired t-test is too optimistic: the variance is corrected as in Nadeau & Bengio,
     "Inference for the Generalization Error", Machine Learning 52 (2003), doi:10.1023/A:1024068626366.
 
     Args:
-        differences: winner minus other, one for each random split that both were trained and validated on.
-        val_share: of the images, held out in each split.
+        differences: winner minus other, one for each random split that both used.
+        val_share: share of the images held out in each split.
     """
     count = len(differences)
     if count < 2:

@@ -1,4 +1,4 @@
-"""The test of one model: the only place where a model sees the test set, after the look is noted in the ledger."""
+"""The test of one model. Only here does a model see the test set, after the ledger has recorded the look."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from kmnist_search.saved_model.model import SavedModel
 
 
 def tested(ledger: Ledger, model: SavedModel, test_set: SealedSet) -> Opening:
-    """Return the result of a model on the test set: from the ledger if it was tested before."""
+    """Return a model's result on the test set; from the ledger if the model was tested before."""
     info = model.info
     before = ledger.opening(info.recipe_digest, info.seed, info.weights_sha256)
     if before is not None and before.accuracy is not None:

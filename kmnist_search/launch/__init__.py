@@ -1,1 +1,1 @@
-"""Jobs for schedulers: their text, and the commands that submit it."""
+"""Jobs for Slurm and Kubernetes: their scripts and manifests, and the commands that submit them."""

@@ -1,4 +1,4 @@
-"""Calls of kubectl: check manifests and apply them."""
+"""Calls of kubectl that check and apply manifests."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ def find() -> str:
     """Return the path of kubectl.
 
     Raises:
-        InputError: there is none.
+        InputError: kubectl is not installed.
     """
     found = shutil.which("kubectl")
     if found is None:
@@ -22,10 +22,10 @@ def find() -> str:
 
 
 def check(kubectl: str, text: str) -> None:
-    """Let the cluster say whether it would take the manifests; nothing is made.
+    """Ask the cluster whether it would accept the manifests; nothing is created.
 
     Raises:
-        InputError: it would not, or there is no cluster; in kubectl's own words.
+        InputError: it would not, or there is no cluster (kubectl's message).
     """
     done = _run(kubectl, "apply", "--dry-run=server", "-f", "-", text=text)
     if done.returncode:
@@ -33,10 +33,10 @@ def check(kubectl: str, text: str) -> None:
 
 
 def apply(kubectl: str, text: str) -> str:
-    """Have the cluster make what the manifests say; what is there already stays. Return what kubectl says.
+    """Create what the manifests describe, keep what exists, and return kubectl's output.
 
     Raises:
-        WorkError: it could not; in kubectl's own words.
+        WorkError: kubectl failed (kubectl's message).
     """
     done = _run(kubectl, "apply", "-f", "-", text=text)
     if done.returncode:

@@ -1,6 +1,6 @@
-"""A search as an Indexed Job on Kubernetes: its workers, and an init container that makes study and queue.
+"""A search as an Indexed Job on Kubernetes: its workers, and an init container that creates the study and its queue.
 
-It needs Kubernetes 1.29 or later, which counts failures for each worker and knows which of them do not matter.
+It needs Kubernetes 1.29 or later, which counts failures per worker and can ignore some of them.
 """
 
 import hashlib
@@ -32,44 +32,45 @@ from kmnist_search.launch.kubernetes_parts import (
     temporary,
 )
 
-#: A worker that fails so often again, each time after a longer pause, has no luck where it is; the others go on.
+#: Retries of a failing worker, after growing pauses; then it is given up, and the other workers continue.
 RETRIES_OF_A_WORKER = 3
-#: How long a pod waits for a database that cannot be reached. Were it not to wait, that would be wrong input.
+#: How long a pod waits for a database that it cannot reach. Without waiting, this would count as wrong input.
 PATIENCE = "10m"
-#: How long a job that has ended is kept, with its logs.
+#: How long an ended job is kept, with its logs.
 KEPT_SECONDS = 24 * 3600
-#: What a worker ends with after SIGTERM, and what the signal itself ends a process with that has only just begun.
+#: Exit codes after SIGTERM: that of a worker that stopped, and that of a process killed before it handled the signal.
 HANDED_BACK, TERMINATED = 130, 143
 WRONG_INPUT = 2
-#: What a worker needs at least to save its checkpoints and hand its trials back.
+#: Minimum time for a worker to save its checkpoints and hand its trials back.
 SHORTEST_GRACE_SECONDS = 15
-#: Pod names end in the job's name, the worker's number and five letters, and are cut at 63 letters.
+#: A pod's name is the job's name, the worker's index and five letters, cut at 63 letters.
 JOB_NAME_LETTERS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesJob:
-    """What is to run, and on what.
+    """A search and the resources it runs on.
 
     Attributes:
         study: name of the study in the database.
-        source: a built-in study, or the text of a study file.
-        is_builtin: which of the two.
-        changes: options of `submit queue` that change what the study file says.
-        trials: the budget.
-        image: of this package.
-        workers: pods, each with one worker.
-        gpus: of a worker; 0 is none.
-        cpu: cores of a worker; memory: of a worker; as Kubernetes writes them.
-        per_gpu: trials at a time on a GPU; None is as many as pay.
-        grace_seconds: from the request to stop to the kill.
-        namespace: None is that of kubectl's context.
-        secret: what holds the URL of the database, or the password of the Postgres that comes with it.
-        data_claim: a volume that has the images; None is that each pod downloads them.
-        checkpoints_claim: a volume that all pods write to; None is that checkpoints end with their pod.
-        artifacts: bucket of the artifacts; None is that they lie with the checkpoints.
-        postgres: whether a Postgres server comes with it.
-        dashboard: whether a dashboard comes with it.
+        source: name of a built-in study, or the text of a study file.
+        is_builtin: whether `source` is the name of a built-in study.
+        changes: options of `submit queue` that override the study file.
+        trials: number of trials.
+        image: image of this package.
+        workers: number of pods, each with one worker.
+        gpus: GPUs per worker.
+        cpu: cores per worker, in Kubernetes' format.
+        memory: memory per worker, in Kubernetes' format.
+        per_gpu: trials at a time on a GPU; None for as many as raise the throughput.
+        grace_seconds: seconds between the request to stop and the kill.
+        namespace: namespace of the job; None for that of kubectl's context.
+        secret: secret with the URL of the database, or with the password of the included Postgres.
+        data_claim: volume with the images; without one each pod downloads them.
+        checkpoints_claim: volume that all pods write to; without one checkpoints end with their pod.
+        artifacts: bucket of the artifacts; None to store them with the checkpoints.
+        postgres: whether a Postgres server is included.
+        dashboard: whether a dashboard is included.
     """
 
     study: str
@@ -109,16 +110,16 @@ class KubernetesJob:
 
     @property
     def name(self) -> str:
-        """The job's name: the study's, and what tells apart jobs that differ.
+        """The job's name: the study's name and a digest of the job.
 
-        A job cannot be changed once it is there. So the same command names the same job, and another one, for more
-        trials say, another job; both work on the one queue.
+        A Kubernetes job cannot be changed. The same command names the same job, and a changed command (more trials,
+        say) names a new job on the same queue.
         """
         digest = hashlib.sha256(json.dumps([self._study_file(""), self._workers("")]).encode()).hexdigest()[:6]
         return f"{safe_name(self.study, at_most=JOB_NAME_LETTERS - len(digest) - 1)}-{digest}"
 
     def manifests(self) -> list[Manifest]:
-        """Return all of it, in the order in which it is to be made."""
+        """Return all manifests in the order in which they must be created."""
         found: list[Manifest] = []
         if self.postgres:
             found += services.postgres(self.namespace, self.secret)
@@ -154,7 +155,7 @@ class KubernetesJob:
                 "completionMode": "Indexed",
                 "completions": self.workers,
                 "parallelism": self.workers,
-                # Not backoffLimit, which counts all failures together: one node with a broken GPU would end the search.
+                # Not backoffLimit, which counts all pods' failures: one node with a broken GPU would end the search.
                 "backoffLimitPerIndex": RETRIES_OF_A_WORKER,
                 "podFailurePolicy": {"rules": _failure_rules()},
                 "ttlSecondsAfterFinished": KEPT_SECONDS,
@@ -168,7 +169,7 @@ class KubernetesJob:
     def _pod(self, name: str) -> Manifest:
         tolerated = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
         return {
-            "restartPolicy": "Never",  # the rules for failures are about pods
+            "restartPolicy": "Never",  # required by podFailurePolicy
             "terminationGracePeriodSeconds": self.grace_seconds,
             **pod_basis(USER_ID),
             **({"tolerations": tolerated} if self.gpus else {}),
@@ -178,7 +179,7 @@ class KubernetesJob:
         }
 
     def _queue_container(self) -> Manifest:
-        """Return what makes the study and its queue, and brings the images; the first pod to do so does it for all."""
+        """Return the container that creates study and queue and loads the images, unless another pod has done so."""
         source = self.source if self.is_builtin else f"{STUDY}/study.toml"
         options = [f"--trials={self.trials}", f"--name={self.study}", *self.changes, f"--database-timeout={PATIENCE}"]
         study = [] if self.is_builtin else [mount("study", STUDY, read_only=True)]
@@ -223,7 +224,7 @@ class KubernetesJob:
 
     def _resources(self) -> Manifest:
         gpus = {"nvidia.com/gpu": self.gpus} if self.gpus else {}
-        # A worker on CPUs starts as many processes as its limit has cores; one on a GPU shall not be held up by one.
+        # A worker on CPUs starts as many processes as its limit has cores; a worker on a GPU must not be throttled.
         cpu_limit = {} if self.gpus else {"cpu": self.cpu}
         return {
             "requests": {"cpu": self.cpu, "memory": self.memory},
@@ -249,13 +250,13 @@ class KubernetesJob:
 
 
 def _failure_rules() -> list[Manifest]:
-    """Return what the end of a pod means; the first rule that fits holds, and of any other end a worker has a few."""
+    """Return the meaning of each end of a pod. The first rule that fits applies; other ends count as failures."""
     return [
-        # Preempted, drained, evicted, its node gone: nobody's fault, and another pod takes the trial up.
+        # Preempted, drained, evicted, or the node is gone: no failure. Another pod resumes the trial.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        # Deleted by hand: stopped by SIGTERM, with its trials handed back.
+        # Deleted by hand: SIGTERM stopped it, and its trials were handed back.
         {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [HANDED_BACK, TERMINATED]}},
-        # To try wrong input again cannot help. If it is wrong for all workers, the job has failed at once; if only the
-        # download of one of them has failed, the others go on.
+        # A retry cannot help against wrong input. If it is wrong for all workers, the job fails at once; if only one
+        # worker's download failed, the others continue.
         {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [WRONG_INPUT]}},
     ]

@@ -1,4 +1,4 @@
-"""Notes for the user about a Kubernetes job: what to create first, how to watch it and how to end it."""
+"""Notes for the user about a Kubernetes job: what to create first, how to watch the job and how to end it."""
 
 from kmnist_search.launch.kubernetes import KubernetesJob
 from kmnist_search.launch.kubernetes_parts import DASHBOARD, PASSWORD_KEY, URL_KEY
@@ -6,18 +6,18 @@ from kmnist_search.launch.kubernetes_services import DASHBOARD_PORT
 
 
 def notes(job: KubernetesJob, *, is_applied: bool) -> list[str]:
-    """Return the lines to be read by whoever submits the job.
+    """Return notes for the user who submits the job, as lines.
 
     Args:
-        job: what is submitted.
-        is_applied: whether the cluster has it already.
+        job: the job.
+        is_applied: whether the cluster has the job already.
     """
     handing_over = [] if is_applied else ["Hand it over with --apply, or: ... | kubectl apply -f -"]
     return ["", *_costs(job), *_secret(job), *_dashboard_secret(job), *handing_over, *_commands(job)]
 
 
 def _costs(job: KubernetesJob) -> list[str]:
-    """Return what it costs that something was left out."""
+    """Return the consequences of the options that were left out."""
     found = []
     if job.checkpoints_claim is None:
         found.append("Without --checkpoints-claim checkpoints end with their pod: what a pod leaves begins anew.")
@@ -29,7 +29,7 @@ def _costs(job: KubernetesJob) -> list[str]:
 
 
 def _secret(job: KubernetesJob) -> list[str]:
-    """Return how to make the secret that the pods wait for."""
+    """Return how to create the secret that the pods wait for."""
     make = f"{_kubectl(job)} create secret generic {job.secret}"
     if job.postgres:
         return [
@@ -43,7 +43,7 @@ def _secret(job: KubernetesJob) -> list[str]:
 
 
 def _dashboard_secret(job: KubernetesJob) -> list[str]:
-    """Return how to make the secret that the dashboard waits for."""
+    """Return how to create the secret that the dashboard waits for."""
     if not job.dashboard:
         return []
     make = f"{_kubectl(job)} create secret generic {DASHBOARD}"
@@ -54,7 +54,7 @@ def _dashboard_secret(job: KubernetesJob) -> list[str]:
 
 
 def _commands(job: KubernetesJob) -> list[str]:
-    """Return how to watch the job, and how to end it."""
+    """Return the commands that watch and end the job."""
     kubectl, its_pods = _kubectl(job), f"--selector app.kubernetes.io/instance={job.name}"
     lines = [
         f"pods:  {kubectl} get pods {its_pods}",

@@ -1,4 +1,4 @@
-"""The parts that all manifests share: names, labels, rights, and the connection to the database."""
+"""The parts that all manifests share: names, labels, security settings, and the connection to the database."""
 
 import re
 from typing import Any
@@ -8,11 +8,11 @@ from kmnist_search.errors import ConfigError
 Manifest = dict[str, Any]
 
 APP = "kmnist-search"
-#: The user of the image. Not root, and the owner of the volumes' new files.
+#: The user of the image: not root, and owner of new files on the volumes.
 USER_ID = 1000
 POSTGRES = f"{APP}-postgres"
 DASHBOARD = f"{APP}-dashboard"
-#: Keys of the secret: the whole URL of a database, or the password of the Postgres that is part of the manifests.
+#: Keys of the secret: the URL of a database, or the password of the included Postgres.
 URL_KEY = "storage"
 PASSWORD_KEY = "password"
 DATA, CHECKPOINTS, STUDY = "/srv/data", "/srv/checkpoints", "/srv/study"
@@ -26,13 +26,13 @@ _QUANTITY = r"([0-9]+(\.[0-9]+)?)([numkMGTPE]|[KMGTPE]i)?"
 
 
 def check_label(option: str, value: str) -> None:
-    """Raise ConfigError unless the value can name a namespace."""
+    """Raise ConfigError unless the value is a valid name of a namespace."""
     if not re.fullmatch(_LABEL, value):
         raise ConfigError(f"{option} {value!r}: Kubernetes wants at most 63 of a-z, 0-9 and -, no - at either end")
 
 
 def check_name(option: str, value: str) -> None:
-    """Raise ConfigError unless the value can name a secret or a claim."""
+    """Raise ConfigError unless the value is a valid name of a secret or a claim."""
     if not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", value) or len(value) > 253:
         raise ConfigError(f"{option} {value!r}: Kubernetes wants names of a-z, 0-9, - and ., such as my-claim")
 
@@ -44,19 +44,19 @@ def check_image(option: str, value: str) -> None:
 
 
 def check_quantity(option: str, value: str) -> None:
-    """Raise ConfigError unless the value is an amount of cores or of memory, above zero."""
+    """Raise ConfigError unless the value is a positive amount of cores or memory."""
     match = re.fullmatch(_QUANTITY, value)
     if not match or not float(match[1]):
         raise ConfigError(f"{option} {value!r}: is no amount; write 4 or 500m for cores, 16Gi for memory")
 
 
 def safe_name(name: str, *, at_most: int) -> str:
-    """Return what Kubernetes accepts of a name as the beginning of another; "study" if that is nothing."""
+    """Return `name` as Kubernetes accepts it at the beginning of a name; "study" if nothing is left."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:at_most].strip("-") or "study"
 
 
 def literal(value: str) -> str:
-    """Return an argument or a value of the environment such that Kubernetes puts no variable into it."""
+    """Return an argument or a variable's value, escaped so that Kubernetes expands no variable in it."""
     return value.replace("$", "$$")
 
 
@@ -70,7 +70,7 @@ def metadata(name: str, namespace: str | None, labelled: dict[str, str], **more:
 
 
 def container_rights() -> Manifest:
-    """Return what every container may: nothing but run, and write into its volumes."""
+    """Return every container's security context: no privileges, and write access to volumes only."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -79,10 +79,10 @@ def container_rights() -> Manifest:
 
 
 def pod_basis(user_id: int) -> Manifest:
-    """Return what every pod has: a user who is not root, and nothing of the cluster to talk to."""
+    """Return the base of every pod: a user who is not root, and no access to the cluster's API."""
     return {
         "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # variables of services would begin with KMNIST_SEARCH_, as the options' do
+        "enableServiceLinks": False,  # the variables of services would begin with KMNIST_SEARCH_, as the options' do
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": user_id,
@@ -99,7 +99,7 @@ def from_secret(variable: str, secret: str, key: str) -> Manifest:
 
 
 def database_environment(secret: str, *, own_postgres: bool) -> list[Manifest]:
-    """Return the variables that lead to the database; what is secret stands in none of them."""
+    """Return the variables that hold the connection to the database; secrets come by reference."""
     if not own_postgres:
         return [from_secret("KMNIST_SEARCH_STORAGE", secret, URL_KEY)]
     return [
@@ -109,13 +109,13 @@ def database_environment(secret: str, *, own_postgres: bool) -> list[Manifest]:
 
 
 def cache_environment() -> list[Manifest]:
-    """Return the variables that send all that libraries keep to the one folder that may be written."""
+    """Return the variables that send all caches of libraries to the one writable folder."""
     folders = {"HOME": "/tmp", "TRITON_CACHE_DIR": "/tmp/triton", "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor"}
     return [{"name": name, "value": folder} for name, folder in folders.items()]
 
 
 def temporary(name: str = "tmp") -> Manifest:
-    """Return a volume that ends with its pod."""
+    """Return a volume that is deleted with its pod."""
     return {"name": name, "emptyDir": {}}
 
 

@@ -1,6 +1,6 @@
 """The services that outlive a job on Kubernetes: a Postgres server and the dashboard.
 
-Neither depends on a study or a number of workers: another submission finds them unchanged, and restarts none of them.
+They depend on no study and no number of workers, so another submission leaves them unchanged and restarts neither.
 """
 
 from kmnist_search.launch.kubernetes_parts import (
@@ -24,18 +24,18 @@ from kmnist_search.launch.kubernetes_parts import (
 POSTGRES_IMAGE = "postgres:17"
 POSTGRES_PORT = 5432
 DASHBOARD_PORT = 8080
-#: Folder of the file with the dashboard's password, from a secret of the dashboard's own name.
+#: Folder of the file with the dashboard's password; it comes from a secret with the dashboard's name.
 DASHBOARD_SECRET = "/srv/dashboard"
-#: The user "postgres" of the Debian image.
+#: User id of "postgres" in the Debian image.
 POSTGRES_USER_ID = 999
-#: 200 workers had 38 connections open at most (tests/benchmarks/LOG.md); one that is idle takes some 2 MB.
+#: 200 workers had at most 38 connections open (tests/benchmarks/LOG.md); an idle one takes some 2 MB.
 MAX_CONNECTIONS = 500
 #: 1,000 trials with their curves take some 30 MB.
 POSTGRES_DISK = "10Gi"
 
 
 def postgres(namespace: str | None, secret: str) -> list[Manifest]:
-    """Return a Postgres server with a disk of its own, and the name that it is reached by."""
+    """Return a Postgres server with its own disk, and its service."""
     labelled = labels("postgres")
     service = {
         "apiVersion": "v1",
@@ -76,7 +76,7 @@ def postgres(namespace: str | None, secret: str) -> list[Manifest]:
 
 
 def _postgres_container(secret: str) -> Manifest:
-    # By TCP: while the image sets a new database up it runs a server that listens on its Unix socket alone.
+    # By TCP: the temporary server that initialises a new database listens on a Unix socket only.
     answers = {"exec": {"command": ["pg_isready", "--host=127.0.0.1", "--username=kmnist", "--dbname=kmnist"]}}
     folder = "/var/lib/postgresql/data"
     return {
@@ -87,7 +87,7 @@ def _postgres_container(secret: str) -> Manifest:
             {"name": "POSTGRES_USER", "value": "kmnist"},
             {"name": "POSTGRES_DB", "value": "kmnist"},
             from_secret("POSTGRES_PASSWORD", secret, PASSWORD_KEY),
-            # A new disk has a folder lost+found, and Postgres sets itself up in an empty folder only.
+            # A new disk has a folder lost+found, and Postgres initialises only an empty folder.
             {"name": "PGDATA", "value": f"{folder}/pgdata"},
         ],
         "ports": [{"name": "postgres", "containerPort": POSTGRES_PORT}],
@@ -101,15 +101,15 @@ def _postgres_container(secret: str) -> Manifest:
 def dashboard(
     namespace: str | None, secret: str, image: str, *, own_postgres: bool, artifacts: str, shared: Manifest | None
 ) -> list[Manifest]:
-    """Return the dashboard, and the name that it is reached by from within the cluster.
+    """Return the dashboard and its service, for access from within the cluster.
 
     Args:
-        namespace: of all of it.
-        secret: that holds the password for Postgres.
-        image: of this package.
-        own_postgres: whether the database is that of `postgres`.
+        namespace: namespace of the manifests.
+        secret: secret with the password for Postgres.
+        image: image of this package.
+        own_postgres: whether the database is the one made by `postgres`.
         artifacts: folder or bucket of the artifacts.
-        shared: the volume that this folder lies on; None if it is a bucket, or each pod has its own.
+        shared: volume of that folder; None for a bucket, or if each pod has its own folder.
     """
     volumes = [temporary(), {"name": "password", "secret": {"secretName": DASHBOARD}}]
     container = _dashboard_container(secret, image, artifacts, own_postgres=own_postgres)
@@ -144,7 +144,7 @@ def dashboard(
 
 
 def _dashboard_container(secret: str, image: str, artifacts: str, *, own_postgres: bool) -> Manifest:
-    # It answers that without a password, and without the database: its pages say what is missing.
+    # This path needs neither a password nor the database.
     answers = {"httpGet": {"path": "/health", "port": "http"}}
     return {
         "name": APP,
@@ -162,7 +162,7 @@ def _dashboard_container(secret: str, image: str, artifacts: str, *, own_postgre
         ],
         "ports": [{"name": "http", "containerPort": DASHBOARD_PORT}],
         "readinessProbe": {**answers, "periodSeconds": 10, "timeoutSeconds": 5},
-        # A study of 5,000 trials takes it to 240 MB (tests/benchmarks/LOG.md).
+        # A study of 5,000 trials needs 240 MB (tests/benchmarks/LOG.md).
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
         "securityContext": container_rights(),
         "volumeMounts": [mount("tmp", "/tmp"), mount("password", DASHBOARD_SECRET, read_only=True)],

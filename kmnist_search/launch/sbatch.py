@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from kmnist_search.errors import SchedulerError, SubmissionError
 from kmnist_search.launch.slurm import SlurmJob, script
 
-#: Slurm's commands themselves give up on a controller that does not answer, after some 10 s for each of a few tries.
+#: Seconds for one command. Slurm's commands give up on a silent controller after a few tries of some 10 s.
 TIMEOUT_SECONDS = 120
-#: How often to ask what has become of a job: a controller serves many users.
+#: Seconds between two queries of a job: a controller serves many users.
 ASK_SECONDS = 10.0
 
 
 def check_there() -> None:
-    """Make sure that jobs can be submitted from here.
+    """Check that jobs can be submitted from here.
 
     Raises:
-        SchedulerError: there is no Slurm.
+        SchedulerError: Slurm is not installed.
     """
     if shutil.which("sbatch") is None:
         raise SchedulerError(
@@ -29,10 +29,10 @@ def check_there() -> None:
 
 
 def check(job: SlurmJob) -> None:
-    """Let Slurm say whether it would take a job; none is made.
+    """Ask Slurm whether it would accept a job; nothing is submitted.
 
     Raises:
-        SchedulerError: it would not, in its own words, or it does not answer.
+        SchedulerError: it would not (Slurm's message), or it does not answer.
     """
     done = _sbatch(job, "--test-only")
     if done.returncode:
@@ -40,23 +40,23 @@ def check(job: SlurmJob) -> None:
 
 
 def submit(job: SlurmJob, environment: Mapping[str, str]) -> str:
-    """Submit a job; return its id.
+    """Submit a job and return its id.
 
     Args:
-        job: with as many tasks as it says.
-        environment: what its tasks shall find in theirs, besides that of this process.
+        job: the job.
+        environment: variables for its tasks, added to those of this process.
 
     Raises:
-        SubmissionError: Slurm has not taken it, in its own words.
+        SubmissionError: Slurm did not accept it (Slurm's message).
     """
     done = _sbatch(job, "--parsable", environment=environment)
     if done.returncode:
         raise SubmissionError(f"Slurm has not taken the job:\n{_said(done)}")
-    return done.stdout.strip().partition(";")[0]  # behind it stands the cluster, where there are several
+    return done.stdout.strip().partition(";")[0]  # where there are several clusters, the name of one follows
 
 
 class Tasks:
-    """The tasks of a job: whether any is left that waits, runs or is ending."""
+    """The tasks of a job that still wait, run or are ending."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -64,7 +64,7 @@ class Tasks:
         self._asked_at = -ASK_SECONDS
 
     def are_gone(self) -> bool:
-        """Return whether none was left when this was asked before: what they did is seen by now."""
+        """Return whether the previous query found no task; by now their results can be seen."""
         if self._are_gone:
             return True
         now = time.monotonic()
@@ -91,7 +91,7 @@ def _sbatch(
 def _run(
     *command: str, given: str | None = None, environment: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command of Slurm's to its end; one that hangs has failed."""
+    """Run a Slurm command; a command that hangs counts as failed."""
     try:
         return subprocess.run(
             command,

@@ -1,9 +1,9 @@
-"""The script of a Slurm job: an array in which each task is one worker.
+"""The script of a Slurm job: an array whose tasks are one worker each.
 
-Before its time limit Slurm sends a task USR1, if it was told to, and at the limit it kills the task for good:
-`--requeue` is for node failures and preemption only. So a task that was warned stops its worker, which saves a
-checkpoint and hands its trials back, and then puts itself into Slurm's queue again. Bash runs a trap only between
-commands, so the worker is in the background, and `wait` is asked again until the worker has ended.
+If asked, Slurm sends a task USR1 before its time limit. At the limit it kills the task: `--requeue` covers only node
+failures and preemption. So after USR1 a task stops its worker, which saves a checkpoint and hands its trials back, and
+then the task requeues itself. Bash runs traps only between commands, so the worker runs in the background, and the
+script calls `wait` until the worker has ended.
 """
 
 import math
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from kmnist_search.errors import ConfigError
 
-#: Slurm rounds time limits up to these many seconds.
+#: Slurm rounds time limits up to multiples of this, in seconds.
 LIMIT_UNIT = 60
-#: What a job says of itself, and nobody else.
+#: Options that the job sets itself: the user may not pass them as further options.
 OWN_OPTIONS = (
     *("job-name", "array", "ntasks", "cpus-per-task", "gres", "mem", "partition", "account", "qos", "time"),
     *(
@@ -80,16 +80,16 @@ class SlurmJob:
     """An array of workers.
 
     Attributes:
-        name: of the job.
-        workers: tasks of the array.
-        command: of one worker.
-        log_dir: absolute folder of the tasks' logs.
-        storage_url: of the database; None if it has a password, and comes from the environment of sbatch.
-        gres: generic resources of a task, such as gpu:1; None is none.
-        time: limit of a task as Slurm writes it; None is the partition's own.
-        grace_seconds: from the signal to stop to the time limit.
-        requeue: tasks that were preempted, lost their node or came to their limit start again.
-        others: more options of sbatch, such as --constraint=a100.
+        name: the job's name.
+        workers: number of tasks.
+        command: command line of one worker.
+        log_dir: absolute path of the folder for the tasks' logs.
+        storage_url: URL of the database; None if it has a password and is passed in sbatch's environment.
+        gres: generic resources of a task, such as gpu:1; None for none.
+        time: time limit of a task in Slurm's format; None for the partition's own.
+        grace_seconds: seconds between the signal to stop and the time limit.
+        requeue: whether tasks start again after preemption, a node failure or the time limit.
+        others: further options of sbatch, such as --constraint=a100.
     """
 
     name: str
@@ -124,7 +124,7 @@ class SlurmJob:
             raise ConfigError(f"--logs {self.log_dir}: Slurm drops a backslash. Name another folder.")
 
     def options(self) -> list[tuple[str, str | None]]:
-        """Return what sbatch is told, as options and their values; None is an option without one."""
+        """Return the options of sbatch and their values; None for an option without a value."""
         log = str(self.log_dir).replace("%", "%%") + "/%A_%a.log"
         asked = {
             "gres": self.gres,
@@ -148,7 +148,7 @@ class SlurmJob:
         ]
 
     def arguments(self) -> list[str]:
-        """Return the same as arguments of sbatch, where they count for more than SBATCH_* in its environment."""
+        """Return the options as arguments, which override SBATCH_* variables in the environment."""
         own = [f"--{option}" if value is None else f"--{option}={value}" for option, value in self.options()]
         return [*own, *self.others]
 
@@ -162,10 +162,10 @@ def worker_command(
     checkpoint_dir: Path,
     artifacts: str | None = None,
 ) -> tuple[str, ...]:
-    """Return the command of one worker, by the very Python that submits it: nodes have other paths.
+    """Return the command of one worker. It uses the Python that submits the job, since PATH differs on nodes.
 
     Raises:
-        ConfigError: a worker would refuse it.
+        ConfigError: a worker would reject the options.
     """
     if device == "cpu" and per_gpu is not None and per_gpu > 1:
         raise ConfigError(f"--per-gpu {per_gpu}: these tasks have no GPU, and a CPU trains one trial at a time")
@@ -176,13 +176,13 @@ def worker_command(
         "--device": device,
         "--per-gpu": None if per_gpu is None else str(per_gpu),
     }
-    # -P: as for the command itself, no module of the folder that it is typed in comes first.
+    # -P: the working folder is not searched for modules, as with the installed command.
     start = (sys.executable, "-P", "-m", "kmnist_search.cli", "worker", study)
     return (*start, *(part for option, value in options.items() if value is not None for part in (option, value)))
 
 
 def script(job: SlurmJob) -> str:
-    """Return the whole batch script of a job."""
+    """Return the batch script of a job."""
     return SCRIPT.format(
         directives="\n".join(f"#SBATCH {shlex.quote(argument)}" for argument in job.arguments()),
         storage=STORAGE_FROM_OUTSIDE
@@ -194,10 +194,10 @@ def script(job: SlurmJob) -> str:
 
 
 def limit_seconds(time: str) -> int | None:
-    """Return the seconds of a time limit as Slurm takes it; None if it is unlimited.
+    """Return the seconds of a time limit in Slurm's format; None if it is unlimited.
 
     Raises:
-        ConfigError: it is none of Slurm's ways to write one.
+        ConfigError: Slurm has no such format.
     """
     if time.lower() in ("unlimited", "infinite"):
         return None
@@ -206,7 +206,7 @@ def limit_seconds(time: str) -> int | None:
         raise ConfigError(f"--time {time}: Slurm writes 90 (minutes), 4:00:00 or 1-12:00:00 (a day and a half)")
     days, *rest = match.groups()
     numbers = [int(number) for number in rest if number is not None]
-    # With days: hours, minutes, seconds. Without: minutes; minutes and seconds; hours, minutes and seconds.
+    # With days: hours, minutes, seconds. Without days: minutes; minutes, seconds; or hours, minutes, seconds.
     units = [3600, 60, 1] if days is not None or len(numbers) == 3 else [60, 1]
     seconds = 86_400 * int(days or 0) + sum(unit * number for unit, number in zip(units, numbers, strict=False))
     if not seconds:

@@ -1,6 +1,6 @@
 """The published results that ours are compared with.
 
-They are reports of hand-tuned nets for the same exercise, named S0 to S4; each accuracy is the one its report claims.
+They come from reports on hand-tuned nets for the same exercise, S0 to S4; each accuracy is the one its report claims.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The folder of the comparison: a table as JSON and Markdown, and a page with pictures.
+"""The result folder of the comparison: a table as JSON and Markdown, and a page with pictures.
 
 references.json  references.md  references.html
 """
@@ -31,7 +31,7 @@ SAMPLES_A_CLASS, NUM_WRONG = 10, 20
 
 
 class ReferenceTable(Figures):
-    """All of `references.json`."""
+    """The content of `references.json`."""
 
     schema_version: Literal[1] = 1
     made_at: AwareDatetime
@@ -43,7 +43,7 @@ class ReferenceTable(Figures):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shown:
-    """What the page shows of one system: its curves, and what the model of its first seed made of test images."""
+    """The page's data on one system: its curves, and the test predictions of its first seed's model."""
 
     reference: Reference
     loss: Chart
@@ -55,7 +55,7 @@ class Shown:
 def compare(
     references: Sequence[Reference], test: Test, those: Sequence[TestedSystem], *, command: str
 ) -> ReferenceTable:
-    """Return the figures of the references that were tested."""
+    """Return the figures of the tested references."""
     return ReferenceTable(
         made_at=datetime.now(UTC),
         study=test.ledger.study.name,
@@ -72,15 +72,15 @@ def compare(
 
 
 def check_place(folder: Path) -> None:
-    """Raise ResultFolderError if `folder` cannot be made or holds something else than a former comparison."""
+    """Raise ResultFolderError if `folder` cannot be made, or holds anything but an old comparison."""
     files.check_result_folder(folder, is_ours=_is_comparison(folder), force=True)
 
 
 def write(folder: Path, comparison: ReferenceTable, test: Test, data_dir: Path) -> None:
-    """Write table and page to `folder`, replacing a former comparison.
+    """Write table and page to `folder`, replacing an old comparison.
 
     Raises:
-        ResultFolderError: it cannot be written; what was there still is.
+        ResultFolderError: it cannot be written; an old comparison stays unchanged.
     """
     shown = [_shown(reference, test) for reference in comparison.references if reference.reproduced]
     samples = _samples([each.reference.dataset for each in shown], data_dir)

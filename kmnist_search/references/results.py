@@ -1,4 +1,4 @@
-"""The results of the published systems here, read from the study of their trials and its ledger."""
+"""The results of the retrained published systems, read from the study of their trials and its ledger."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ def trained(study: SearchStudy) -> list[TrainedSystem]:
 
 
 def wanted(those: Sequence[TrainedSystem], params: Sequence[Mapping[str, Any]]) -> list[TrainedSystem]:
-    """Return those that have one of the hyperparameters, in the order of these."""
+    """Return the systems whose hyperparameters are in `params`, in the order of `params`."""
     by_params = {tuple(sorted(each.params.items())): each for each in those}
     keys = [tuple(sorted(entry.items())) for entry in params]
     return [by_params[key] for key in keys if key in by_params]
@@ -95,7 +95,7 @@ def _trained(trial: FrozenTrial) -> TrainedSystem:
 
 
 def tested(ledger: Ledger, those: Sequence[TrainedSystem]) -> list[TestedSystem]:
-    """Return those that have had both looks at the test set."""
+    """Return the systems that had both looks at the test set."""
     found = []
     for each in those:
         last, best = (_result(ledger, each, which) for which in ("last", "best"))
@@ -110,7 +110,7 @@ def _result(ledger: Ledger, each: TrainedSystem, which: Which) -> Opening | None
 
 
 def with_reproductions(references: Sequence[Reference], those: Sequence[TestedSystem]) -> tuple[Reference, ...]:
-    """Return the references, those that were tested here with what they came to."""
+    """Return the references; those tested here have their results."""
     return tuple(
         reference.model_copy(update={"reproduced": _reproduced(of_it) if of_it else None})
         for reference in references
@@ -119,7 +119,7 @@ def with_reproductions(references: Sequence[Reference], those: Sequence[TestedSy
 
 
 def known_in(storage: Storage) -> tuple[Reference, ...]:
-    """Return what reports are known by, with what they came to in the storage's study `references`, if it is there."""
+    """Return the published references, with results from the storage's study `references` if it exists."""
     if NAME not in study_names(storage):
         return HEADLINES
     study = find_study(storage, NAME)

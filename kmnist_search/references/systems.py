@@ -22,10 +22,10 @@ NAME = "references"
 
 
 def chosen(only: Sequence[str]) -> tuple[Reference, ...]:
-    """Return the references that are meant by names such as S2, which means its experiments, too; by none all.
+    """Return the references with the given names; S2 includes its experiments, and no name means all.
 
     Raises:
-        ConfigError: a name means none.
+        ConfigError: a name is unknown.
     """
     names = [reference.name for reference in REFERENCES]
     wanted = {name.removeprefix("references/").upper(): name for name in only}
@@ -38,19 +38,19 @@ def chosen(only: Sequence[str]) -> tuple[Reference, ...]:
 
 
 def systems() -> dict[str, System]:
-    """Return all systems by name, as the built-in studies have them."""
+    """Return all systems by name, from the built-in studies."""
     files = {reference.name: load(find_study_file(reference.study)) for reference in REFERENCES}
     return {name: System(data=file.data, train=file.train, fixed=file.fixed) for name, file in files.items()}
 
 
 def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs: int | None) -> ComparisonFile:
-    """Return the study, in whose queue there shall be a trial of each reference for each seed.
+    """Return the study; its queue has a trial of each reference for each seed.
 
     Args:
-        references: those wanted now; the study knows all of them.
-        name: of the study.
-        seeds: trials of each.
-        epochs: that each is trained for at most; None is as many as published.
+        references: those to be trained; the study knows all of them.
+        name: name of the study.
+        seeds: trials of each reference.
+        epochs: limit of epochs for each; None for the published numbers.
     """
     known = systems()
     wanted = [
@@ -70,7 +70,7 @@ def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs
 
 
 def flops(file: ComparisonFile, images: int) -> float:
-    """Return the floating-point operations of all trainings that are asked for, each on so many images."""
+    """Return the floating-point operations of all requested trainings, each on `images` images."""
     return sum(
         3.0 * images * config.train.epochs * flops_per_image(config.model)
         for config in (file.training(entry).config for entry in file.enqueue)
@@ -78,5 +78,5 @@ def flops(file: ComparisonFile, images: int) -> float:
 
 
 def epochs_of(system: System, epochs: int | None) -> int:
-    """Return for how many epochs a system is trained when `epochs` are asked for."""
+    """Return the epochs of a system's training if `epochs` are requested."""
     return system.train.epochs if epochs is None else min(epochs, system.train.epochs)

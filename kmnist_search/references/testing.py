@@ -1,4 +1,4 @@
-"""The test of trained systems: all recipes are frozen, then each model is tested once."""
+"""The test of trained systems: all recipes are frozen first, then each model is tested once."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from kmnist_search.study.study import SearchStudy
 
 
 def check_test_files(references: Sequence[Reference], data_dir: Path) -> None:
-    """See that the images are there that the references will be tested on; they stay closed.
+    """Check that the references' test images exist; they stay closed.
 
     Raises:
         DataError: some are missing and cannot be downloaded.
@@ -28,18 +28,18 @@ def check_test_files(references: Sequence[Reference], data_dir: Path) -> None:
 
 
 class Test:
-    """The test of trained systems, which resumes where it was.
+    """The test of trained systems; it resumes after an interruption.
 
     Attributes:
-        test_sets: those opened so far, by data set.
-        kept: the model that each system had after its last epoch, by the number of the trial.
+        test_sets: the test sets opened so far, by data set.
+        kept: each system's model after its last epoch, by trial number.
     """
 
     def __init__(self, study: SearchStudy, those: Sequence[TrainedSystem], data_dir: Path) -> None:
         """Find the models; open nothing yet.
 
         Raises:
-            ModelError: some of them are not here.
+            ModelError: some of them are missing.
         """
         self.ledger, self.those, self.data_dir = Ledger(study), those, data_dir
         self.test_sets: dict[str, SealedSet] = {}
@@ -76,7 +76,7 @@ def _model(study: SearchStudy, each: TrainedSystem, which: trial_models.Which) -
 
 
 def _recipes(those: Sequence[TrainedSystem]) -> list[Recipe]:
-    """Return what each system was trained by, with the seeds of its trials."""
+    """Return each system's recipe, with the seeds of its trials."""
     by_digest: dict[str, list[TrainedSystem]] = {}
     for each in those:
         by_digest.setdefault(each.recipe_digest, []).append(each)

@@ -1,1 +1,1 @@
-"""What people look at: a study and its retrained winner as one web page and as Markdown. Trains and changes nothing."""
+"""The report of a study and its final models, as a web page and as Markdown. It trains and changes nothing."""

@@ -1,4 +1,4 @@
-"""The data that the model half of a report is drawn from.
+"""The data of a report's model half.
 
 Shapes: S samples of each class; pictures are 28 x 28.
 """
@@ -14,7 +14,7 @@ from kmnist_search.evaluation.metrics import Metrics
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Predictions:
-    """What one model made of the test images.
+    """One model's predictions for the test images.
 
     Attributes:
         probabilities: (T, 10).
@@ -29,13 +29,13 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """The figures of the final models, and what the kept one made of the test images.
+    """The figures of the final models, and the kept model's predictions.
 
     Attributes:
         metrics: the figures.
-        test: the test images, and what the kept model took them for.
+        test: the test images, with the kept model's predictions.
         samples: (10, S, 28, 28), training images of each class.
-        class_counts: (10,), training images of each class.
+        class_counts: (10,), number of training images of each class.
     """
 
     metrics: Metrics

@@ -23,7 +23,7 @@ from kmnist_search.wording import percent
 
 
 def reruns(candidates: Sequence[Candidate]) -> Chart:
-    """Return a row for each candidate: its reruns, their mean, and what it had in the study."""
+    """Return a row for each candidate: its reruns, their mean, and its score in the study."""
     title = "Candidates, trained again"
     if not any(candidate.reruns for candidate in candidates):
         why = "There was one candidate and nothing to choose, so nothing was trained again."
@@ -83,7 +83,7 @@ def accuracy_curves(metrics: Metrics) -> Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What is drawn of epochs: on training images, and on validation images."""
+    """The quantity that is drawn by epoch, on training and on validation images."""
 
     metric: str
     train: Callable[[EpochFigures], float]
@@ -96,7 +96,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
-    """The epochs of some trainings by their seeds."""
+    """The epochs of several trainings, by seed."""
 
     label: str
     trainings: Sequence[tuple[int, Sequence[EpochFigures]]]
@@ -116,7 +116,7 @@ def _lines(metrics: Metrics) -> tuple[Lines, Lines]:
 
 
 def curves(curve: Curve, trained: Lines, validated: Lines, *, name: str, remark: str = "") -> Chart:
-    """Return what some trainings came to on their training images, and some on validation images, by epoch."""
+    """Return the chart of training curves of some trainings and validation curves of others, by epoch."""
     traces, shown = [], metric_format(curve.metric)
     for lines, colour, reading in ((trained, BLUE, curve.train), (validated, ORANGE, curve.val)):
         values = [
@@ -146,7 +146,7 @@ def curves(curve: Curve, trained: Lines, validated: Lines, *, name: str, remark:
 
 
 def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:
-    """Return a reliability diagram: accuracy against confidence, and below it how many images each bin holds."""
+    """Return a reliability diagram: accuracy against confidence, above the number of images in each bin."""
     filled = [each for each in bins if each.images]
     drawn = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.06)
     drawn.update_layout(figure([], height=460).layout)

@@ -1,4 +1,4 @@
-"""The report as one web page that needs no network."""
+"""The report as one web page that works offline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ NUM_WRONG = 40
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SearchHalf:
-    """What the page says of the search."""
+    """The values that the page shows about the search."""
 
     name: str
     metric: str
@@ -48,7 +48,7 @@ class SearchHalf:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ModelHalf:
-    """What the page says of the final models, beside their figures."""
+    """The values that the page shows about the final models, besides their figures."""
 
     evidence: Evidence
     wrong: Sequence[JudgedImage]
@@ -60,28 +60,28 @@ class ModelHalf:
 
 
 def search_report(study: SearchStudy) -> str:
-    """Return a page on the search, as the study is now.
+    """Return a page about the search in its present state.
 
     Raises:
-        ReportError: no trial of it is at work or finished.
+        ReportError: the study has no running or finished trial.
     """
     return _page(_search_half(study), None)
 
 
 def full_report(study: SearchStudy, evidence: Evidence) -> str:
-    """Return a page on the final models and on the search they come from.
+    """Return a page about the final models and the search they come from.
 
     Raises:
-        ReportError: no trial of the study is at work or finished.
+        ReportError: the study has no running or finished trial.
     """
     return _page(_search_half(study), _model_half(evidence))
 
 
 def write(page: str, file: Path) -> None:
-    """Write a report to `file`, whole or not at all.
+    """Write a report to `file`, completely or not at all.
 
     Raises:
-        ReportError: it cannot be written; what was there still is.
+        ReportError: it cannot be written; an old file stays unchanged.
     """
     with whole_file(file, error=ReportError) as part:
         part.write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The chart of all hyperparameters at once, in parallel coordinates."""
+"""The parallel-coordinates chart of all hyperparameters."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from kmnist_search.wording import value as shown
 
 
 def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:
-    """Return each complete trial as a line over all searched hyperparameters, coloured by its rank.
+    """Return the chart: each complete trial is a line across all searched hyperparameters, coloured by rank.
 
-    Lines in SVG and not plotly's `parcoords`, which needs WebGL: that is missing in some browsers, and on paper.
+    The lines are SVG, because plotly's `parcoords` needs WebGL, which some browsers lack, and which does not print.
     """
     title, spaces = "Parallel coordinates", read.searched(trials)
-    # Best first as everywhere, so that of equals the same one is the best; then the best on top of the others.
+    # Sort the best first, so that ties break as everywhere; then draw the best on top.
     done = sorted(read.complete(trials), key=lambda trial: trial.values[0], reverse=maximize)[::-1]
     done = [trial for trial in done if all(_height(trial, name, spec) is not None for name, spec in spaces.items())]
     if not done or not spaces:
@@ -77,7 +77,7 @@ def _lines(
     width: float,
     opacity: float,
 ) -> go.Scatter:
-    """Return trials as one line with gaps, each at its heights on the axes."""
+    """Return trials as one line with gaps, at their heights on the axes."""
     heights = [height(trial) for trial in trials]
     axes = len(heights[0]) if heights else 0
     return go.Scatter(
@@ -93,7 +93,7 @@ def _lines(
 
 
 def _height(trial: FrozenTrial, name: str, spec: BaseDistribution) -> float | None:
-    """Return the place of a trial between the lowest, 0, and the highest value, 1, of a hyperparameter."""
+    """Return a trial's place on the axis of a hyperparameter, from 0 (lowest value) to 1 (highest)."""
     if name not in trial.params:
         return None
     value = trial.params[name]

@@ -6,7 +6,7 @@ from kmnist_search.wording import count, interval, percent, points
 
 
 def mean(metrics: Metrics) -> str:
-    """Say what the headline is the mean of."""
+    """Say what the headline figure is the mean of."""
     models = len(metrics.test.models)
     test_images = f"{metrics.data.test_images:,} test images of {title_of(metrics.data.dataset)}"
     if models == 1:
@@ -15,7 +15,7 @@ def mean(metrics: Metrics) -> str:
 
 
 def intervals(metrics: Metrics) -> list[str]:
-    """Say how far chance may have moved the headline."""
+    """Say how far chance may have shifted the headline figure."""
     test = metrics.test
     over_seeds = (
         f"95 % interval over seeds: {interval(test.seeds_interval)} (of the mean, by Student's t)."
@@ -27,7 +27,7 @@ def intervals(metrics: Metrics) -> list[str]:
 
 
 def promise(metrics: Metrics) -> str:
-    """Say what validation promised, and how the test set answered."""
+    """Compare the validation accuracy with the test accuracy."""
     gap = metrics.test.gap
     promised = f"Validation promised {percent(metrics.test.val_accuracy)}"
     if round(100 * gap, 2) == 0:
@@ -44,13 +44,13 @@ def kept(metrics: Metrics) -> str:
 
 
 def looks(metrics: Metrics) -> str:
-    """Say how many times the test set was looked at."""
+    """Say how often the test set was used."""
     recipes = count(metrics.recipes_tested, "recipe")
     return f"For this study the test set was looked at {count(len(metrics.ledger), 'time')}, by {recipes}."
 
 
 def warning(metrics: Metrics) -> str:
-    """Say that the test set is no longer untouched; empty if it was."""
+    """Say that the test set was used before; empty if it was not."""
     if metrics.recipes_tested <= 1:
         return ""
     return (
@@ -60,7 +60,7 @@ def warning(metrics: Metrics) -> str:
 
 
 def luck(metrics: Metrics) -> str:
-    """Say how much of the study's best score was luck."""
+    """Say how much of the study's best score was selection luck."""
     best = metrics.study.best_trial
     candidate = next((each for each in metrics.candidates if each.trial == best), None)
     if candidate is None or candidate.luck is None or candidate.mean_val_accuracy is None:
@@ -95,7 +95,7 @@ def paired_test(metrics: Metrics) -> str:
 
 
 def comparison() -> str:
-    """Say what separates our figure from the published ones."""
+    """Say how our figure differs from the published ones."""
     return (
         "The published systems chose their settings by looking at the test images, which flatters their figures. Ours "
         "were chosen on validation images; the test set was opened after the recipe was frozen."
@@ -103,7 +103,7 @@ def comparison() -> str:
 
 
 def reproduction() -> str:
-    """Say how the published systems were trained again, and what their figures are."""
+    """Say how the published systems were retrained, and with what results."""
     return (
         "The published figures are the best that was seen on the test images, or chosen by them. Ours are means over "
         "seeds of models that have each seen the test images once, when nothing was left to choose: after the last "

@@ -1,4 +1,4 @@
-"""The templates of the report, and the filters and functions that they may call."""
+"""The templates of the report, with their filters and functions."""
 
 import re
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from kmnist_search.report.pictures import data_uri
 
 @cache
 def environment(kind: Literal["html", "md"]) -> jinja2.Environment:
-    """Return the templates of one kind; what is put into HTML is escaped, for names and reasons come from outside."""
+    """Return the templates of one kind. HTML is escaped, because names and reasons come from outside."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("kmnist_search.report"),
         autoescape=kind == "html",
@@ -37,7 +37,7 @@ def environment(kind: Literal["html", "md"]) -> jinja2.Environment:
 
 
 def page(template: str, **values: Any) -> str:
-    """Return a web page of its own."""
+    """Return a template rendered as a complete web page."""
     return (
         environment("html")
         .get_template(template)
@@ -51,5 +51,5 @@ def page(template: str, **values: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as it can stand in a cell of a Markdown table."""
+    """Return a value as text for a cell of a Markdown table."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(str(value).split()))

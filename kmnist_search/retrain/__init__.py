@@ -1,1 +1,1 @@
-"""The retraining: from the best trials of a study to a tested model and its report."""
+"""The retraining of a study's best trials, up to a tested model and its report."""

@@ -1,6 +1,6 @@
-"""The plan of a retraining: which configurations are trained again, and with which seeds and splits.
+"""The plan of a retraining: the configurations, their seeds and their splits.
 
-All of it follows from the study and a few numbers, so a retraining that is started again finds the same plan.
+The plan depends only on the study and a few numbers, so a restarted retraining has the same plan.
 """
 
 import json
@@ -15,16 +15,16 @@ from kmnist_search.config.seeds import derived_seed
 from kmnist_search.study.ranking import distinct
 from kmnist_search.study.study import SearchStudy
 
-#: What the derived seeds are for; 0 and 1 are the trials' own.
+#: Purposes of the derived seeds; trials use 0 and 1.
 RERUN, SPLIT, FINAL = 2, 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateConfig:
-    """A configuration to be retrained: the trial it is from, and what it had there.
+    """A configuration to be retrained, with its trial and the trial's score.
 
-    `config` may have other epochs than the trial; `seconds` is what a training of it took in the study, scaled to
-    them, or None if that is not known.
+    `config` may have other epochs than the trial. `seconds` is the trial's training time, scaled to these epochs;
+    None if unknown.
     """
 
     trial: int
@@ -36,13 +36,13 @@ class CandidateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingPlan:
-    """What a retraining does.
+    """The plan of a retraining.
 
     Attributes:
         candidates: the best distinct configurations, best first.
-        reruns: seed and split of each rerun; every candidate gets the same. Empty if there is nothing to choose.
-        final_seeds: of the final models; the model of the first is kept.
-        val_share: of the training images, held out in each rerun.
+        reruns: seed and split of each rerun, the same for every candidate. Empty with a single candidate.
+        final_seeds: seeds of the final models; the model of the first is kept.
+        val_share: share of the training images held out in each rerun.
     """
 
     candidates: Sequence[CandidateConfig]
@@ -56,7 +56,7 @@ class RetrainingPlan:
 
     @property
     def seconds(self) -> float | None:
-        """About how long it takes where the study was searched, or None if that is not known."""
+        """Estimated duration on the hardware of the search; None if unknown."""
         each = [candidate.seconds for candidate in self.candidates]
         if None in each:
             return None
@@ -65,17 +65,17 @@ class RetrainingPlan:
 
 
 def plan_of(study: SearchStudy, *, top_k: int, num_reruns: int, num_finals: int, epochs: int | None) -> RetrainingPlan:
-    """Return the plan for the study as it stands.
+    """Return the plan for the study in its present state.
 
     Args:
-        study: where the candidates come from.
-        top_k: candidates to choose from; with one, it is not trained again but for the final models.
-        num_reruns: fresh seeds and splits for each candidate.
-        num_finals: final models.
-        epochs: of every training; None is the study's.
+        study: the study.
+        top_k: number of candidates; a single one gets no reruns.
+        num_reruns: reruns, with fresh seeds and splits, of each candidate.
+        num_finals: number of final models.
+        epochs: epochs of every training; None for the study's.
 
     Raises:
-        NoCompleteTrialError: there is nothing to choose from.
+        NoCompleteTrialError: the study has no complete trial.
     """
     best = distinct(study.complete())[:top_k]
     study.with_details(best)

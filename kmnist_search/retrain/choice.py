@@ -1,4 +1,4 @@
-"""The choice of a winner among candidates that were trained again, and the winner's recipe."""
+"""The choice of a winner among rerun candidates, and the winner's recipe."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from kmnist_search.evaluation.significance import PAIRED_TEST, paired_p_value
 from kmnist_search.retrain.candidates import CandidateConfig
 from kmnist_search.saved_model.info import recipe_digest
 
-#: Two candidates are told apart if chance alone makes such differences less often than this.
+#: Two candidates differ significantly below this p-value.
 SIGNIFICANT = 0.05
 
 
 def by_mean_accuracy(
     planned: Sequence[CandidateConfig], reruns: Sequence[Sequence[Rerun]]
 ) -> list[tuple[CandidateConfig, Sequence[Rerun]]]:
-    """Return the candidates with their reruns, the best mean first; without reruns in the order given."""
+    """Return the candidates with their reruns, best mean first; without reruns in the given order."""
     pairs = list(zip(planned, reruns, strict=True))
     return sorted(pairs, key=lambda pair: -_mean(pair[1]) if pair[1] else 0.0)
 
@@ -27,7 +27,7 @@ def _mean(reruns: Sequence[Rerun]) -> float:
 
 
 def candidate_figures(planned: CandidateConfig, reruns: Sequence[Rerun]) -> Candidate:
-    """Return what is known of a candidate, above all how much of its place in the study was luck."""
+    """Return the figures of a candidate, including how much of its score in the study was luck."""
     mean = _mean(reruns) if reruns else None
     return Candidate(
         trial=planned.trial,
@@ -43,7 +43,7 @@ def candidate_figures(planned: CandidateConfig, reruns: Sequence[Rerun]) -> Cand
 
 
 def compared(winner: Candidate, runner_up: Candidate, *, val_share: float) -> PairedTest:
-    """Return whether two candidates differ, by their reruns, which share seeds and splits."""
+    """Return a paired test of two candidates, whose reruns share seeds and splits."""
     differences = [
         first.val_accuracy - second.val_accuracy for first, second in zip(winner.reruns, runner_up.reruns, strict=True)
     ]
@@ -59,12 +59,12 @@ def compared(winner: Candidate, runner_up: Candidate, *, val_share: float) -> Pa
 
 
 def recipe_of(winner: CandidateConfig, data_digest: str, seeds: Sequence[int]) -> Recipe:
-    """Return the recipe that says all a final model depends on, but for its seed.
+    """Return the recipe: everything that a final model depends on, except its seed.
 
     Args:
-        winner: the candidate that was chosen.
-        data_digest: of the whole training set.
-        seeds: of the final models.
+        winner: the chosen candidate.
+        data_digest: digest of the whole training set.
+        seeds: seeds of the final models.
     """
     config = winner.config.model_dump(mode="json")
     return Recipe(

@@ -1,4 +1,4 @@
-"""The events of a retraining, as values."""
+"""The events of a retraining."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,15 +6,15 @@ from typing import Literal
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.evaluation.metrics import Candidate, FinalModel, PairedTest, Recipe
 
-#: A rerun of a candidate, to choose by; or a final model, on all training images.
+#: A rerun of a candidate for the choice, or a final model on all training images.
 Stage = Literal["rerun", "final"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStarted:
-    """Training `number` (from 1) of `total` begins, or resumes after `epochs_done`; it is of trial `trial`.
+    """Training `number` (from 1) of `total` begins, or resumes after `epochs_done`; it belongs to trial `trial`.
 
-    With several `seeds` it is that many trainings, computed together, of which `number` is the first.
+    With several `seeds`, that many trainings run together, of which `number` is the first.
     """
 
     stage: Stage
@@ -28,16 +28,16 @@ class TrainingStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingAdvanced:
-    """The training at work came one epoch further; of several computed together this is the first's epoch."""
+    """The current training finished an epoch; if several run together, it is the first's epoch."""
 
     epoch: Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEnded:
-    """The training at work is over and written down; `val_accuracy` is None if nothing was held out.
+    """The current training has ended and is recorded; `val_accuracy` is None if nothing was held out.
 
-    `was_done` is true if an earlier retraining had it already.
+    `was_done` is true if an earlier retraining did it.
     """
 
     stage: Stage
@@ -52,7 +52,7 @@ class TrainingEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerChosen:
-    """The candidates, the winner first, and whether the second is distinguishable."""
+    """The candidates, winner first, and whether the second is distinguishable."""
 
     candidates: tuple[Candidate, ...]
     paired_test: PairedTest | None
@@ -60,14 +60,14 @@ class WinnerChosen:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFrozen:
-    """The recipe is written down; no model of it has seen the test set."""
+    """The recipe is recorded; no model of it has seen the test set."""
 
     recipe: Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTested:
-    """A final model has been tested, now or, `from_ledger`, before."""
+    """A final model was tested now, or earlier if `from_ledger`."""
 
     model: FinalModel
     from_ledger: bool

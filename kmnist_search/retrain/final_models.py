@@ -1,4 +1,4 @@
-"""The final models of a study: saved beside its checkpoints, each tested once."""
+"""The final models of a study: saved beside its checkpoints, and tested once each."""
 
 import shutil
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from kmnist_search.saved_model.folder import load_model, save_model
 
 
 class FinalModels:
-    """The final models in `parent`, with what `ledger` knows of them."""
+    """The final models in `parent`, with their entries in `ledger`."""
 
     def __init__(self, ledger: Ledger, parent: Path, dataset: Dataset) -> None:
         self.ledger, self.parent, self.dataset = ledger, parent, dataset
@@ -27,20 +27,20 @@ class FinalModels:
         return self.parent / f"final-{recipe.digest}-{seed}"
 
     def find(self, recipe: Recipe, seed: int) -> FinalTraining | None:
-        """Return a final training that was done, if its very weights are still there."""
+        """Return a finished final training, if its unchanged weights still exist."""
         final = self.ledger.final(recipe.digest, seed)
         if final is None:
             return None
         try:
             info = load_model(self.folder(recipe, seed)).info
         except ModelError:
-            return None  # deleted or damaged: it can be trained again
+            return None  # deleted or damaged: train it again
         return final if info.weights_sha256 == final.weights_sha256 else None
 
     def keep(self, recipe: Recipe, training: Replica, model: Model, whole: SearchData) -> FinalTraining:
-        """Save the model that a training on the whole training set made, and write that down."""
+        """Save the model of a training on the whole training set, and record it in the ledger."""
         folder = self.folder(recipe, training.seed)
-        shutil.rmtree(folder, ignore_errors=True)  # what `find` did not accept
+        shutil.rmtree(folder, ignore_errors=True)  # what `find` rejected
         info = save_model(
             folder,
             model,
@@ -61,7 +61,7 @@ class FinalModels:
         return final
 
     def tested(self, recipe: Recipe, final: FinalTraining, test_set: SealedSet) -> tuple[FinalModel, bool]:
-        """Return a model with its result on the test set, and whether the ledger had it already."""
+        """Return a model with its test result, and whether the ledger had the result already."""
         before = self.ledger.opening(recipe.digest, final.seed, final.weights_sha256)
         opening = tested(self.ledger, load_model(self.folder(recipe, final.seed)), test_set)
         return _with_result(final, opening), before is not None and before.accuracy is not None

@@ -1,6 +1,6 @@
-"""The README.md of a saved model: a Hugging Face model card.
+"""The README.md of a saved model, a Hugging Face model card.
 
-Its words are in `templates/model_card.md.jinja`.
+Its text is in `templates/model_card.md.jinja`.
 """
 
 import json
@@ -17,8 +17,8 @@ def model_card(metrics: Metrics, info: ModelInfo) -> str:
     """Return the card of the kept model as Markdown with a YAML header.
 
     Args:
-        metrics: all that was measured on the way to the model.
-        info: the `config.json` it lies beside.
+        metrics: the figures of the retraining.
+        info: the model's `config.json`.
     """
     environment = Environment(
         loader=PackageLoader("kmnist_search.retrain"),

@@ -1,4 +1,4 @@
-"""Check everything that a retraining of a study's best trials needs, before anything is trained."""
+"""Checks of everything that a retraining needs, before any training starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,16 @@ from kmnist_search.study_file.schema import SearchFile
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainOptions:
-    """What the user decides.
+    """The user's options.
 
     Attributes:
-        top_k: candidates to choose from; 1 takes the best as it is.
-        seeds: reruns of each candidate.
-        final_seeds: final models.
-        epochs: of each training; None is the study's own.
-        data_dir: folder of the images; None is the one the study was last searched with, or else the user's cache.
+        top_k: number of candidates; 1 takes the best trial without reruns.
+        seeds: reruns per candidate.
+        final_seeds: number of final models.
+        epochs: epochs of each training; None for the study's own.
+        data_dir: folder of the images; None for the one the study was last searched with, or else the user's cache.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        compiled: whether the trainings go through `torch.compile`.
+        compiled: whether trainings use `torch.compile`.
     """
 
     top_k: int = 5
@@ -41,7 +41,7 @@ class RetrainOptions:
     compiled: bool = False
 
     def command(self, name: str) -> str:
-        """Return the command that does the same with the study called `name`."""
+        """Return the command that does the same for the study called `name`."""
         epochs = "" if self.epochs is None else f" --epochs {self.epochs}"
         return (
             f"kmnist-search best {name} --retrain --top-k {self.top_k} --seeds {self.seeds} "
@@ -51,7 +51,7 @@ class RetrainOptions:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Preparation:
-    """A retraining whose needs have been checked, before anything is trained."""
+    """A retraining whose needs were checked, before any training."""
 
     study: SearchStudy
     options: RetrainOptions
@@ -64,7 +64,7 @@ class Preparation:
 
 
 def _check_at_rest(study: SearchStudy) -> None:
-    """Raise StudyInUseError while trials run: the test set is opened for the best, which may still be to come."""
+    """Raise StudyInUseError while trials run: the best trial may still be running."""
     study.recover()
     if running := study.counts().running:
         raise StudyInUseError(
@@ -74,7 +74,7 @@ def _check_at_rest(study: SearchStudy) -> None:
 
 
 def prepare(study: SearchStudy, options: RetrainOptions) -> Preparation:
-    """Check everything a retraining needs; train nothing, and open no test set.
+    """Check everything a retraining needs; train nothing and leave the test set closed.
 
     Raises:
         InputError: the study, an option, the images or a folder cannot be used.
@@ -99,7 +99,7 @@ def prepare(study: SearchStudy, options: RetrainOptions) -> Preparation:
     images = load_training_set(data.dataset, folder)
     study.remember_data({data: images.split(data).digest}, folder)
     if data.dataset in IDX_DATASETS:
-        files.test_files(IDX_DATASETS[data.dataset], folder)  # they must be there, but stay closed
+        files.test_files(IDX_DATASETS[data.dataset], folder)  # they must exist, but stay closed
     check_writable(study.checkpoint_dir)
     return Preparation(
         study=study,

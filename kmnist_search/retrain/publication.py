@@ -1,4 +1,4 @@
-"""The figures of a finished retraining, and the data that its report is drawn from."""
+"""The figures of a finished retraining, and the data of its report."""
 
 from datetime import UTC, datetime
 
@@ -20,12 +20,12 @@ from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.study.study import SearchStudy
 
 SAMPLES_A_CLASS = 10
-#: The study file, as it stands beside the report.
+#: Name of the study file beside the report.
 STUDY_FILE = "study.toml"
 
 
 def evidence_of(preparation: Preparation, result: RetrainingResult, kept: SavedModel) -> Evidence:
-    """Return the figures, and with them the images and probabilities that the report shows."""
+    """Return the figures, with the images and probabilities that the report shows."""
     probabilities = kept.probabilities(result.test_set.images)
     labels = result.test_set.labels.numpy()
     names = [str(name) for name in CLASS_NAMES[preparation.data.dataset]]
@@ -70,7 +70,7 @@ def _metrics(preparation: Preparation, result: RetrainingResult, kept: KeptModel
 
 
 def _commands(preparation: Preparation) -> str:
-    """Return what does the search and the retraining again, beside the study file."""
+    """Return the commands that repeat the search and the retraining from the study file."""
     study = preparation.study
     search = f"kmnist-search run {STUDY_FILE} --trials {study.counts().finished}"
     return f"{search}\n{preparation.options.command(study.name)}"
@@ -79,7 +79,7 @@ def _commands(preparation: Preparation) -> str:
 def _final_figures(result: RetrainingResult, kept: KeptModel) -> FinalFigures:
     accuracies = [model.test_accuracy for model in result.models]
     images = len(result.test_set.labels)
-    # One division: so it is, to the last digit, what whoever counts the right answers gets.
+    # A single division, so that the share equals correct / total to the last digit.
     mean = sum(model.test_correct for model in result.models) / (len(result.models) * images)
     winner = result.candidates[0]
     promised = winner.study_val_accuracy if winner.mean_val_accuracy is None else winner.mean_val_accuracy

@@ -1,4 +1,4 @@
-"""The folder that a retraining ends in: report, figures, models. It is written whole or not at all.
+"""The result folder of a retraining: report, figures, models. It is written completely or not at all.
 
 report.html  report.md  metrics.json  recipe.json  study.toml
 model/                  the kept model: config.json, weights.safetensors, model.onnx, README.md
@@ -27,7 +27,7 @@ METRICS_FILE = "metrics.json"
 
 
 def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
-    """Return the figures that are in `folder` if it holds the result of the very same retraining."""
+    """Return the figures in `folder` if they are the result of the same retraining."""
     metrics, plan = _metrics_in(folder), preparation.plan
     same = (
         metrics is not None
@@ -41,7 +41,7 @@ def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
 
 
 def check_place(folder: Path, *, force: bool) -> None:
-    """Raise ResultFolderError if `folder` cannot be made, or is there and shall not be replaced."""
+    """Raise ResultFolderError if `folder` cannot be made, or exists and must not be replaced."""
     files.check_result_folder(folder, is_ours=_metrics_in(folder) is not None, force=force)
 
 
@@ -49,15 +49,15 @@ def _metrics_in(folder: Path) -> Metrics | None:
     try:
         return Metrics.model_validate_json((folder / METRICS_FILE).read_bytes())
     except (OSError, ValidationError):
-        return None  # whatever it is, it is not ours
+        return None  # not a result of this package
 
 
 def write(folder: Path, preparation: Preparation, result: RetrainingResult) -> Metrics:
-    """Write the whole result to `folder`, replacing what is there.
+    """Write the result to `folder`, replacing an old one.
 
     Raises:
-        ResultFolderError: it cannot be written; what was there still is.
-        ExportFailedError: the ONNX file does not predict what the model predicts.
+        ResultFolderError: it cannot be written; an old result stays unchanged.
+        ExportFailedError: the ONNX file predicts something else than the model.
     """
     with files.whole_folder(folder, replace=True, error=ResultFolderError) as new:
         return _write_all(new, preparation, result)

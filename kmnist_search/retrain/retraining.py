@@ -1,8 +1,8 @@
 """The retraining of a study's best trials, up to tested final models.
 
-The order is the point: reruns of the candidates on fresh seeds and fresh splits choose the winner; its recipe is frozen
-and written down; models are trained by it on all training images; only then is the test set opened, once for each.
-What is done is in the study's ledger, so a retraining that is started again resumes.
+The order matters. Reruns of the candidates on fresh seeds and splits choose the winner. Its recipe is frozen and
+recorded. Final models are trained by it on all training images. Only then is each tested once on the test set.
+The study's ledger records every step, so an interrupted retraining resumes.
 """
 
 import time
@@ -63,10 +63,10 @@ class RetrainingResult:
 
     Attributes:
         candidates: the winner first.
-        models: of the recipe's seeds, in their order; the first is the one that is kept.
-        folders: of the saved models, in the same order.
+        models: final models, in the order of the recipe's seeds; the first is kept.
+        folders: folders of the saved models, in the same order.
         ledger: every look at the test set for this study.
-        test_set: what they were tested on.
+        test_set: the test set.
     """
 
     candidates: tuple[Candidate, ...]
@@ -82,8 +82,8 @@ class Retraining:
     """One retraining of a study in this process.
 
     Attributes:
-        result: what was found, once `work` is exhausted; None if it was stopped before.
-        unsaved: why the last checkpoint could not be written; empty if it was.
+        result: the result once `work` is exhausted; None if it was stopped before.
+        unsaved: why the last checkpoint could not be written; empty if it was written.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Retraining:
         self._whole = self.images.whole(self.data)
 
     def work(self) -> Iterator[RetrainingEvent]:
-        """Choose, freeze, train, test; what was done before is not done again.
+        """Choose, freeze, train and test; finished steps are not repeated.
 
         Raises:
             TrainingDivergedError: a final model's loss is no longer finite.
@@ -162,7 +162,7 @@ class Retraining:
     def _finals(
         self, winner: CandidateConfig, recipe: Recipe
     ) -> Generator[RetrainingEvent, None, list[FinalTraining] | None]:
-        """Return the final trainings, whose models are saved, or None after a stop."""
+        """Return the final trainings, with their models saved, or None after a stop."""
         done = {seed: self.final_models.find(recipe, seed) for seed in recipe.seeds}
         for seed, final in done.items():
             if final is not None:
@@ -179,7 +179,7 @@ class Retraining:
         return [final for final in done.values() if final is not None]
 
     def _groups(self, config: TrialConfig, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """Return what is to be trained, in groups of those that are trained together: as many as memory holds."""
+        """Return the trainings in groups that are trained together, as large as memory allows."""
         together = 1
         if uses_triton(config, self.device, self.backend):
             memory_budget = MemoryBudget(self.device)
@@ -199,7 +199,7 @@ class Retraining:
     def _trained(
         self, stage: Stage, planned: CandidateConfig, datas: Sequence[SearchData], seeds: Sequence[int]
     ) -> Generator[RetrainingEvent, None, BatchedTraining | None]:
-        """Train to the end or until no loss is finite; None after a stop, with a checkpoint."""
+        """Train to the end, or until no loss is finite; return None after a stop, with a checkpoint saved."""
         if self.device.type == "cpu":
             torch.set_num_threads(threads_for(planned.config))
         stack = BatchedTraining(planned.config, datas, seeds=seeds, device=self.device, backend=self.backend)
@@ -230,7 +230,7 @@ class Retraining:
         return stack
 
     def _save(self, stack: BatchedTraining, path: Path) -> None:
-        """Save a checkpoint; without one the training would only begin anew."""
+        """Save a checkpoint; if that fails, a stopped training only has to start again."""
         try:
             checkpoint.save(stack, path)
         except OSError as error:

@@ -1,1 +1,1 @@
-"""Study files: their schema, their parser, their writer, and those that come with the package."""
+"""Study files: schema, parser, writer, and the built-in files."""

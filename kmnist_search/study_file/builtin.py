@@ -1,4 +1,4 @@
-"""The study files that come with the package."""
+"""The built-in study files."""
 
 import difflib
 from collections import Counter
@@ -11,24 +11,24 @@ from kmnist_search.errors import StudyFileError
 def builtin_studies() -> dict[str, Path]:
     """Return the built-in study files by name, such as "kmnist" or "references/s0"."""
     package = Path(__file__).parents[1]
-    # Installed, they lie in the package; in a checkout (and an editable install) beside it.
+    # They lie in the installed package, or beside it in a checkout.
     folder = next(path for path in (package / "studies", package.parent / "studies") if path.is_dir())
     names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.toml")}
     return dict(sorted(names.items(), key=lambda item: ("/" in item[0], item[0])))
 
 
 def _listed(names: Collection[str]) -> str:
-    """Return names to choose from, those in folders counted."""
+    """Return names for a message; those in folders are only counted."""
     folders = Counter(folder for folder, slash, _ in (name.rpartition("/") for name in names) if slash)
     alone = [name for name in names if "/" not in name]
     return ", ".join([*alone, *(f"{folder}/... ({number})" for folder, number in folders.items())])
 
 
 def find_study_file(name_or_path: str) -> Path:
-    """Return the path of a built-in study or of the user's own file.
+    """Return the path of a built-in study, or of the user's own file.
 
     Raises:
-        StudyFileError: it is neither.
+        StudyFileError: there is neither.
     """
     builtin = builtin_studies()
     if name_or_path in builtin:

@@ -1,6 +1,6 @@
-"""The parser of study files; it checks a whole file before anything starts.
+"""The parser of study files: it checks a whole file before anything starts.
 
-Every error names the file, the table and the key, and where a name is unknown the nearest one that is known.
+Every error names the file, the table and the key, and suggests the nearest known name for an unknown one.
 """
 
 import difflib
@@ -28,7 +28,7 @@ from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
-#: Hyperparameters of the model that must fit together, group by group.
+#: Hyperparameters of the model that depend on each other, by group.
 COUPLED = (
     ("image_size", "patch_size"),
     ("num_blocks", "token_width", "channel_width"),
@@ -41,10 +41,10 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> SearchFile:
 
     Args:
         path: the file.
-        overrides: `table.key=value` each, put over what the file says; the value is TOML, or else a plain word.
+        overrides: `table.key=value` each, which override the file; the value is TOML, or else a plain word.
 
     Raises:
-        StudyFileError: something is wrong with the file or an override; the message says where and what to do.
+        StudyFileError: the file or an override is wrong; the message says where, and what to do.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,15 +61,15 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> SearchFile:
 
 
 def loads(text: str, *, source: str, name: str) -> StudyFile:
-    """Read and check the settings of a study: the text of a study file, or of a comparison, which no file holds.
+    """Read and check the settings of a study, from a study file's text or from a comparison, which has no file.
 
     Args:
-        text: of the file.
-        source: what to call it in messages.
-        name: of the study, if the text has none.
+        text: the text.
+        source: name of the text in messages.
+        name: name of the study if the text has none.
 
     Raises:
-        StudyFileError: something is wrong with it; the message says where and what to do.
+        StudyFileError: the text is wrong; the message says where, and what to do.
     """
     tables = _tables(text, source)
     if "systems" in tables:
@@ -97,7 +97,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
     if not isinstance(entry, dict):
         raise StudyFileError(f"--set {override}: {table!r} is no table in the study file and cannot be set from here")
     entry[key] = value
-    if table in ("fixed", "space"):  # it moves there from where the file has it
+    if table in ("fixed", "space"):  # a hyperparameter is in one of these tables only
         tables.get("space" if table == "fixed" else "fixed", {}).pop(key, None)
     if table == "fixed":
         for known in tables.get("enqueue", []):
@@ -105,7 +105,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
 
 
 class _Checker:
-    """Turns tables into a StudyFile, or says what is wrong with them."""
+    """Turns tables into a StudyFile, or reports what is wrong with them."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -222,11 +222,11 @@ class _Checker:
             raise self._error(place, str(error)) from None
 
     def _fit_together(self, fixed: Mapping[str, Any], space: Mapping[str, Hyperparameter]) -> None:
-        """Build the model configuration of every combination of the values that depend on each other."""
+        """Build a model configuration for every combination of the values that depend on each other."""
         possible: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
-        # A searched width is one number, which fits any number of blocks: only fixed lists of widths need a look.
+        # A searched width is one number, which fits any number of blocks: only fixed lists of widths need a check.
         possible |= {name: spec.values() for name, spec in space.items() if not name.endswith("_width")}
-        # Beside layers, no other word on the shape can stand.
+        # `layers` excludes all other settings of the shape.
         of_model = tuple(name for name in possible if HYPERPARAMETERS[name] == "model")
         for group in (of_model,) if "layers" in possible else COUPLED:
             values = {name: possible[name] for name in group if name in possible}

@@ -1,6 +1,6 @@
 """The range of a hyperparameter: a list of choices, or numbers between two bounds.
 
-A trial is anything that answers the `suggest_*` calls of an optuna trial.
+A trial is any object with the `suggest_*` methods of an optuna trial.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Scalar = bool | int | float | str
 
 
 class Suggester(Protocol):
-    """What of an optuna trial is needed to ask it for a value."""
+    """The methods of an optuna trial that suggest values."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
@@ -39,7 +39,7 @@ class Choices(Config):
 
 
 class IntRange(Config):
-    """A whole number from `low` to `high`, both included, by `step` or evenly on a log scale."""
+    """An integer from `low` to `high` (both included), by `step` or evenly on a log scale."""
 
     low: int
     high: int
@@ -57,7 +57,7 @@ class IntRange(Config):
 
 
 class FloatRange(Config):
-    """A number from `low` to `high`, both included, by `step` or evenly on a log scale."""
+    """A number from `low` to `high` (both included), by `step` or evenly on a log scale."""
 
     low: float
     high: float

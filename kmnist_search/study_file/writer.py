@@ -1,4 +1,4 @@
-"""Write the settings of a study as a study file."""
+"""The writer of study files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from kmnist_search.study_file.space import FloatRange, IntRange
 
 
 def as_toml(settings: Mapping[str, Any], *, facts: Sequence[str] = ()) -> str:
-    """Return a study file that `parser.load` reads as these settings, with `facts` as comments at its top."""
+    """Return the settings as a study file that `parser.load` reads back, with `facts` as comments at the top."""
     document = tomlkit.document()
     for fact in facts:
         document.add(tomlkit.comment(fact))
     in_order = {**{name: settings[name] for name in TABLES if name in settings}, **settings}
     for name, table in in_order.items():
         if not table:
-            continue  # an empty [space] would be taken for a mistake
+            continue  # the parser rejects an empty [space]
         if name == "enqueue":
             document.add(name, _tables(table))
         elif name == "space":
@@ -49,7 +49,7 @@ def _inline(values: Mapping[str, Any]) -> InlineTable:
 
 
 def _hyperparameter(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a hyperparameter as people write it: TOML has no null, and a log scale takes no step, not even 1."""
+    """Return a hyperparameter as a study file has it: TOML has no null, and a log scale takes no step, not even 1."""
     if "choices" in spec:
         return spec
     kind = IntRange if isinstance(spec["low"], int) else FloatRange

@@ -1,1 +1,1 @@
-"""Triton kernels of a training whose forward and backward are written by hand."""
+"""Triton kernels of a training with hand-written forward and backward passes."""

@@ -1,4 +1,4 @@
-"""Bias, activation and dropout in one pass over the hidden layer, and their gradients in another.
+"""Bias, activation and dropout of the hidden layer fused into one pass, and their gradients into another.
 
 Shapes: S stacked replicas, K slots of partial sums. The hidden layer is (S, rows, columns): (S, T, B*D) in a token MLP,
 with a bias for each row, and (S, N*B, C) in a channel MLP, with a bias for each column.
@@ -29,14 +29,14 @@ Activation = Literal["gelu", "relu"]
 def bias_act(
     h: Tensor, bias: Tensor, *, bias_axis: HiddenBiasAxis, activation: Activation, mask: Tensor | None = None
 ) -> Tensor:
-    """Return act(h + bias) * mask, like h (S, rows, columns).
+    """Return act(h + bias) * mask, (S, rows, columns).
 
     Args:
-        h: what a layer made, without its bias.
-        bias: float32, (S, rows) or (S, columns), as `bias_axis` says.
-        bias_axis: which of the two.
-        activation: gelu is the one of torch, with the error function; see `_gelu`.
-        mask: like h, what dropout multiplies by: 0 or 1 / (1 - p).
+        h: output of a layer, without its bias.
+        bias: float32, (S, rows) or (S, columns).
+        bias_axis: axis of the bias.
+        activation: gelu is torch's exact one, with the error function; see `_gelu`.
+        mask: like h, factor of dropout: 0 or 1 / (1 - p).
     """
     S, rows, columns = h.shape
     a = torch.empty_like(h)
@@ -62,15 +62,15 @@ def bias_act_backward(
     dbias_SKn: Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of h, written into the memory of `da`; fill that of the bias.
+    """Return the gradient of h in the memory of `da`; fill the gradient of the bias.
 
     Args:
-        da: gradient of what the forward returned. It is overwritten.
+        da: gradient of the forward pass's result; overwritten.
         h: as in the forward.
         bias: as in the forward.
         bias_axis: as in the forward.
         activation: as in the forward.
-        dbias_SKn: float32 partial sums (S, K, rows) or (S, K, columns), every slot of which is written.
+        dbias_SKn: float32 partial sums (S, K, rows) or (S, K, columns); every slot is written.
         mask: as in the forward.
     """
     S, rows, columns = h.shape
@@ -88,7 +88,7 @@ def bias_act_backward(
 
 
 def _blocks(columns: int, warps: int) -> dict[str, int]:
-    # 256 columns of bfloat16: each warp reads 512 bytes of one row at once. Reasoned, not measured.
+    # 256 columns of bfloat16: each warp reads 512 contiguous bytes of a row. Reasoned, not measured.
     width = min(max(power_of_2(columns), 16), 256)
     return {"BLOCK_R": TILE // width, "BLOCK_C": width, "num_warps": warps}
 
@@ -97,8 +97,9 @@ def _blocks(columns: int, warps: int) -> dict[str, int]:
 def _normal_cdf(z: tl.tensor, gaussian: tl.tensor) -> tl.tensor:
     """Return the standard normal distribution function of z; `gaussian` is exp(-z**2 / 2).
 
-    Abramowitz & Stegun 7.1.26, off by 8e-8 at most, one rounding of float32 near 1: half the instructions of CUDA's
-    erff, which alone would hold up a pass over bfloat16 as long as the memory does, and the backward has it anyway.
+    Abramowitz & Stegun 7.1.26, with an error of at most 8e-8, one rounding of float32 near 1. It needs half the
+    instructions of CUDA's erff, which alone takes as long as the memory traffic of a bfloat16 pass. The backward pass
+    needs `gaussian` anyway.
     """
     t = 1.0 / (1.0 + 0.231641888 * tl.abs(z))  # 0.3275911 / sqrt(2)
     polynomial = 0.5 * 1.061405429
@@ -141,7 +142,7 @@ def _bias_act_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
-    """Grid: tiles (of one block of rows after the other), replicas."""
+    """Grid: tiles (block of rows after block of rows), replicas."""
     tile, replica = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column_blocks = tl.cdiv(columns, BLOCK_C)
     row = tile // column_blocks * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -155,7 +156,7 @@ def _bias_act_kernel(
         z += tl.load(bias + replica * bias_stride + row, mask=in_rows, other=0.0)[:, None]
     else:
         z += tl.load(bias + replica * bias_stride + column, mask=in_columns, other=0.0)[None, :]
-    # Written so that a NaN stays one: a training that diverges must be seen to.
+    # This form keeps NaN: a diverging training must be detected.
     a = _gelu(z) if ACTIVATION == "gelu" else tl.where(z < 0, 0.0, z)
     if mask is not None:
         a *= tl.load(mask + at, mask=inside, other=0.0).to(tl.float32)
@@ -180,7 +181,7 @@ def _bias_act_backward_kernel(
     BLOCK_C: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> None:
-    """Grid: slots, blocks along the bias, replicas. The slots take the blocks of the other axis in turns."""
+    """Grid: slots, blocks along the bias, replicas. The slots take turns on the blocks of the other axis."""
     slot, kept, replica = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     summed_blocks = tl.cdiv(columns, BLOCK_C) if BIAS_PER_ROW else tl.cdiv(rows, BLOCK_R)

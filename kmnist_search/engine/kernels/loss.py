@@ -1,6 +1,6 @@
-"""Cross-entropy with label smoothing and mixup, its gradient and the counts of an epoch, one program a replica.
+"""Cross-entropy with label smoothing and mixup, its gradient and the epoch's counts, one program per replica.
 
-Shapes: S stacked replicas, B images of a batch, L logits, of which the first NUM_CLASSES count and the others pad.
+Shapes: S stacked replicas, B images of a batch, L logits, of which the first NUM_CLASSES are real and the rest padding.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from kmnist_search.config import NUM_CLASSES
 from kmnist_search.engine.kernels.launch import OPTIONS, power_of_2, stride
 
-#: Images of one round: with 16 logits a tile of 2,048. A batch of 256 takes two. Reasoned, not measured.
+#: Images per round: with 16 logits a tile of 2,048. A batch of 256 takes two. Reasoned, not measured.
 BLOCK_B = 128
 
 
@@ -26,16 +26,16 @@ def train_loss(
     partner_labels_SB: Tensor | None = None,
     share_SB: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of the mean loss by logits + bias, (S, B, L), 0 where L pads; fill that of the bias.
+    """Return the gradient of the mean loss by logits + bias, (S, B, L), 0 in the padding; fill the bias's gradient.
 
     Args:
-        logits_SBL: what the classifier made, without its bias.
+        logits_SBL: output of the classifier, without its bias.
         bias_SL: float32.
         labels_SB: int64.
-        smoothing: the share of the label that goes to all classes alike.
-        sums_S4: float64; the mean loss is added to the first of each replica, to the second how many were right. Of a
-            mixed image the label of the larger share is the right one.
-        dbias_SL: float32 gradient of the bias, 0 where L pads.
+        smoothing: share of the label that is spread over all classes.
+        sums_S4: float64; for each replica the mean loss is added to the first number, and the count of right answers to
+            the second. The right label of a mixed image is that of the larger share.
+        dbias_SL: float32 gradient of the bias, 0 in the padding.
         partner_labels_SB: int64 labels of the images that mixup blended in.
         share_SB: float32 share of the first image in the blend.
     """
@@ -53,10 +53,10 @@ def train_loss(
 
 
 def val_loss(logits_SBL: Tensor, bias_SL: Tensor, labels_SB: Tensor, *, sums_S4: Tensor) -> None:
-    """Add the sum of the cross-entropies to the third of `sums_S4` of each replica, to the fourth how many were right.
+    """Add the sum of the cross-entropies to the third number of `sums_S4`, the count of right answers to the fourth.
 
     Args:
-        logits_SBL: what the classifier made, without its bias.
+        logits_SBL: output of the classifier, without its bias.
         bias_SL: float32.
         labels_SB: int64.
         sums_S4: float64.
@@ -96,7 +96,7 @@ def _loss_kernel(
     BLOCK_B: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ) -> None:
-    """Grid: replicas. With `dlogits` the loss is that of training, else that of validation."""
+    """Grid: replicas. With `dlogits` it is the training loss, else the validation loss."""
     replica = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_L)
     is_class = column < CLASSES
@@ -113,7 +113,7 @@ def _loss_kernel(
         at = (replica * images + image)[:, None] * width + column[None, :]
         value = tl.load(logits + at, mask=inside, other=0.0).to(tl.float32) + shift[None, :]
         value = tl.where(is_class[None, :], value, float("-inf"))
-        best = tl.argmax(value, axis=1)  # the first of equals, as torch
+        best = tl.argmax(value, axis=1)  # the first of equals, as in torch
         value -= tl.max(value, axis=1)[:, None]
         power = tl.exp(value)
         total = tl.sum(power, axis=1)

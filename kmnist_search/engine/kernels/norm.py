@@ -1,4 +1,4 @@
-"""Bias, drop path, residual sum and layer norm in one pass over the activations, and their gradients in another.
+"""Bias, drop path, residual sum and layer norm fused into one pass, and their gradients into another.
 
 Shapes: S stacked replicas, N tokens, B images of a batch, R = N*B rows (row n*B + b: tokens first), D features,
 K slots of partial sums. Activations are contiguous; arithmetic is float32 whatever their dtype.
@@ -27,7 +27,7 @@ ResidualBiasAxis = Literal["feature", "token"]
 
 
 class Normed(NamedTuple):
-    """What the backward needs of a forward; without a norm `n_SRD` is `x_SRD` and there are no statistics."""
+    """The backward pass's inputs; without a norm `n_SRD` is `x_SRD` and there are no statistics."""
 
     x_SRD: Tensor
     n_SRD: Tensor
@@ -48,16 +48,16 @@ def residual_norm(
 ) -> Normed:
     """Return x = residual + scale * (y + bias) and n = layer_norm(x) * gamma + beta.
 
-    x is rounded to the dtype of y before its statistics are taken, so that the backward, which reads x again, is that
-    of exactly this norm. Without `gamma_SD` there is no norm.
+    x is rounded to the dtype of y before its statistics are taken, so that the backward pass, which reads x again,
+    differentiates exactly this norm. Without `gamma_SD` there is no norm.
 
     Args:
-        y_SRD: what a layer made, without its bias.
-        bias: float32, (S, D) along the features or (S, N) along the tokens, as `bias_axis` says.
-        bias_axis: which of the two.
+        y_SRD: output of a layer, without its bias.
+        bias: float32, (S, D) along the features or (S, N) along the tokens.
+        bias_axis: axis of the bias.
         batch_size: B.
-        residual_SRD: what y is added to.
-        scale_SB: float32, what y + bias of each image is multiplied by: 0 or 1 / (1 - p) under drop path.
+        residual_SRD: the residual that y is added to.
+        scale_SB: float32 factor of y + bias for each image: 0 or 1 / (1 - p) under drop path.
         gamma_SD: float32 scale of the norm.
         beta_SD: float32 shift of the norm.
     """
@@ -94,8 +94,8 @@ def residual_norm_backward(
     """Return the gradients of x, which is also that of the residual, and of y; fill those of bias, gamma and beta.
 
     Args:
-        dn: gradient of n: (S, R, D), or (S, B, D) where it is the same for all tokens.
-        normed: what the forward returned.
+        dn: gradient of n: (S, R, D), or (S, B, D) if it is the same for all tokens.
+        normed: result of the forward pass.
         bias_axis: as in the forward.
         batch_size: B.
         dbias: along the features float32 partial sums (S, K, D); along the tokens float32 (S, R), the sum of each row,
@@ -103,18 +103,18 @@ def residual_norm_backward(
         dx_SRD: gradient that reaches x past the norm.
         scale_SB: as in the forward.
         gamma_SD: as in the forward.
-        dgamma_SKD: float32 partial sums, every slot of which is written.
-        dbeta_SKD: the same. All partial sums are views of one buffer: their strides are the same.
+        dgamma_SKD: float32 partial sums; every slot is written.
+        dbeta_SKD: the same. All partial sums are views of one buffer with the same strides.
 
     Returns:
-        dx and dy; without `scale_SB` they are one tensor.
+        dx and dy; without `scale_SB` they are the same tensor.
     """
     S, R, D = normed.x_SRD.shape
     dx_out_SRD = torch.empty_like(normed.x_SRD)
     dy_SRD = None if scale_SB is None else torch.empty_like(normed.x_SRD)
     shape = row_blocks(D, BACKWARD_WARPS)
     partials = dgamma_SKD if bias_axis == "token" else dbias
-    # With no partial sums to write, a program for each block.
+    # Without partial sums there is a program for each block.
     slots = blocks(R, shape["BLOCK_R"]) if partials is None else partials.shape[1]
     replica_stride, slot_stride = (0, 0) if partials is None else partials.stride()[:2]
     _residual_norm_backward_kernel[slots, S](
@@ -222,13 +222,13 @@ def _residual_norm_backward_kernel(
     BLOCK_D: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> None:
-    """Grid: slots, replicas. The slots take the blocks of rows in turns, so that neighbours read neighbours."""
+    """Grid: slots, replicas. The slots take turns on the blocks of rows, so neighbours read neighbours."""
     slot, replica = tl.program_id(0), tl.program_id(1).to(tl.int64)
     feature = tl.arange(0, BLOCK_D)
     in_features = feature < features
     if gamma is not None:
         scale_n = tl.load(gamma + replica * gamma_stride + feature, mask=in_features, other=0.0)
-        # Two-dimensional sums, added up over the rows once at the end rather than in each round.
+        # Two-dimensional sums, reduced over the rows once at the end instead of in each round.
         gamma_sum = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
         beta_sum = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
     if not TOKEN_BIAS:
@@ -247,7 +247,7 @@ def _residual_norm_backward_kernel(
             row_mean = tl.load(mean + replica * rows + row, mask=in_rows, other=0.0)
             row_rstd = tl.load(rstd + replica * rows + row, mask=in_rows, other=0.0)
             normal = (value - row_mean[:, None]) * row_rstd[:, None]
-            # Outside, the gradient is 0, and so is all that is summed below.
+            # Outside, the gradient is 0, and so are all sums below.
             gamma_sum += gradient * normal
             beta_sum += gradient
             gradient *= scale_n[None, :]

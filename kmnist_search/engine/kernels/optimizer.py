@@ -1,8 +1,8 @@
-"""Gradient clipping, the optimizer, its working weights and the moving average: one step in two kernels.
+"""Gradient clipping, optimizer step, working weights and moving average: one step in two kernels.
 
-Shapes: S stacked replicas, P = M + V parameters, of which M of matrices come first and V of vectors after them,
-G partial sums of squares, E steps of an epoch. M and V should be multiples of 16, padded with zeros if need be:
-otherwise every access is of a single number.
+Shapes: S stacked replicas, P = M + V parameters (M of matrices first, then V of vectors), G partial sums of squares,
+E steps of an epoch. M and V should be multiples of 16, padded with zeros if necessary; otherwise every access is of a
+single number.
 """
 
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ BLOCK = 1024
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Buffers:
-    """All that a step reads and writes; float32 where nothing else is said.
+    """All buffers that a step reads and writes; float32 unless stated otherwise.
 
     Attributes:
         masters_SP: the parameters.
         work_SM: copy of the matrices in the dtype of the activations.
         matrix_grads_SM: their gradients, in the same dtype.
         vector_grads_SV: gradients of the vectors.
-        first_SP: first moments, or the momentum of sgd; zeros in the beginning.
-        second_SP: second moments, zeros in the beginning; sgd has none.
+        first_SP: first moments, or the momentum of sgd; initially zeros.
+        second_SP: second moments, initially zeros; sgd has none.
         average_SP: moving average of the parameters, if there is one.
         norms_SG: partial sums of squares of the gradients.
     """
@@ -48,15 +48,15 @@ class Buffers:
 
 
 def optimizer_step(buffers: Buffers, config: OptimizerConfig, rates_SE4: Tensor, position: Tensor, offset: int) -> None:
-    """Clip, step as torch.optim would, round the working weights, and move the average.
+    """Clip, step as torch.optim does, round the working weights, and move the average.
 
     Args:
-        buffers: of these are changed the masters, working weights, moments, average and norms.
-        config: kind and strengths. The learning rate is that of the table.
+        buffers: the step changes masters, working weights, moments, average and norms.
+        config: kind and strengths; the learning rate comes from the table instead.
         rates_SE4: float32, for each replica and step: learning rate; 1 - 0.9**t and 1 - beta2**t (unused by sgd), where
             t counts from 1; the share of the new weights in the average.
-        position: int64 of one element on the device: the row of the table, less `offset`.
-        offset: added to it.
+        position: int64, one element on the device: the row of the table, minus `offset`.
+        offset: added to `position`.
     """
     S, M = buffers.matrix_grads_SM.shape
     V = buffers.vector_grads_SV.shape[1]
@@ -88,7 +88,7 @@ def _norms_kernel(
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> None:
-    """Grid: partial sums, replicas. The programs take the blocks in turns."""
+    """Grid: partial sums, replicas. The programs take turns on the blocks."""
     slot, replica = tl.program_id(0), tl.program_id(1).to(tl.int64)
     total = tl.zeros((BLOCK,), tl.float32)
     for block in tl.range(slot, tl.cdiv(matrix_size, BLOCK), tl.num_programs(0), num_stages=STAGES):
@@ -130,7 +130,7 @@ def _step_kernel(
     BLOCK: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ) -> None:
-    """Grid: blocks of parameters, replicas. `rest1` is 1 - beta1, rounded once; `beta1` of sgd is its momentum."""
+    """Grid: blocks of parameters, replicas. `rest1` is 1 - beta1, rounded once; for sgd `beta1` is the momentum."""
     replica = tl.program_id(1).to(tl.int64)
     size = matrix_size + vector_size
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -138,7 +138,7 @@ def _step_kernel(
     here = replica * size + at
     in_matrices = replica * matrix_size + at
     in_vectors = replica * vector_size + at - matrix_size
-    # A block of matrices alone, as nearly all are, reads nothing of the vectors, and the other way round.
+    # Nearly all blocks hold matrices only and read no vectors; the others read no matrices.
     grad = tl.load(matrix_grads + in_matrices, mask=is_matrix, other=0.0).to(tl.float32)
     grad += tl.load(vector_grads + in_vectors, mask=inside & (at >= matrix_size), other=0.0)
     weight = tl.load(masters + here, mask=inside, other=0.0)

@@ -1,6 +1,6 @@
-"""From uint8 images to augmented, mixed, normalised patches in one kernel, from raw draws.
+"""One kernel that turns uint8 images and raw draws into augmented, mixed, normalised patches.
 
-What `augment.augment`, mixup, normalisation and `model.patches` do one after the other, in float32 until the end.
+It does `augment.augment`, mixup, normalisation and `model.patches` in one pass, in float32 until the end.
 
 Shapes: S stacked replicas, M images of the data set, H = W pixels a side, B images of a batch, N tokens (patches),
 C cells of the elastic displacement a side.
@@ -53,16 +53,16 @@ def make_patches(
     Args:
         images_MHW: uint8.
         indices_SB: int64, the images of each replica's batch.
-        mean_std_S2: float32, what is subtracted from each replica's pixels (from 0 to 1), and what they are divided by.
+        mean_std_S2: float32, mean and standard deviation that normalise each replica's pixels (from 0 to 1).
         patch_size: side of a patch, which divides that of the image.
-        padded_pixels: width of the result; beyond the pixels of a patch it is 0.
+        padded_pixels: width of the result, padded with 0 beyond the pixels of a patch.
         dtype: of the result.
-        warp: strengths of the affine and elastic transformation; None leaves the images as they are.
+        warp: strengths of the affine and elastic transformation; None for neither.
         affine_S5B: float32 draws from -1 to 1: angle, shear, scale, shift along x and along y.
-        displacements_SB2CC: float32 draws from -1 to 1, along x and along y; None: no elastic transformation.
-        cutout: side of the square blackened; 0 for none.
-        centres_S2B: int64 draws of its centre: row and column.
-        partners_SB: int64, the position in the batch of the image blended in; None blends none.
+        displacements_SB2CC: float32 draws from -1 to 1, along x and along y; None for no elastic transformation.
+        cutout: side of the black square; 0 for none.
+        centres_S2B: int64 draws of the square's centre: row and column.
+        partners_SB: int64, position in the batch of the image blended in; None for no blending.
         share_SB: float32 share of the first image in the blend.
     """
     size = images_MHW.shape[-1]
@@ -85,14 +85,14 @@ def make_patches(
 
 @triton.jit
 def _tap(image: tl.tensor, row: tl.tensor, column: tl.tensor, size: tl.tensor, wanted: tl.tensor) -> tl.tensor:
-    """Return pixels of an image as they are stored, 0 outside of it."""
+    """Return pixels of an image as stored, 0 outside of it."""
     inside = wanted & (row >= 0) & (row < size) & (column >= 0) & (column < size)
     return tl.load(image + row * size + column, mask=inside, other=0).to(tl.float32)
 
 
 @triton.jit
 def _interpolated(field: tl.tensor, row: tl.tensor, column: tl.tensor, cells: tl.tensor) -> tl.tensor:
-    """Return a field of C x C values between its cells: bilinear, the outer cells on the outer pixels."""
+    """Return a C x C field interpolated bilinearly; its outer cells lie on the outer pixels."""
     top, left = row.to(tl.int32), column.to(tl.int32)
     bottom, right = tl.minimum(top + 1, cells - 1), tl.minimum(left + 1, cells - 1)
     down, along = row - top, column - left
@@ -105,8 +105,8 @@ def _interpolated(field: tl.tensor, row: tl.tensor, column: tl.tensor, cells: tl
 def _sin_and_cos(angle: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Return the sine and cosine of an angle from -pi to pi, to 4e-7, and to 2e-7 up to a right angle.
 
-    Taylor series of half the angle, then the formulas of the double angle. `tl.sin` and `tl.cos` also reduce angles
-    of any size, for which the compiler takes 32 bytes of stack.
+    Taylor series of half the angle, then the double-angle formulas. `tl.sin` and `tl.cos` also reduce angles of any
+    size, for which the compiler uses 32 bytes of stack.
     """
     half = angle * 0.5
     t = half * half
@@ -139,7 +139,7 @@ def _augmented(
     shear: tl.tensor,
     elastic: tl.tensor,
 ) -> tl.tensor:
-    """Return pixels, from 0 to 1, of the image at a position of the batch, warped and cut. `wanted` masks the loads."""
+    """Return pixels (0 to 1) of the image at a position in the batch, warped and cut. `wanted` masks the loads."""
     image = images + tl.load(indices + replica * batch_size + at) * size * size
     if affine is not None:
         draw = affine + replica * 5 * batch_size + at

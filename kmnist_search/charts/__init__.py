@@ -1,1 +1,1 @@
-"""What a study is drawn from and how it looks as charts, for all who show one. Reads no page and writes none."""
+"""Charts of a study and the data behind them, for the report and the dashboard."""

@@ -1,7 +1,7 @@
-"""One chart: its look, and the figure as the page and the dashboard take it.
+"""One chart: its style, and its figure for the report page and the dashboard.
 
-A colour is the name of a custom property of the page's stylesheet, which has it for light, dark and paper; the page's
-script puts in what it stands for.
+A colour is the name of a custom property in the page's stylesheet, which defines it for light, dark and paper; the
+page's script replaces it with its value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,14 @@ _TEMPLATE = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Chart:
-    """A chart with its words; without a figure there is nothing to draw, and the caption says why.
+    """A chart with its texts; without data the figure is missing and the caption says why.
 
     Attributes:
-        name: of its element in the page.
+        name: id of its element in the page.
         title: what it shows.
         caption: how to read it.
         figure: what is drawn.
-        min_width: pixels; where there is less room it scrolls sideways.
+        min_width: pixels; on a narrower page it scrolls sideways.
     """
 
     name: str
@@ -58,24 +58,24 @@ class Chart:
 
     @property
     def json(self) -> Markup:
-        """The figure as JSON that can stand in a script element."""
+        """The figure as JSON that is safe in a script element."""
         assert self.figure is not None
         return Markup(self.figure.to_json())
 
 
 def figure(traces: Sequence[Any], *, height: int = 340, **layout: Any) -> go.Figure:
-    """Return a figure in the style of the report; `layout` as plotly takes it."""
+    """Return a figure in the style of the report; `layout` takes plotly's arguments."""
     return go.Figure(traces, {"template": _TEMPLATE, "height": height, **layout})
 
 
 def joined(curves: Sequence[Mapping[int, float]], ids: Sequence[int]) -> dict[str, Any]:
-    """Return curves as one line with gaps: a line each would take the page a thousand elements instead of one.
+    """Return curves as one line with gaps, because one line each would add a thousand elements to the page.
 
-    Curves of a single point are dots, for a line of one point is not seen.
+    A curve with a single point becomes a dot, because a line of one point is invisible.
 
     Args:
         curves: value by epoch.
-        ids: what `customdata` names each curve by.
+        ids: the `customdata` of each curve.
     """
     x, y, names = [], [], []
     for curve, name in zip(curves, ids, strict=True):
@@ -87,12 +87,12 @@ def joined(curves: Sequence[Mapping[int, float]], ids: Sequence[int]) -> dict[st
 
 
 def single(values: ArrayLike | Sequence[float | None]) -> NDArray[np.float32]:
-    """Return numbers in half of the bytes, None as nan; seven digits are more than a chart shows."""
+    """Return numbers as 32-bit floats, None as nan; a chart needs no more than seven digits."""
     return np.asarray(values, dtype=np.float32)
 
 
 def small(numbers: ArrayLike) -> NDArray[Any]:
-    """Return whole numbers, none below 0, in as few bytes as hold the largest."""
+    """Return non-negative integers in the smallest type that holds the largest."""
     whole = np.asarray(numbers, dtype=np.uint32)
     return whole.astype(np.min_scalar_type(whole.max(initial=0)))
 
@@ -101,9 +101,9 @@ def value_range(values: ArrayLike, *, maximize: bool, leave_out: float = 0.1) ->
     """Return an axis range without the worst values if they would squeeze the others into half of it; else None.
 
     Args:
-        values: of the metric; those that are not finite do not count.
+        values: of the metric; non-finite ones are ignored.
         maximize: whether low values are the bad ones.
-        leave_out: the share of values to leave out at most.
+        leave_out: the largest share of values to leave out.
     """
     known = np.asarray(values, dtype=float)
     known = known[np.isfinite(known)] if maximize else -known[np.isfinite(known)]
@@ -118,16 +118,16 @@ def value_range(values: ArrayLike, *, maximize: bool, leave_out: float = 0.1) ->
 
 
 def metric_format(metric: str) -> str:
-    """Return d3's format of a metric: an accuracy as percent, a loss with four decimals."""
+    """Return the d3 format of a metric: an accuracy as percent, a loss with four decimals."""
     return ".2%" if metric.endswith("accuracy") else ".4f"
 
 
 def metric_axis(metric: str, limits: list[float] | None) -> dict[str, Any]:
-    """Return the axis of a metric, from and to `limits` if there are any."""
+    """Return the axis of a metric, limited to `limits` if given."""
     ticks = {"tickformat": ".4~p"} if metric.endswith("accuracy") else {}
     return {"title": {"text": metric}, "range": limits, **ticks}
 
 
 def clipped(limits: list[float] | None) -> str:
-    """Return what a caption says of an axis range of `value_range`."""
+    """Return the caption's sentence about an axis range of `value_range`."""
     return " The axis leaves out the worst values; a double click shows all." if limits else ""

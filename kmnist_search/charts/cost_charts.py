@@ -1,4 +1,4 @@
-"""Charts of what accuracy costs: in parameters, and in time spent on trials that were pruned or failed."""
+"""Charts of cost: accuracy by parameters, and time spent on pruned and failed trials."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,13 +26,13 @@ from kmnist_search.wording import count, duration_text
 
 
 def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool, most: int) -> Chart:
-    """Return the `most` best trials by their number of parameters, and the front that none of them lies beyond.
+    """Return the `most` best trials by their number of parameters, with their Pareto front.
 
     Args:
         ranked: complete trials, best first.
         metric: of the value.
-        maximize: whether more of it is better.
-        most: to be drawn.
+        maximize: whether a higher value is better.
+        most: the largest number of trials to draw.
     """
     name, title = "size", "Value against parameters"
     known = [trial for trial in ranked if isinstance(trial.user_attrs.get("num_parameters"), int)]
@@ -69,7 +69,7 @@ def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool
 
 
 def spent(by_outcome: Mapping[str, tuple[int, float]], savings: PruningSavings, clock: str) -> Chart:
-    """Return a bar of the time for each way in which trials ended, and one of what pruning saved."""
+    """Return bars of the time by outcome of trials, and of the time that pruning saved."""
     bars = [(f"{name}<br>{count(trials, 'trial')}", time) for name, (trials, time) in by_outcome.items()]
     bars.append(("saved by<br>pruning, about", savings.seconds))
     if not any(time for _, time in bars):

@@ -9,15 +9,14 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-#: PED-ANOVA looks at the best tenth, which should be at least one trial, and better five (optuna's documentation).
+#: PED-ANOVA uses the best tenth, which should be at least one trial and preferably five (Optuna's documentation).
 FEWEST_TRIALS = 10
 ENOUGH_TRIALS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """The share of each hyperparameter, the largest first; if there are none, `note` says why, else how far to trust
-    them."""
+    """The share of each hyperparameter, largest first; `note` says how reliable they are, or why there are none."""
 
     shares: Mapping[str, float] = field(default_factory=dict)
     note: str
@@ -33,7 +32,7 @@ def importances(complete: Sequence[FrozenTrial], direction: StudyDirection) -> I
         return Importances(note="All complete trials have the same value, so no hyperparameter made a difference.")
     study = optuna.create_study(direction=direction)
     study.add_trials([_bare(trial) for trial in complete])
-    with warnings.catch_warnings(action="ignore"):  # of features called experimental, of few trials: the note says so
+    with warnings.catch_warnings(action="ignore"):  # about experimental features and few trials; the note says so
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=False)
     total = sum(found.values())
     if not total:

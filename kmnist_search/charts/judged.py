@@ -1,4 +1,4 @@
-"""Predictions for images whose labels are known, and the surest right and wrong ones among them.
+"""Predictions for labelled images, and the most confident right and wrong ones.
 
 Shapes: N images of 28 x 28 pixels.
 """
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Judged:
-    """Images and what a model took them for.
+    """Images and a model's predictions for them.
 
     Attributes:
         images: (N, 28, 28), 0 = background.
-        labels: (N,), what they show.
-        probabilities: (N, 10), the model's.
+        labels: (N,), the true classes.
+        probabilities: (N, 10), predicted by the model.
     """
 
     images: NDArray[np.uint8]
@@ -33,7 +33,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class JudgedImage:
-    """An image with its true class, and the class a model predicted with its probability."""
+    """An image with its true class, its predicted class and the probability of that class."""
 
     picture: NDArray[np.uint8]
     label: int

@@ -1,4 +1,4 @@
-"""Charts of what a search found: the best value so far, and the effect of the hyperparameters."""
+"""Charts of the search results: the best value so far, and the effect of the hyperparameters."""
 
 import math
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ from kmnist_search.charts.trials import SearchHistory
 from kmnist_search.wording import percent
 
 NOTHING_COMPLETE = "No trial is complete yet."
-#: Ranges of at most so many whole numbers are drawn like lists.
+#: Integer ranges with at most this many values are drawn like lists.
 FEW_NUMBERS = 10
-#: From so many complete trials on, the pruned ones may be out of sight.
+#: From this many complete trials on, the axis may leave out pruned ones.
 ENOUGH_COMPLETE = 20
 
 
@@ -131,7 +131,7 @@ def importance(found: Importances) -> Chart:
 
 
 def slices(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> list[Chart]:
-    """Return, for each searched hyperparameter, the values of complete trials against it."""
+    """Return, for each searched hyperparameter, a chart of the trials' values against it."""
     done = read.complete(trials)
     ended = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
     last = {trial.number: trial.intermediate_values[max(trial.intermediate_values)] for trial in ended}
@@ -169,7 +169,7 @@ def slices(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> lis
 
 
 def _slice_range(done: Sequence[float], ended: Sequence[float], *, maximize: bool) -> list[float] | None:
-    """Return the range of the axis of values: where many are complete, theirs alone, for differences are small."""
+    """Return the range of the value axis: with many complete trials, theirs alone, to show small differences."""
     if len(done) < ENOUGH_COMPLETE or min(done) == max(done):
         return value_range([*done, *ended], maximize=maximize, leave_out=0.25)
     margin = 0.06 * (max(done) - min(done))
@@ -198,11 +198,11 @@ def _dots(
 
 
 def _position(trial: FrozenTrial, name: str, spec: BaseDistribution) -> float | None:
-    """Return where a trial stands on the axis of a hyperparameter; None if it has no value that fits there."""
+    """Return a trial's position on the axis of a hyperparameter; None if it has no value on this axis."""
     if name not in trial.params:
         return None
     value = trial.params[name]
-    # The golden ratio spreads trials evenly, and the same way each time.
+    # The golden ratio spreads trials evenly and reproducibly.
     aside = 0.5 * (trial.number * 0.618034 % 1 - 0.5)
     if isinstance(spec, CategoricalDistribution):
         return spec.choices.index(value) + aside if value in spec.choices else None
@@ -234,7 +234,7 @@ def _slice_axis(spec: BaseDistribution) -> dict[str, Any]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers from `low` to `high`: powers of ten, in between 2 and 5 times them if those are few."""
+    """Return round numbers from `low` to `high`: powers of ten, and for short ranges also 2 and 5 times those."""
     steps = (1, 2, 5) if high < 60 * low else (1,)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]

@@ -1,6 +1,6 @@
-"""The trials of a study as plain values, ready for charts and tables.
+"""The trials of a study as plain values for charts and tables.
 
-Trials that were imported or copied may lack any of their attributes; what is not known is left out.
+Imported or copied trials may lack any attribute; unknown values are left out.
 """
 
 import math
@@ -21,23 +21,23 @@ from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.study.ranking import duplicates
 from kmnist_search.study.study import SearchStudy
 
-#: Of so many trials at a time the details are read: databases limit the values in one statement.
+#: The number of trials whose details are read at once; databases limit the values in one statement.
 TRIALS_AT_ONCE = 1000
 
-#: How an attempt can end, in the order of a legend.
+#: The outcomes of an attempt, in the order of a legend.
 OUTCOMES = ("complete", "pruned", "failed", "running", "handed back", "lost")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SearchHistory:
-    """The finished trials in the order in which they ended.
+    """The finished trials, ordered by their ends.
 
     Attributes:
         numbers: (N,), of the trials.
         values: (N,), nan unless complete.
         best: (N,), the best value until then; nan before the first.
-        seconds: (N,), spent on training by these and all before; where that is not known, nothing is added.
-        num_untimed: trials of which the seconds are not known.
+        seconds: (N,), training time of this trial and all before; unknown times count as 0.
+        num_untimed: number of trials with unknown training time.
     """
 
     numbers: NDArray[np.int32]
@@ -49,7 +49,7 @@ class SearchHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningSavings:
-    """Training that pruning spared: of how many trials, and the seconds it would have taken."""
+    """Training that pruning saved: the number of pruned trials, and the seconds saved."""
 
     num_trials: int
     seconds: float
@@ -57,7 +57,7 @@ class PruningSavings:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureReason:
-    """A reason for which trials failed, and their numbers."""
+    """A reason why trials failed, and their numbers."""
 
     reason: str
     numbers: Sequence[int]
@@ -65,7 +65,7 @@ class FailureReason:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedAttempt:
-    """One worker's work at a trial. Times are milliseconds since 1970; `outcome` is one of OUTCOMES."""
+    """One worker's attempt at a trial. Times are milliseconds since 1970; `outcome` is one of OUTCOMES."""
 
     worker: str
     number: int
@@ -76,14 +76,14 @@ class TimedAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """One of the best trials; `same_as` is a better one of exactly the same configuration, if there is one."""
+    """One of the best trials; `same_as` is a better trial with the same configuration, if any."""
 
     trial: FrozenTrial
     same_as: int | None
 
 
 def read(study: SearchStudy) -> list[FrozenTrial]:
-    """Return the trials that run or are finished, with all that is known of them."""
+    """Return the running and finished trials with all their details."""
     trials = study.trials()
     for start in range(0, len(trials), TRIALS_AT_ONCE):
         study.with_details(trials[start : start + TRIALS_AT_ONCE])
@@ -91,12 +91,12 @@ def read(study: SearchStudy) -> list[FrozenTrial]:
 
 
 def complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the complete ones whose value is a finite number."""
+    """Return the complete trials with a finite value."""
     return [trial for trial in trials if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])]
 
 
 def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> SearchHistory:
-    """Return the finished trials in the order in which they ended."""
+    """Return the finished trials, ordered by their ends."""
     finished = [trial for trial in trials if trial.state.is_finished()]
     finished.sort(key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
     known = {trial.number for trial in complete(finished)}
@@ -113,12 +113,12 @@ def history(trials: Sequence[FrozenTrial], direction: StudyDirection) -> SearchH
 
 
 def thinned(history: SearchHistory, most: int, direction: StudyDirection) -> SearchHistory:
-    """Return a history with the `most` best trials alone, and those that end it or better the best."""
+    """Return a history with only the `most` best trials, the last trial, and each trial that was the best so far."""
     if len(history.numbers) <= most:
         return history
     worst_last = -history.values if direction == StudyDirection.MAXIMIZE else history.values
     kept = np.zeros(len(history.numbers), dtype=bool)
-    kept[np.argsort(worst_last, kind="stable")[:most]] = True  # nan, the trials without a value, come last
+    kept[np.argsort(worst_last, kind="stable")[:most]] = True  # nan, for trials without a value, sorts last
     kept[-1] = True
     kept |= history.values == history.best
     return SearchHistory(
@@ -131,9 +131,10 @@ def thinned(history: SearchHistory, most: int, direction: StudyDirection) -> Sea
 
 
 def front(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return, of trials that are ordered best first, those that are smaller than all better ones, smallest first.
+    """Return the Pareto front of size and value: each trial that is smaller than all better ones, smallest first.
 
-    All of them must have the attribute "num_parameters".
+    Args:
+        ranked: best first, all with the attribute "num_parameters".
     """
     found: list[FrozenTrial] = []
     for trial in ranked:
@@ -146,7 +147,7 @@ def front(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def seconds_by_outcome(trials: Sequence[FrozenTrial]) -> dict[str, tuple[int, float]]:
-    """Return how many trials ended complete, pruned and failed, and the seconds they were trained for."""
+    """Return the number of complete, pruned and failed trials, and their training seconds."""
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     found = {}
     for name, state in states.items():
@@ -156,16 +157,16 @@ def seconds_by_outcome(trials: Sequence[FrozenTrial]) -> dict[str, tuple[int, fl
 
 
 def clock_name(trials: Sequence[FrozenTrial]) -> str:
-    """Return what the seconds of these trials are: of a GPU if each of them ran on one."""
+    """Return the name of the clock of these trials: GPU seconds if each of them ran on a GPU."""
     devices = {str(trial.user_attrs["device"]) for trial in trials if "device" in trial.user_attrs}
     on_gpu = bool(devices) and not any(device.startswith("CPU") for device in devices)
     return "GPU-seconds" if on_gpu else "training seconds"
 
 
 def saved(trials: Sequence[FrozenTrial], epochs: int) -> PruningSavings:
-    """Return what pruning spared: for each pruned trial its seconds an epoch, times the epochs not run.
+    """Return what pruning saved: for each pruned trial, its seconds per epoch times the epochs not run.
 
-    A trial that diverged would have ended without a pruner as well, so it is not counted.
+    A diverged trial is not counted, because it would have ended without a pruner too.
     """
     found = []
     for trial in trials:
@@ -187,7 +188,7 @@ def failures(trials: Sequence[FrozenTrial]) -> list[FailureReason]:
 
 
 def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[TimedAttempt]:
-    """Return who worked at which trial and when; an attempt whose end is not known is left out unless it goes on."""
+    """Return who worked on which trial and when; an attempt with unknown end is left out unless it is running."""
     found = []
     for trial in trials:
         those = trial.user_attrs.get(ATTEMPTS_KEY, [])
@@ -208,13 +209,13 @@ def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[TimedAttempt]
 
 
 def top(ranked: Sequence[FrozenTrial], number: int) -> list[Ranked]:
-    """Return the best `number` of trials that are ordered best first."""
+    """Return the first `number` of trials that are ordered best first."""
     again = duplicates(ranked[:number])
     return [Ranked(trial=trial, same_as=again.get(trial.number)) for trial in ranked[:number]]
 
 
 def searched(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Return the hyperparameters with more than one value to choose from, as the last trial that has them knew them."""
+    """Return the hyperparameters with more than one choice, with the distribution in the last trial that has them."""
     distributions = {name: spec for trial in trials for name, spec in trial.distributions.items()}
     return {name: spec for name, spec in distributions.items() if not spec.single()}
 

@@ -1,4 +1,4 @@
-"""Charts of how the trials went: their learning curves, and which worker trained them when."""
+"""Charts of the work on trials: their learning curves, and which worker trained them when."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ from kmnist_search.charts.chart import (
 from kmnist_search.charts.trials import OUTCOMES, TimedAttempt
 
 _COLOURS = dict(zip(OUTCOMES, (BLUE, GREY, RED, GREEN, ORANGE, PURPLE), strict=True))
-#: Above so many rows their names would not be readable.
+#: With more rows than this, their names would be unreadable.
 MOST_NAMED_ROWS = 60
 
 
@@ -66,7 +66,7 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
 
 
 def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:
-    """Return the metric by epoch of the best trials, a line each, the best of them on top."""
+    """Return the metric by epoch of the best trials, one line each, the best one on top."""
     title = "Learning curves of the best"
     known = [trial for trial in best if trial.intermediate_values]
     if not known:
@@ -96,7 +96,7 @@ def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> 
 
 
 def timeline(attempts: Sequence[TimedAttempt]) -> Chart:
-    """Return a row for each worker process with a bar for each of its attempts at a trial."""
+    """Return a chart with one row for each worker process and one bar for each of its attempts."""
     title = "Timeline of the workers"
     if not attempts:
         return Chart(name="timeline", title=title, caption="The trials do not say who ran them.", figure=None)

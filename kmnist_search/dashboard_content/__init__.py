@@ -1,1 +1,1 @@
-"""What workers write into a study for the dashboard: note, plots, pictures of the best trials."""
+"""What workers write into a study for the dashboard: note, plots and pictures of the best trials."""

@@ -1,6 +1,6 @@
-"""Pictures and recipes of the best trials, as artifacts: added for a trial among the best, removed afterwards.
+"""Pictures and recipes of the best trials, as artifacts.
 
-A worker hangs those of its own trials; who has the leader lease (see `leader_lease.py`) takes down.
+Each worker adds those of its own trials; the holder of the leader lease (see `leader.py`) removes outdated ones.
 """
 
 import json
@@ -37,7 +37,7 @@ class TrialArtifacts:
         self.study, self.file, self.store, self.images = study, file, store, images
 
     def hang(self, validated: TrialValidated, cached_storage: CachedStorage) -> None:
-        """Put a trial's artifacts into the store if it is among the best, and tell the database of them."""
+        """Store a trial's artifacts if it is among the best, and record them in the database."""
         best = self.study.ranked(cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))[:TOP]
         if validated.trial_id not in [trial_id_of(trial) for trial in best]:
             return
@@ -65,7 +65,7 @@ class TrialArtifacts:
                 connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key == key))
 
     def _of_others(self, connection: Connection) -> Sequence[tuple[int, str, str | None]]:
-        """Return trial, attribute and id of each artifact of a trial that is not among the best."""
+        """Return trial, attribute and id of each artifact whose trial is not among the best."""
         table, study_id = system_attributes, self.study.queue.study_id
         better = values.c.value.desc() if self.study.direction == StudyDirection.MAXIMIZE else values.c.value.asc()
         best = (

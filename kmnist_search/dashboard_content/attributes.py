@@ -1,7 +1,7 @@
-"""The attributes of a study that hold its note and plots; only those that changed are written.
+"""The attributes of a study that hold its note and plots; only changed ones are written.
 
-optuna-dashboard cuts notes and plots into pieces, and writes each piece in a transaction of its own. Here it writes
-into a study in memory, and the pieces that changed are carried from there to the database in one statement.
+optuna-dashboard splits notes and plots into pieces and writes each in its own transaction. Here it writes into a study
+in memory, and one statement copies the changed pieces to the database.
 """
 
 import json
@@ -18,7 +18,7 @@ from kmnist_search.optuna_internals import NOTE_KEY_PREFIX, PLOT_KEY_PREFIX, stu
 
 
 class Board:
-    """The note and the plots of one study, as far as they are known to be in the database."""
+    """The note and the plots of one study, and which of their pieces the database has."""
 
     def __init__(self, study_id: int) -> None:
         self.study_id = study_id
@@ -27,21 +27,21 @@ class Board:
         self._written: dict[str, str] = {}
 
     def look(self, connection: Connection) -> None:
-        """Take in the plots that the database has: others may have written them."""
+        """Read the plots in the database; other workers may have written them."""
         self._take_in(connection, PLOT_KEY_PREFIX)
 
     def hang(self, plots: Mapping[str, Plot]) -> None:
-        """Put up plots, to be written with the next note."""
+        """Set plots, to be written with the next note."""
         from optuna_dashboard import save_plotly_graph_object
 
         for name, plot in plots.items():
             save_plotly_graph_object(self._study, plot, graph_object_id=name)
 
     def write(self, connection: Connection, note: Callable[[str], str]) -> int:
-        """Write the note, given what it was, and all that changed; return how many rows that took."""
+        """Write everything that changed and the note, made from the previous one; return the number of rows written."""
         from optuna_dashboard import get_note, save_note
 
-        self._take_in(connection, NOTE_KEY_PREFIX)  # somebody may have written into it a moment ago
+        self._take_in(connection, NOTE_KEY_PREFIX)  # somebody may have just edited it
         before = get_note(self._study)
         if (text := note(before)) != before:
             save_note(self._study, text)

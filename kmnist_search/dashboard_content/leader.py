@@ -1,6 +1,6 @@
-"""The leader lease: one worker of a study at a time writes what the dashboard shows.
+"""The leader lease: only the worker that holds it writes what the dashboard shows.
 
-The leader lease is a row among the study's attributes, taken and given up in transactions that lock the study.
+It is one of the study's attributes, taken and given up in transactions that lock the study.
 """
 
 import json
@@ -17,12 +17,12 @@ KEY = "kmnist_search:publisher"
 
 @dataclass(frozen=True, kw_only=True)
 class LeaderLease:
-    """The leader lease as the database knows it.
+    """The leader lease as stored in the database.
 
     Attributes:
-        worker: who had it last; empty if nobody ever had.
-        until: when it is anybody's, in seconds since 1970 by the database's clock.
-        shown: how many trials were in which state when all of them were shown; None if they never were.
+        worker: its last holder; empty if there never was one.
+        until: its expiry, in seconds since 1970 by the database clock.
+        shown: trial counts by state when all trials were last shown; None if they never were.
     """
 
     worker: str = ""
@@ -31,7 +31,7 @@ class LeaderLease:
 
 
 def look(connection: Connection, queue: Queue) -> LeaderLease:
-    """Return the leader lease as it is now."""
+    """Return the present leader lease."""
     table = study_system_attributes
     row = (table.c.study_id == queue.study_id) & (table.c.key == KEY)
     text = connection.scalar(select(table.c.value_json).where(row))
@@ -42,7 +42,7 @@ def look(connection: Connection, queue: Queue) -> LeaderLease:
 
 
 def take(connection: Connection, queue: Queue, worker: str, *, seconds: float) -> LeaderLease:
-    """Take the leader lease for so many seconds if nobody has it, or keep it; return whose it is then.
+    """Take the leader lease for so many seconds if it is free, or extend one's own; return the resulting lease.
 
     Raises:
         StudyNotFoundError: the study was deleted.
@@ -55,14 +55,14 @@ def take(connection: Connection, queue: Queue, worker: str, *, seconds: float) -
 
 
 def fulfil(connection: Connection, queue: Queue, worker: str, *, shown: Counts | None, seconds: float) -> bool:
-    """Note what is written in this transaction, and keep the leader lease for a while; False if it is another's by now.
+    """Record what this transaction shows, and extend the leader lease; return False if another worker has it now.
 
     Args:
         connection: in a transaction.
         queue: of the study.
         worker: who writes.
-        shown: how many trials of the study are in which state, if all of them are shown then.
-        seconds: to keep it for; 0 gives it up.
+        shown: trial counts by state if all trials are shown, else None.
+        seconds: new duration of the lease; 0 gives it up.
 
     Raises:
         StudyNotFoundError: the study was deleted.
@@ -76,7 +76,7 @@ def fulfil(connection: Connection, queue: Queue, worker: str, *, shown: Counts |
 
 
 def give_up(connection: Connection, queue: Queue, worker: str) -> None:
-    """Leave the leader lease to whoever looks next, if this worker has it.
+    """Give up the leader lease if this worker has it.
 
     Raises:
         StudyNotFoundError: the study was deleted.

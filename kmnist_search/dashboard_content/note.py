@@ -1,6 +1,6 @@
-"""The note of a study in Markdown: what is searched, the progress, the best trials, and which commands to type.
+"""The note of a study in Markdown: what is searched, the progress, the best trials, and useful commands.
 
-People may write below its last line; that is theirs and stays.
+Text that people write below its last line is kept.
 """
 
 import shlex
@@ -17,9 +17,9 @@ from kmnist_search.study_file.space import Choices, Hyperparameter
 from kmnist_search.wording import count, duration_text, metric_text, moment, percent, value
 
 END = "*kmnist-search writes all above this line. What you write below it stays.*"
-#: Reasons of failure that are told; more stand in `kmnist-search status`.
+#: The most failure reasons listed; `kmnist-search status` shows more.
 MOST_REASONS = 5
-#: Characters of a reason: one may hold a whole configuration.
+#: The most characters of a reason; some contain a whole configuration.
 MOST_REASON = 200
 
 
@@ -27,8 +27,8 @@ def note(standing: Snapshot, before: str = "") -> str:
     """Return the note of a study.
 
     Args:
-        standing: what it says.
-        before: the note as it is now, of which is kept what people wrote.
+        standing: what the note describes.
+        before: the present note; text that people wrote into it is kept.
     """
     kind = SEARCH if isinstance(standing.file, SearchFile) else COMPARISON
     parts = [f"# {standing.name}", *("\n".join(section(standing)) for section in (_progress, *kind, _failures))]
@@ -143,7 +143,7 @@ def _fixed(setting: Any) -> str:
 
 
 def _compared(standing: Snapshot) -> Iterator[str]:
-    """Say which systems are compared. Their trials are of different images, so none of them is the best."""
+    """List the compared systems. Their trials use different images, so no single trial is the best."""
     yield "## What is compared"
     yield ""
     seen = dict.fromkeys(str(trial.params["system"]) for trial in standing.trials if "system" in trial.params)
@@ -189,12 +189,12 @@ def _commands(standing: Snapshot, more: Sequence[str], last: Sequence[str]) -> I
 
 
 def _shell_words(standing: Snapshot) -> tuple[str, str]:
-    """Return the name of the study and the option that names its storage, quoted for a shell."""
+    """Return the study's name and the storage option, quoted for a shell."""
     return shlex.quote(standing.name), f"--storage {shlex.quote(standing.storage_url)}"
 
 
 def _stopping(standing: Snapshot) -> Iterator[str]:
-    """Say how to stop: in each worker's terminal, or by a signal to its process."""
+    """Explain how to stop: in each worker's terminal, or by a signal to its process."""
     pids: dict[str, list[str]] = {}
     for worker in standing.workers:
         if not worker.is_gone:
@@ -228,6 +228,6 @@ def _cell(text: str) -> str:
     return f"`{shown.replace('`', chr(39)).replace('|', '/')}`"
 
 
-#: What a note says between progress and failures, by the kind of the study.
+#: The part of a note between progress and failures, by kind of study.
 SEARCH = (_best, _searched, _search_commands)
 COMPARISON = (_compared, _comparison_commands)

@@ -1,4 +1,4 @@
-"""Pictures of one trial as PNG: learning curves, confusion matrix, and the surest wrong predictions."""
+"""Pictures of one trial as PNG: learning curves, confusion matrix, and the most confident wrong predictions."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -12,17 +12,17 @@ from kmnist_search.data.catalog import ClassName
 from kmnist_search.engine.replica import Epoch
 
 WHITE, INK, PALE, BLUE, ORANGE, RED = "#ffffff", "#1c2126", "#c9ced3", "#2f7fd1", "#d9691a", "#c0392b"
-#: Drawn so many times as large and then made smaller, lines are smooth.
+#: Pictures are drawn this many times larger and then reduced, for smooth lines.
 FINER = 2
 CURVES_SIZE = (640, 400)
 CELL, LABELS = 48, 92
 ZOOM, GAP, COLUMNS = 3, 12, 8
-#: Wrong images in a picture.
+#: The most wrong images in a picture.
 MOST_WRONG = 24
 
 
 def curves_picture(history: Sequence[Epoch], title: str) -> bytes:
-    """Return training and validation accuracy by epoch, above which a title stands."""
+    """Return training and validation accuracy by epoch, below a title."""
     width, height = (FINER * side for side in CURVES_SIZE)
     picture = Image.new("RGB", (width, height), WHITE)
     draw, font = ImageDraw.Draw(picture), _font(14 * FINER)
@@ -55,7 +55,7 @@ def curves_picture(history: Sequence[Epoch], title: str) -> bytes:
 
 
 def confusion_picture(counts: NDArray[np.int64], names: Sequence[ClassName], title: str) -> bytes:
-    """Return images counted by true class, a row each, and predicted class, a column each; (10, 10)."""
+    """Return the confusion matrix, (10, 10): true classes as rows, predicted classes as columns."""
     classes = len(counts)
     picture = Image.new("RGB", (LABELS + classes * CELL + 16, LABELS + classes * CELL + 16), WHITE)
     draw, font = ImageDraw.Draw(picture), _font(14)
@@ -79,7 +79,7 @@ def confusion_picture(counts: NDArray[np.int64], names: Sequence[ClassName], tit
 
 
 def wrong_picture(wrong: Sequence[JudgedImage], names: Sequence[ClassName], title: str) -> bytes:
-    """Return wrongly predicted images, each above what it is and what the model takes it for."""
+    """Return wrongly predicted images, each above its true and its predicted class."""
     side, text, head = 28 * ZOOM, 40, 62
     rows = max(-(-len(wrong) // COLUMNS), 1)
     picture = Image.new("RGB", (COLUMNS * (side + GAP) + GAP, head + rows * (side + text + GAP)), WHITE)
@@ -100,7 +100,7 @@ def wrong_picture(wrong: Sequence[JudgedImage], names: Sequence[ClassName], titl
 
 
 def latin(name: ClassName, most: int) -> str:
-    """Return a class in Latin letters, for which there is a font, in so many characters at most."""
+    """Return a class name in Latin letters, because the font has no others, with at most `most` characters."""
     text = name.reading or name.text
     return text if len(text) <= most else f"{text[: most - 1]}."
 
@@ -112,7 +112,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> NDArray[np.float64]:
-    """Return the round numbers of a range of which there are two to six."""
+    """Return two to six round numbers in a range."""
     rough = (high - low) / 5
     unit = 10.0 ** np.floor(np.log10(rough))
     step = unit * next(each for each in (1, 2, 5, 10) if each * unit >= rough)
@@ -121,7 +121,7 @@ def _ticks(low: float, high: float) -> NDArray[np.float64]:
 
 
 def _mixed(colour: str, share: float) -> tuple[int, int, int]:
-    """Return white with a share of a colour in it."""
+    """Return a colour mixed with white; `share` is that of the colour."""
     parts = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     red, green, blue = (round(255 + share * (part - 255)) for part in parts)
     return red, green, blue
@@ -132,7 +132,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _png(picture: Image.Image) -> bytes:
-    """Return a picture as PNG; so few colours make it small, and this way in a third of the time of the others."""
+    """Return a picture as PNG with a small palette, which makes it small and fast to write."""
     out = BytesIO()
     picture.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG")
     return out.getvalue()

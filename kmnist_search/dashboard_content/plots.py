@@ -1,7 +1,7 @@
 """The plots of a study in the dashboard.
 
-The dashboard draws each in a box of its own, 450 pixels high, on white or on nearly black, and adds no word to it. So a
-plot carries its title, and has colours that can be read on both.
+The dashboard draws each plot without a title in a box 450 pixels high, on white or on nearly black. So each plot has
+its own title, and colours that are readable on both.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import Chart
 from kmnist_search.dashboard_content.snapshot import Snapshot
 
-#: Trials that are drawn as dots: of more, the best; what is not drawn need not be written again and again.
+#: The most trials drawn as dots, the best ones; fewer dots mean less to write at each update.
 MOST_DOTS = 1000
-#: Attempts that are drawn as bars: of more, the last, and of as many trials.
+#: The most attempts drawn as bars, the last ones; only so many trials are read for them.
 MOST_BARS = 500
 TOP = 10
 
-#: What the names of colours stand for; in luminance between white and the dark theme's cards (#1e1e1e).
+#: The value of each colour name; its luminance is between white and the dark theme's cards (#1e1e1e).
 COLOURS = {
     "blue": "#4a8fd8",
     "orange": "#e07b28",
@@ -34,7 +34,7 @@ COLOURS = {
 
 
 class Plot:
-    """A chart as the dashboard takes it."""
+    """A chart in the form that the dashboard accepts."""
 
     def __init__(self, chart: Chart) -> None:
         assert chart.figure is not None
@@ -48,7 +48,7 @@ class Plot:
         )
 
     def to_json(self) -> str:
-        """Return the figure as JSON, with colours instead of their names."""
+        """Return the figure as JSON, with colour names replaced by colours."""
         text: str = self._figure.to_json()
         for name, colour in COLOURS.items():
             text = text.replace(f"var(--{name})", colour)
@@ -56,7 +56,7 @@ class Plot:
 
 
 def plots(standing: Snapshot) -> Mapping[str, Plot]:
-    """Return the plots that there is something to draw in, by their names."""
+    """Return the plots that have something to draw, by name."""
     metric, maximize = standing.file.study.metric, standing.direction == StudyDirection.MAXIMIZE
     trials, ranked, clock = standing.trials, standing.ranked, read.clock_name(standing.trials)
     history = read.thinned(read.history(trials, standing.direction), MOST_DOTS, standing.direction)

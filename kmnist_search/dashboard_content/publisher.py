@@ -1,6 +1,6 @@
-"""The publisher: a thread that keeps note, plots and pictures of a study up to date while trials train.
+"""The publisher: a thread that keeps the note, plots and pictures of a study up to date while trials train.
 
-Of several workers one writes, see `leader_lease.py`. Whatever goes wrong here is told once and forgotten.
+Only one of several workers writes, see `leader.py`. An error here is reported once and never stops the search.
 """
 
 import queue as thread_queue
@@ -27,24 +27,24 @@ from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.events import TrialValidated
 
-#: How long after the beginning something is shown for the first time; many a run is over before.
+#: Time before the first update; many runs are over earlier.
 FIRST_SECONDS = 5.0
-#: How often at most what is shown is brought up to date.
+#: The shortest time between two updates.
 UPDATE_SECONDS = 30.0
-#: Before the next update the process works for so many times the CPU time that the last one took.
+#: Before the next update, the process must spend this many times the CPU time of the last one.
 REST = 200
-#: But nothing rests for longer: where a process waits for most of the time, an update takes nothing from it.
+#: The longest time between two updates: in a process that mostly waits, an update takes no time from the search.
 MOST_REST_SECONDS = 300.0
-#: Where many workers share a study, each looks more seldom, so that all together do not so more often than this.
+#: With many workers, each checks less often, so that all together stay below this rate.
 LOOKS_A_SECOND = 0.5
-#: How long the end of the work waits for what is still to be written.
+#: The longest wait for the last update at the end of the run.
 CLOSING_SECONDS = 5.0
-#: Trials may end while the last update is written; so often it is begun again.
+#: The last update is repeated so many times at most, because trials may end while it is written.
 LAST_TRIES = 3
 
 
 class Publisher:
-    """What one worker does for the dashboard. To be entered, which starts the thread, and left, which ends it."""
+    """What one worker writes for the dashboard. Entering it starts the thread; leaving it ends the thread."""
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class Publisher:
         budget: int | None,
         images: Images | None,
     ) -> None:
-        """Begin nothing yet.
+        """Store the arguments; the thread starts later.
 
         Args:
             study: what is shown.
             file: of the study.
-            cached_storage: how the worker sees it.
+            cached_storage: the study as the worker sees it.
             trial_artifacts: for the pictures of its best trials.
             worker: its id in the roster.
-            budget: trials that shall be finished; None is all that there are.
-            images: that it is searched on; None if each system that is compared has its own.
+            budget: number of trials to finish; None means all that exist.
+            images: used by the study; None if each compared system has its own.
         """
         self.study, self.file, self.cached_storage, self.trial_artifacts = study, file, cached_storage, trial_artifacts
         self.worker, self.budget, self.images = worker, budget, images
@@ -89,17 +89,17 @@ class Publisher:
         self._thread.join(0.5 if self._ends_at_once else CLOSING_SECONDS)
 
     def take(self, validated: TrialValidated) -> None:
-        """Take in a trial that is complete; returns at once."""
+        """Queue a complete trial for publishing; returns at once."""
         self._inbox.put(validated)
 
     def new_trouble(self) -> str:
-        """Return what went wrong, once, the first time that anything does; else nothing."""
+        """Return the first error, once; otherwise an empty string."""
         if self._is_told or not self._trouble:
             return ""
         self._is_told = True
         return self._trouble
 
-    # What follows runs in the thread
+    # The methods below run in the thread.
 
     def _run(self) -> None:
         due = time.monotonic() + FIRST_SECONDS
@@ -118,15 +118,15 @@ class Publisher:
             self._try(self._conclude)
 
     def _try(self, work: Callable[[], None]) -> None:
-        """Do some work, whatever comes of it, and see how long to rest then."""
+        """Run `work`, catch its errors, and compute the time until the next update."""
         began = time.thread_time()
         try:
             work()
         except StudyNotFoundError:
-            self._board = None  # there is nothing left to show; who claims its trials says so
-        except Exception as error:  # whatever breaks what is shown must not break what is searched
+            self._board = None  # nothing left to show; the thread that claims trials reports it
+        except Exception as error:  # an error in publishing must not stop the search
             self._board = None
-            if not is_passing(error):  # of a database that is away the database thread tells
+            if not is_passing(error):  # the database thread reports a database that is away
                 self._trouble = self._trouble or f"{type(error).__name__}: {reason_of(error)}"
         self.study.storage.let_go()
         took = time.thread_time() - began
@@ -134,17 +134,17 @@ class Publisher:
         self._rest = max(UPDATE_SECONDS, rest, self.cached_storage.num_running() / LOOKS_A_SECOND)
 
     def _seconds_a_cpu_second(self) -> float:
-        """Return how long this process takes to work for a second: more than one if others want the cores, too."""
+        """Return this process's wall time per CPU second, which rises when other processes use the cores."""
         return (time.monotonic() - self._began_at) / max(time.process_time() - self._cpu_began_at, 0.01)
 
     def _update(self) -> None:
         self._show(is_last=False)
 
     def _conclude(self) -> None:
-        """Show how the study stands when this work is over, unless others go on with it, or it is shown already."""
+        """Show the final status of this run, unless other workers continue or it is shown already."""
         storage, queue = self.study.storage, self.study.queue
         with storage.reading() as connection:
-            members = registered_workers(connection, queue.study_id)  # this worker has left
+            members = registered_workers(connection, queue.study_id)  # this worker has left the roster
             held, counts = leader_lease.look(connection, queue), queue.counts(connection)
         if counts == held.shown or any(not member.is_gone for member in members):
             if held.worker == self.worker:
@@ -153,17 +153,17 @@ class Publisher:
             return
         for _ in range(LAST_TRIES):
             with storage.reading() as connection:
-                self.cached_storage.read_news(connection)  # the database thread, which did so, has ended
+                self.cached_storage.read_news(connection)  # the database thread, which read the news before, has ended
             if self._show(is_last=True):
                 break
 
     def _show(self, *, is_last: bool) -> bool:
-        """Show how the study stands, if this worker leads and there is news; False if more came since."""
+        """Show the present status if this worker leads and there is news; return False if it changed meanwhile."""
         storage, queue, hold = self.study.storage, self.study.queue, 2 * self._rest + UPDATE_SECONDS
         with storage.writing() as connection:
             held = leader_lease.take(connection, queue, self.worker, seconds=hold)
         if held.worker != self.worker:
-            self._board = None  # what it knows to be written may be written over
+            self._board = None  # another worker may overwrite what this one has written
             return True
         with storage.reading() as connection:
             standing = self._standing(connection)
@@ -172,7 +172,7 @@ class Publisher:
                 self._board.look(connection)
         counts, known = standing.counts, sum(trial.state.is_finished() for trial in standing.trials)
         if counts == held.shown or (counts.finished and not known):
-            return True  # no news, or the cached storage is not filled yet
+            return True  # no news, or the cached storage is still empty
         self.trial_artifacts.sweep()
         self._board.hang(plots(standing))
         with storage.writing() as connection:

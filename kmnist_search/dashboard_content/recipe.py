@@ -1,4 +1,4 @@
-"""One trial's configuration as a study file that trains it again."""
+"""One trial's configuration as a study file that repeats its training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ MOST_NAME = 80
 
 
 def recipe(file: StudyFile, number: int, params: Mapping[str, Any]) -> str:
-    """Return a study file of one trial with the hyperparameters of trial `number`, and nothing to search."""
+    """Return a study file for one trial with the hyperparameters of trial `number`, and no search space."""
     name = f"{file.study.name[:MOST_NAME]}-trial-{number}"
     study = file.study.model_copy(update={"name": name, "trials": 1, "pruner": PrunerConfig(name="none")})
     again = file.only(params).model_copy(update={"study": study})

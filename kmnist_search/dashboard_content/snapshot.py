@@ -1,4 +1,4 @@
-"""A snapshot of a study: everything that its note and its plots are made from."""
+"""A snapshot of a study: all data for its note and plots."""
 
 import copy
 import json
@@ -22,13 +22,13 @@ from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study_file.schema import StudyFile
 
-#: The attributes of a trial that are shown; curves and configurations would be many times more.
+#: The trial attributes to read; curves and configurations would be many times larger.
 SHOWN_KEYS = ("seconds", "num_parameters", "device", REASON_KEY, ATTEMPTS_KEY)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Images:
-    """How many images a study trains on and validates with, and the digest of both."""
+    """The numbers of training and validation images of a study, and the digest of both."""
 
     train: int
     val: int
@@ -37,16 +37,16 @@ class Images:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Snapshot:
-    """A study at a moment.
+    """A study at one moment.
 
     Attributes:
-        storage_url: as it may be shown.
-        images: None if each system that is compared has its own.
-        budget: trials that shall be finished in the end.
-        trials: those that run or are finished, with the attributes `SHOWN_KEYS`.
-        ranked: the complete ones of them, best first.
-        workers: who works on it.
-        at: the moment, with its zone.
+        storage_url: without a password.
+        images: None if each compared system has its own.
+        budget: number of trials to finish.
+        trials: running and finished ones, with the attributes `SHOWN_KEYS`.
+        ranked: the complete ones, best first.
+        workers: of the study.
+        at: the moment, with time zone.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Snapshot:
 
 
 class Knowledge:
-    """The trials of a cached storage with the attributes that are shown, each read once when it is finished."""
+    """The trials of a cached storage with the shown attributes; those of a finished trial are read once."""
 
     def __init__(self, cached_storage: CachedStorage) -> None:
         self._cached_storage = cached_storage
         self._finished: dict[int, FrozenTrial] = {}
 
     def trials(self, connection: Connection) -> list[FrozenTrial]:
-        """Return the trials that run or are finished, by number, as far as the cached storage knows them."""
+        """Return the running and finished trials by number, as the cached storage knows them."""
         seen = self._cached_storage.get_all_trials(self._cached_storage.study_id, deepcopy=False)
         missing = [trial for trial in seen if trial_id_of(trial) not in self._finished]
         read: dict[int, FrozenTrial] = {}
@@ -84,7 +84,7 @@ class Knowledge:
 
 
 def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """Return copies of trials with their attributes, by id; the cached storage's own are not touched."""
+    """Return copies of trials with their attributes, by id, so that the cached storage's own stay unchanged."""
     found = {trial_id_of(trial): copy.copy(trial) for trial in trials}
     attributes: dict[int, dict[str, Any]] = {key: {} for key in found}
     table = user_attributes
@@ -98,6 +98,6 @@ def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> d
 
 
 def _is_settled(trial: FrozenTrial) -> bool:
-    """Return whether the database, too, has the end of a trial, which the cached storage knows a moment before."""
+    """Return whether the end of a trial is in the database; the cached storage knows it slightly earlier."""
     attempts = trial.user_attrs.get(ATTEMPTS_KEY)
     return trial.state.is_finished() and (not attempts or "how" in attempts[-1])

@@ -1,1 +1,1 @@
-"""The database: its URL, its connections, its tables, and how long to wait while it is away."""
+"""The database: its URL, connections and tables, and retries while it is away."""

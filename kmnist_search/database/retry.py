@@ -16,9 +16,9 @@ from kmnist_search.database.storage import Storage
 from kmnist_search.errors import DatabaseAwayError
 
 MAX_PAUSE_SECONDS = 5.0
-#: A server that has not ended a transaction after so long is as good as away; waiting for a lock takes less.
+#: A server that has not ended a transaction after this time counts as away; waiting for a lock takes less.
 SILENCE_SECONDS = 2.0 * LOCK_TIMEOUT_SECONDS
-#: How long, once the process is asked to stop, the database may still be away.
+#: How long the database may still be away after the process is asked to stop.
 HURRY_SECONDS = 3.0
 
 Result = TypeVar("Result")
@@ -26,20 +26,20 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """Why the database cannot be used, and since when by `time.monotonic`."""
+    """Why the database cannot be used, and since when (`time.monotonic`)."""
 
     reason: str
     since: float
 
 
 class Retry:
-    """Does work in transactions, with growing pauses again while the database is away.
+    """Runs work in transactions, and retries with growing pauses while the database is away.
 
-    One thread does the work; others may look at the attributes and ask to hurry.
+    One thread does the work; others may read the attributes and call `hurry`.
 
     Attributes:
         trouble: not None while the database cannot be used.
-        back_at: when it could be used again after it was away, by `time.monotonic`; minus infinity if it never was.
+        back_at: when the database last came back (`time.monotonic`); minus infinity if it was never away.
     """
 
     def __init__(self, storage: Storage, *, database_timeout: float) -> None:
@@ -54,7 +54,7 @@ class Retry:
         work: Callable[[Connection], Result],
         transaction: Callable[[], AbstractContextManager[Connection]] | None = None,
     ) -> Result:
-        """Do a piece of work in a transaction, by default one that writes; as long as the database is away, again.
+        """Run `work` in a transaction, by default a writing one, and retry while the database is away.
 
         Raises:
             DatabaseAwayError: it was away for too long.
@@ -79,13 +79,13 @@ class Retry:
         return result
 
     def hurry(self) -> None:
-        """From now on give up on a database that is away after `HURRY_SECONDS`."""
+        """From now on, give up after `HURRY_SECONDS` if the database is away."""
         if not self._hurry.is_set():
             self._hurried_at = time.monotonic()
             self._hurry.set()
 
     def seconds_left(self) -> float:
-        """Return how long somebody in a hurry still waits; below 0 when it is over."""
+        """Return the seconds left after `hurry`; negative when they are over."""
         return self._hurried_at + HURRY_SECONDS - time.monotonic()
 
     def _is_enough(self, state: RetryCallState) -> bool:

@@ -1,4 +1,4 @@
-"""The database that holds the studies, opened."""
+"""The opened database that holds the studies."""
 
 import os
 import socket
@@ -29,8 +29,8 @@ class Storage:
     """An open database.
 
     Attributes:
-        rdb: optuna's view of it.
-        connections: to Postgres, that are open at the moment.
+        rdb: Optuna's storage on it.
+        connections: the open connections to Postgres.
     """
 
     url: URL
@@ -40,7 +40,7 @@ class Storage:
 
     @property
     def engine(self) -> Engine:
-        """The connections, optuna's as well."""
+        """The engine, shared with Optuna."""
         return self.rdb.engine
 
     @property
@@ -50,14 +50,14 @@ class Storage:
 
     @property
     def lasting_url(self) -> str:
-        """The same as it is right in every folder of this machine."""
+        """The shown URL, valid in every folder of this machine."""
         if self.url.get_backend_name() != "sqlite":
             return to_type(self.url)
         return f"sqlite:///{Path(self.url.database or '').resolve()}"
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may change the database, all of it or nothing.
+        """A transaction that may write; all of it is committed, or nothing.
 
         Raises:
             ReadOnlyError: the user may not make this change.
@@ -75,16 +75,16 @@ class Storage:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees the database as it is now and changes nothing; it makes no writer wait."""
+        """A read-only transaction that sees the present state; it blocks no writer."""
         with self.engine.connect().execution_options(**{READING: True}) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def answering_within(self, seconds: float) -> Iterator[None]:
-        """While entered, break the connections if it takes longer; what waits for an answer then fails as one away.
+        """While entered, break the connections after `seconds`; waiting statements then fail as away.
 
-        What notices that a machine is gone does not notice a server that hangs while its machine still answers.
-        SQLite needs none of this: it never waits for longer than its busy timeout.
+        TCP keepalive detects a dead machine, but not a server that hangs on a live one. SQLite needs none of this: it
+        never waits for longer than its busy timeout.
         """
         watch = threading.Timer(seconds, self._break)
         watch.daemon = True
@@ -100,13 +100,13 @@ class Storage:
                 with socket.socket(fileno=os.dup(connection.pgconn.socket)) as same:
                     same.shutdown(socket.SHUT_RDWR)
             except (OSError, psycopg.Error):
-                continue  # it was closed at this moment
+                continue  # closed at this moment
 
     def let_go(self) -> None:
-        """Close the connections; the next use opens one again.
+        """Close the connections; the next use opens a new one.
 
-        Not while another thread uses one, who then lets go of all in the end. What is in use when an engine is disposed
-        of stays open in its old pool until that is collected as garbage, and behind PgBouncer keeps others waiting.
+        Do not call this while another thread uses one. A connection in use when the engine is disposed stays open in
+        its old pool until garbage collection, and keeps others waiting behind PgBouncer.
         """
         pool = self.engine.pool
         if not isinstance(pool, QueuePool) or not pool.checkedout():
@@ -117,15 +117,15 @@ def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) 
     """Open the database at `url`.
 
     Args:
-        url: of a SQLite file, or of a database on a Postgres server, which must exist there.
-        create: make the SQLite file, and the tables, if they are not there.
+        url: of a SQLite file, or of an existing database on a Postgres server.
+        create: whether to create the SQLite file and the tables if they are missing.
         checkpoint_dir: folder for the checkpoints of trials; by default beside the SQLite file, and for Postgres
             `kmnist-search.checkpoints` in the current folder.
 
     Raises:
         StorageAwayError: the database cannot be reached now.
-        StorageEmptyError: it is not there, or holds no studies, and shall not be made.
-        StorageError: the URL is not of a kind this package can use, or the database is something else.
+        StorageEmptyError: it is missing or holds no studies, and `create` is False.
+        StorageError: the URL is of an unsupported kind, or the database is something else.
     """
     parsed = check_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -156,20 +156,20 @@ def _check_file(path: Path, *, create: bool) -> None:
 
 
 def default_artifact_dir(url: URL) -> Path:
-    """Return the folder for the artifacts of a database, unless they are put elsewhere, as for the checkpoints."""
+    """Return the default folder for a database's artifacts, placed like its checkpoint folder."""
     return _beside(url, "artifacts")
 
 
 def _beside(url: URL, what: str) -> Path:
-    """Return a folder beside a SQLite file, named after it, or for Postgres in the current folder."""
+    """Return a folder named after a SQLite file and beside it; for Postgres, in the current folder."""
     if url.get_backend_name() == "sqlite":
         return Path(url.database or "").with_suffix(f".{what}")
     return Path(f"kmnist-search.{what}")
 
 
 def _open(url: URL, *, create: bool) -> RDBStorage:
-    """Open the database; when processes make its tables at the same moment, the slower ones find them made."""
-    complete_url = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # optuna formats it
+    """Open the database; if several processes make its tables at once, the slower ones use those of the first."""
+    complete_url = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
     settings = connection_settings(url)
     for attempt in Retrying(
         retry=retry_if_exception(is_race),
@@ -190,17 +190,16 @@ def _open(url: URL, *, create: bool) -> RDBStorage:
 
 
 def _make_tables(url: str, settings: dict[str, Any]) -> None:
-    """Make the tables on a server in one connection, though optuna asks for a second while it holds the first.
+    """Make the tables on a server in one connection; Optuna would open a second while it holds the first.
 
-    Behind PgBouncer, processes that begin together would have all connections to the server in use, and each would
-    wait for another.
+    Behind PgBouncer, processes that start together would use up all server connections and wait for each other.
     """
     alone = {name: value for name, value in settings.items() if not name.startswith(("pool_", "max_"))}
     RDBStorage(url, engine_kwargs={**alone, "poolclass": StaticPool}, skip_compatibility_check=True).engine.dispose()
 
 
 def _check_version(rdb: RDBStorage) -> None:
-    """Refuse tables of another version of optuna, as optuna does, but in one connection, see `_make_tables`."""
+    """Refuse tables of another Optuna version, as Optuna does, but in one connection, see `_make_tables`."""
     theirs, ours = rdb.get_current_version(), rdb.get_head_version()
     if theirs != ours:
         raise StorageError(
@@ -210,10 +209,10 @@ def _check_version(rdb: RDBStorage) -> None:
 
 
 def _has_tables(url: URL, settings: dict[str, Any], *, create: bool) -> bool:
-    """Return whether all tables are there, which spares a worker to look for each of them.
+    """Return whether all tables exist; this saves a worker one look-up per table.
 
     Raises:
-        StorageEmptyError: there is none and none shall be made.
+        StorageEmptyError: there is none, and `create` is False.
     """
     engine = create_engine(url, **settings)
     try:
@@ -225,5 +224,5 @@ def _has_tables(url: URL, settings: dict[str, Any], *, create: bool) -> bool:
             f"{shown(url)} holds no studies yet. Start a search with: kmnist-search run quickstart --storage URL, "
             "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
         )
-    # A server makes all tables in one transaction, and in another that of their version.
+    # A server makes all tables in one transaction, and their version in another.
     return {tables.leases.name, tables.workers.name, "alembic_version"} <= set(names)

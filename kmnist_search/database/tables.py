@@ -1,7 +1,7 @@
-"""The tables of a database of studies: optuna's, and this package's leases and workers.
+"""The tables of a database of studies: Optuna's, and this package's leases and workers.
 
-Claims, leases and reports are written in SQL: each of optuna's own calls is a transaction, and between two of them
-another process can take the same trial.
+Claims, leases and reports are written in SQL, because each Optuna call is its own transaction, and between two of them
+another process could take the same trial.
 """
 
 from functools import lru_cache
@@ -44,8 +44,8 @@ __all__ = [
     "workers",
 ]
 
-#: Who runs a trial, and until when: a lease holds for `seconds` after `renewed_at` (seconds since 1970 by the
-#: database's clock). It is part of optuna's metadata, so that it is made together with optuna's tables.
+#: Who runs a trial, and until when: a lease holds for `seconds` after `renewed_at` (seconds since 1970, database
+#: clock). It is part of Optuna's metadata, so it is made together with Optuna's tables.
 leases = Table(
     "kmnist_search_leases",
     metadata,
@@ -72,28 +72,28 @@ workers = Table(
 
 
 def database_now(dialect: str) -> ColumnElement[float]:
-    """Return the seconds since 1970 by the database's clock, which all workers share, at the time of the statement."""
+    """Return the statement's time in seconds since 1970 by the database clock, which all workers share."""
     if dialect == "postgresql":
         return literal_column("extract(epoch from clock_timestamp())::float8", Float(53))
     return literal_column("(julianday('now') - 2440587.5) * 86400.0", Float(53))
 
 
 def database_started(dialect: str) -> ColumnElement[float]:
-    """Return when the database server started, by the same clock: before that nobody could renew a lease."""
+    """Return the start time of the database server by the same clock; no lease could be renewed before it."""
     if dialect == "postgresql":
         return literal_column("extract(epoch from pg_postmaster_start_time())::float8", Float(53))
     return literal_column("0.0", Float(53))  # SQLite has no server
 
 
 def put(connection: Connection, table: Table, rows: list[dict[str, Any]], *, unique: tuple[str, ...]) -> None:
-    """Write rows; one that agrees with a row that is there in `unique` replaces it."""
+    """Write rows; each replaces an existing row with the same values in `unique`."""
     if rows:
         connection.execute(upsert(connection.dialect.name, table, tuple(rows[0]), unique), rows)
 
 
 @lru_cache
 def upsert(dialect: str, table: Table, columns: tuple[str, ...], unique: tuple[str, ...]) -> Any:
-    """Return the statement that writes a row with these columns, or replaces the one that agrees in `unique`."""
+    """Return the statement that inserts a row, or replaces the one with the same values in `unique`."""
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = insert(table)
     changed = {name: statement.excluded[name] for name in columns if name not in unique}

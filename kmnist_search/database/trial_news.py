@@ -1,4 +1,4 @@
-"""The news of a study: reads the trials that may have changed since they were last read, and no others."""
+"""The news of a study: reads only the trials that may have changed since the last read."""
 
 from collections.abc import Collection
 
@@ -10,12 +10,12 @@ from kmnist_search.optuna_internals import trial_id_of
 
 
 class TrialNews:
-    """Reads the trials of one study again and again, each finished one once. Used by one thread at a time."""
+    """Reads the trials of one study repeatedly, but each finished trial once. For one thread at a time."""
 
     def __init__(self, study_id: int) -> None:
         self.study_id = study_id
         self._unknown_since = 0  # all trials with a lower id are finished and were read
-        self._finished: set[int] = set()  # of the others, those that are finished and were read
+        self._finished: set[int] = set()  # trials with a higher id that are finished and were read
 
     def read(
         self,
@@ -25,13 +25,13 @@ class TrialNews:
         unsettled: Collection[int] = (),
         with_reports: bool = True,
     ) -> list[FrozenTrial]:
-        """Return the trials that run, and those that have finished since they were last read, by number.
+        """Return the running trials, and those that have finished since the last call, by number.
 
         Args:
             connection: in a transaction.
-            complete_until: an id. Waiting trials below it are read, too, so that none below it is
-                looked at again once all of them are finished.
-            unsettled: ids of trials to read next time even if they are finished now.
+            complete_until: an id. Waiting trials below it are read too; once all trials below it are finished, they are
+                not read again.
+            unsettled: ids of trials to read again next time even if they are finished now.
             with_reports: whether to read the reports of finished trials.
         """
         news = read_trials(
@@ -51,7 +51,7 @@ class TrialNews:
         return news
 
     def settle(self, trial_id: int) -> None:
-        """Do not read a trial again: it is finished, and the caller knows it."""
+        """Do not read a trial again: it is finished, and the caller has it."""
         self._finished.add(trial_id)
 
     def forget(self, trial_id: int) -> None:

@@ -1,7 +1,4 @@
-"""The changes of one trial, written to the database in the caller's transaction.
-
-Written twice, what it writes is there once.
-"""
+"""Writes the changes of one trial to the database in the caller's transaction. Writing twice does no harm."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,12 +19,12 @@ REASON_KEY = "reason"
 
 @dataclass(kw_only=True)
 class Changes:
-    """What became known of a running trial and is not in the database yet.
+    """Changes of a running trial that are not in the database yet.
 
     Attributes:
-        params: value (as optuna stores it) and distribution by name.
+        params: value (as Optuna stores it) and distribution by name.
         reports: value by step.
-        ending: the state it ends in, and its values.
+        ending: final state and values.
     """
 
     params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
@@ -41,7 +38,7 @@ class Changes:
 
 
 def write_changes(connection: Connection, trial_id: int, changes: Changes) -> None:
-    """Write what became known of a trial, all but its ending."""
+    """Write all changes of a trial except its ending."""
     proposed = [
         {
             "trial_id": trial_id,
@@ -63,7 +60,7 @@ def write_changes(connection: Connection, trial_id: int, changes: Changes) -> No
 
 
 def write_values(connection: Connection, trial_id: int, results: Sequence[float]) -> None:
-    """Write the values that a trial ended with."""
+    """Write the final values of a trial."""
     rows = [
         {"trial_id": trial_id, "objective": objective, "value": number, "value_type": kind}
         for objective, value in enumerate(results)
@@ -78,20 +75,20 @@ def set_user_attributes(connection: Connection, trial_id: int, attributes: Mappi
 
 
 def set_state(connection: Connection, trial_id: int, state: TrialState) -> None:
-    """Set the state of a trial, and when it is finished, that it is so now."""
+    """Set the state of a trial, and its end time if it is finished."""
     now = {"datetime_complete": utc_now()} if state.is_finished() else {}
     connection.execute(update(trials).where(trials.c.trial_id == trial_id).values(state=state, **now))
 
 
 def forget_reports(connection: Connection, trial_id: int) -> None:
-    """Delete the reports of a trial, and the rungs a pruner noted for it."""
+    """Delete a trial's reports, and the rungs that a pruner stored for it."""
     table = system_attributes
     connection.execute(delete(reports).where(reports.c.trial_id == trial_id))
     connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.startswith(RUNG_KEY_PREFIX)))
 
 
 def utc_now() -> datetime:
-    """Return the time as optuna's tables hold it."""
+    """Return the present time as Optuna's tables store it."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 

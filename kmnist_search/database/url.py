@@ -7,16 +7,16 @@ from sqlalchemy.exc import ArgumentError
 
 from kmnist_search.errors import StorageError
 
-#: What of a URL's query is shown.
+#: The parts of a URL's query that may be shown.
 SHOWN_QUERY = ("host", "port", "sslmode")
 POSTGRES_EXAMPLE = "postgresql://user@host/database"
 
 
 def check_url(url: str) -> URL:
-    """Return the URL taken apart; `postgresql://` becomes `postgresql+psycopg://`.
+    """Return the parsed URL; `postgresql://` becomes `postgresql+psycopg://`.
 
     Raises:
-        StorageError: it is no URL, or not of a kind this package can use.
+        StorageError: it is not a URL, or of an unsupported kind.
     """
     example = f"sqlite:///{url}" if re.fullmatch(r"[\w./-]+", url) else "sqlite:///kmnist-search.db"
     try:
@@ -44,10 +44,10 @@ def check_url(url: str) -> URL:
 
 
 def check_shared_url(url: str) -> URL:
-    """Return the URL of a database that several machines can use, taken apart.
+    """Return the parsed URL of a database that several machines can use.
 
     Raises:
-        StorageError: it is none, or a SQLite file.
+        StorageError: it is not a URL, or a SQLite file.
     """
     parsed = check_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -60,34 +60,34 @@ def check_shared_url(url: str) -> URL:
 
 
 def has_password(url: URL) -> bool:
-    """Return whether a URL holds what is not to be shown."""
+    """Return whether a URL holds a secret."""
     return shown(url) != url.render_as_string(hide_password=False)
 
 
 def shown(url: URL) -> str:
-    """Return the URL as it may be shown: without a password, wherever it stands or was misspelt."""
+    """Return the URL for display: without a password, even a misplaced one."""
     hidden = [key for key in url.query if key not in SHOWN_QUERY]
     return url.difference_update_query(hidden).render_as_string(hide_password=True)
 
 
 def to_type(url: URL) -> str:
-    """Return the URL as somebody can type it who has its password elsewhere."""
+    """Return the URL to type for somebody who keeps the password elsewhere."""
     hidden = [key for key in url.query if key not in SHOWN_QUERY]
     open_part = url.difference_update_query(hidden)._replace(password=None, drivername=url.get_backend_name())
     return open_part.render_as_string()
 
 
 def without_password(url: str) -> str:
-    """Return what may be shown of a URL as it was typed, or of something that is none."""
+    """Return the displayable part of a URL as typed, even if it is invalid."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         parsed = None
     if parsed is not None and not _has_stray_at(parsed):
         return shown(parsed)
-    return f"...@{url.rpartition('@')[2].partition('?')[0]}" if "@" in url else url  # a password would stand before it
+    return f"...@{url.rpartition('@')[2].partition('?')[0]}" if "@" in url else url  # a password would be before it
 
 
 def _has_stray_at(url: URL) -> bool:
-    """Return whether an @ that was not escaped has split a password in two."""
+    """Return whether an unescaped @ has split a password in two."""
     return url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}"

@@ -1,1 +1,1 @@
-"""An Optuna study as this program uses it: its settings, its trials, its samplers and pruners, its status."""
+"""An Optuna study: its settings, trials, samplers, pruners and status."""

@@ -1,4 +1,4 @@
-"""The store of artifacts: a folder, or a bucket of S3 or Google Cloud Storage."""
+"""The artifact store: a folder, or a bucket on S3 or Google Cloud Storage."""
 
 import json
 import shutil
@@ -19,24 +19,24 @@ from kmnist_search.study.samplers import experimental
 
 
 def open_artifact_store(url: str | None, database: URL) -> ArtifactStore:
-    """Return the store at `url`, a folder or a bucket; None is the folder beside the database.
+    """Return the store at `url`, a folder or a bucket; None means the folder beside the database.
 
-    Nothing is made or asked for before something is written or read.
+    Nothing is created or requested before the first read or write.
 
     Raises:
-        ConfigError: there can be no such store, or what it needs is not installed.
+        ConfigError: the URL is invalid, or a package it needs is not installed.
     """
     folder = default_artifact_dir(database) if url is None else folder_of(url)
     return open_bucket(str(url)) if folder is None else _Folder(folder)
 
 
 def folder_of(url: str) -> Path | None:
-    """Return the folder that is meant; None if it is a bucket."""
+    """Return the folder that `url` names; None if it is a bucket."""
     return None if "://" in url else Path(url)
 
 
 def check_bucket(url: str) -> None:
-    """Raise ConfigError unless `url` looks like that of a bucket."""
+    """Raise ConfigError unless `url` looks like a bucket's."""
     parts = urlsplit(url)
     if parts.scheme not in _BUCKETS or not parts.netloc:
         raise ConfigError(
@@ -45,10 +45,10 @@ def check_bucket(url: str) -> None:
 
 
 def open_bucket(url: str) -> ArtifactStore:
-    """Return the store in a bucket, which is not asked for anything yet.
+    """Return the store in a bucket, without contacting the bucket.
 
     Raises:
-        ConfigError: there can be no such store, or what it needs is not installed.
+        ConfigError: the URL is invalid, or a package it needs is not installed.
     """
     check_bucket(url)
     parts = urlsplit(url)
@@ -59,7 +59,7 @@ def open_bucket(url: str) -> ArtifactStore:
         raise ConfigError(
             f"--artifacts {url}: needs {package}, which is not installed: pip install 'kmnist-search[{extra}]'"
         ) from None
-    except Exception as error:  # whatever a library says of credentials, regions and the like
+    except Exception as error:  # whatever a library raises about credentials, regions and so on
         raise ConfigError(f"--artifacts {url}: cannot be used: {error}") from None
     prefix = parts.path.strip("/")
     return _Prefixed(store, f"{prefix}/") if prefix else store
@@ -74,7 +74,7 @@ def _google(bucket: str) -> ArtifactStore:
         return GCSArtifactStore(bucket)
 
 
-#: By the scheme of a URL: what makes the store of a bucket, the package it needs, and our extra that installs it.
+#: By URL scheme: the function that makes the bucket's store, the package it needs, and our extra that installs it.
 _BUCKETS: dict[str, tuple[Callable[[str], ArtifactStore], str, str]] = {
     "s3": (_s3, "boto3", "s3"),
     "gs": (_google, "google-cloud-storage", "gcs"),
@@ -82,7 +82,7 @@ _BUCKETS: dict[str, tuple[Callable[[str], ArtifactStore], str, str]] = {
 
 
 def remove_all(store: ArtifactStore, artifact_ids: Iterable[str]) -> int:
-    """Remove artifacts from a store; return how many were there."""
+    """Remove artifacts from a store; return how many existed."""
     found = 0
     for artifact_id in artifact_ids:
         try:
@@ -95,13 +95,13 @@ def remove_all(store: ArtifactStore, artifact_ids: Iterable[str]) -> int:
 
 
 def artifact_id_in(value_json: str) -> str | None:
-    """Return the id of the artifact that an attribute tells of; None if the dashboard has removed it."""
+    """Return the artifact id in an attribute; None if the dashboard has removed the artifact."""
     meta = json.loads(json.loads(value_json))
     return None if meta is None else str(meta["artifact_id"])
 
 
 class _Folder(FileSystemArtifactStore):
-    """A folder, made when something is written; each file is written whole or not at all."""
+    """A folder, made at the first write; each file is written completely or not at all."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -114,7 +114,7 @@ class _Folder(FileSystemArtifactStore):
 
 
 class _Prefixed:
-    """A part of a store: all whose names begin so."""
+    """A part of a store: all artifacts whose names begin with one prefix."""
 
     def __init__(self, store: ArtifactStore, prefix: str) -> None:
         self._store, self._prefix = store, prefix

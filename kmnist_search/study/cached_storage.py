@@ -1,8 +1,7 @@
-"""The cached storage: one study in memory, as an optuna storage that samplers and pruners read.
+"""The cached storage: one study in memory, as an Optuna storage that samplers and pruners read.
 
-They read the whole study again and again, and write a value at a time. So they are given this storage: it answers at
-once from what the worker was last told of the other trials, and collects what its own trials change until somebody
-carries that to the database.
+Samplers and pruners read the whole study often and write one value at a time. This storage answers from the last known
+state of other trials, and collects the changes of its own trials until they are written to the database.
 """
 
 import copy
@@ -23,13 +22,13 @@ from kmnist_search.optuna_internals import trial_id_of
 
 
 class CachedStorage(BaseStorage):
-    """The trials of one study that are running or finished.
+    """The running and finished trials of one study.
 
-    Trials that others run are put in by `read_news`; those of this process by `begin`, after which only `end` and the
-    trial's own changes touch them. It may be used from several threads, of which one reads the news.
+    `read_news` adds trials of other processes. `begin` adds trials of this process; after that, only `end` and the
+    trial's own changes touch them. Several threads may use it, but only one may read the news.
     """
 
-    #: Hyperband sorts trials into brackets by their number and this name, which must outlive a renaming.
+    #: Hyperband assigns trials to brackets by trial number and this name, so renaming the study must not change it.
     NAME = "study"
 
     def __init__(self, study_id: int, direction: StudyDirection) -> None:
@@ -41,16 +40,16 @@ class CachedStorage(BaseStorage):
         self._news = TrialNews(study_id)
         self._running = 0
 
-    # What the worker's side of it needs
+    # For the worker
 
     def read_news(
         self, connection: Connection, *, complete_until: int | None = None, with_reports: bool = True
     ) -> Sequence[FrozenTrial]:
-        """Read which trials run or have finished since the last time, and return them.
+        """Read the trials that run or have finished since the last call, and return them.
 
         Args:
             connection: in a transaction.
-            complete_until: an id below which all trials are read; from there on none that waits.
+            complete_until: all trials with a lower id are read; of the others, waiting trials are left out.
             with_reports: whether to read the reports of finished trials.
         """
         with self._lock:
@@ -60,7 +59,7 @@ class CachedStorage(BaseStorage):
         return news
 
     def _take_in(self, news: Iterable[FrozenTrial]) -> None:
-        """Replace the trials of others that run: one that ran and is not among the news waits again."""
+        """Replace the running trials of others; one that is not in the news any more is waiting again."""
         with self._lock:
             for gone in [key for key, trial in self._trials.items() if self._is_others(key, trial)]:
                 del self._trials[gone]
@@ -71,7 +70,7 @@ class CachedStorage(BaseStorage):
             self._running = sum(trial.state == TrialState.RUNNING for trial in self._trials.values())
 
     def begin(self, trial_id: int) -> bool:
-        """Make a trial that the last news brought this process's own; False if it brought none of that id."""
+        """Mark a trial from the last news as this process's own; return False if the news did not contain it."""
         with self._lock:
             if trial_id not in self._trials:
                 return False
@@ -79,7 +78,7 @@ class CachedStorage(BaseStorage):
             return True
 
     def end(self, trial_id: int, *, finished: bool) -> None:
-        """The trial is no longer this process's own: it is finished, or has gone to the queue or to someone else."""
+        """Stop treating a trial as this process's own: it is finished, back in the queue, or another worker has it."""
         with self._lock:
             del self._changes[trial_id]
             if finished:
@@ -90,19 +89,19 @@ class CachedStorage(BaseStorage):
                 self._sorted = None
 
     def num_running(self) -> int:
-        """Return how many trials run, as far as is known."""
+        """Return the number of running trials, as far as is known."""
         with self._lock:
             return self._running
 
     def has_changes(self) -> bool:
-        """Return whether something changed in the trials of this process that nobody has taken."""
+        """Return whether trials of this process have changes that nobody has taken."""
         with self._lock:
             return any(self._changes.values())
 
     def take_changes(self, trial_id: int) -> Changes:
-        """Return what changed in a trial of this process since the last time, and how it ended if it did.
+        """Return the changes of an own trial since the last call, and its ending if it has one.
 
-        The ending stays, because whoever takes the changes in passing does not write it.
+        The ending is kept, because only the caller that ends the trial writes it.
         """
         with self._lock:
             changes = self._changes[trial_id]
@@ -112,7 +111,7 @@ class CachedStorage(BaseStorage):
     def _is_others(self, trial_id: int, trial: FrozenTrial) -> bool:
         return trial.state == TrialState.RUNNING and trial_id not in self._changes
 
-    # What samplers, pruners and trials of optuna ask for
+    # For samplers, pruners and Optuna's trials
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return self.study_id
@@ -187,7 +186,7 @@ class CachedStorage(BaseStorage):
         return True
 
     def _copy_to_change(self, trial_id: int) -> FrozenTrial:
-        """Return a copy of a trial of this process, put in its place: who has read it before sees no change."""
+        """Replace an own trial by a copy and return the copy, so that earlier readers see no change."""
         self.check_trial_is_updatable(trial_id, self._trials[trial_id].state)
         if trial_id not in self._changes:
             raise RuntimeError(f"trial id {trial_id} is not this process's to change")
@@ -196,7 +195,7 @@ class CachedStorage(BaseStorage):
         self._sorted = None
         return trial
 
-    # What belongs to the database alone
+    # Only the database can do this
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
         _refuse("make a study")

@@ -1,8 +1,7 @@
-"""The forecast of the time left, from how long recent trials took, pruned ones included.
+"""The forecast of the time left, from the durations of recent trials, including pruned ones.
 
-A slot is what works on one trial at a time. What trials took is counted in the time of slots, so that neither a pause
-of all workers nor one that comes or goes distorts it, and that of trials at work counts, too: while only the pruned,
-short ones have ended, a mean of those that ended would promise too much.
+A slot runs one trial at a time. Durations are counted in slot time, so pauses and changes in the number of workers do
+not distort them. Running trials count too: early on only short, pruned trials have ended, and their mean is too low.
 """
 
 from collections.abc import Sequence
@@ -10,17 +9,17 @@ from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from statistics import fmean
 
-#: With fewer trials ended, nothing is promised.
+#: The fewest ended trials for a forecast.
 BASIS = 3
-#: The trials ended last that are looked at, and how many for each one at work, if those are more.
+#: How many of the last ended trials are used: at least this many, or so many for each running trial.
 RECENT, RECENT_A_SLOT = 50, 2
-#: So many trials a slot before the end are dealt out one by one, to see which slot has the last one.
+#: The last trials of each slot are assigned one by one, to find which slot ends last.
 DEALT_A_SLOT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """When a trial was at work, in seconds on any one clock."""
+    """When a trial ran, in seconds on any one clock."""
 
     began: float
     ended: float
@@ -28,7 +27,7 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class AtWork:
-    """Since when a trial has been at work, on the same clock; `share` is how far it is on its way, None not known."""
+    """Since when a trial has been running, on the same clock; `share` is the part that is done, None if unknown."""
 
     began: float
     share: float | None
@@ -36,12 +35,12 @@ class AtWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What is to be expected of the trials of a study.
+    """What to expect of a study's trials.
 
     Attributes:
-        trial_seconds: time of one slot that a trial takes, pruned ones as they come.
-        lengths: seconds that the last ones took, made longer or shorter so that `trial_seconds` is their mean.
-        remaining: seconds that each trial at work still takes.
+        trial_seconds: mean slot time of a trial, including pruned ones.
+        lengths: durations of the last trials in seconds, scaled so that their mean is `trial_seconds`.
+        remaining: seconds left for each running trial.
     """
 
     trial_seconds: float
@@ -49,15 +48,15 @@ class Forecast:
     remaining: Sequence[float]
 
     def trials_per_hour(self, *, running: int) -> float:
-        """Return how many trials end in an hour with so many at a time (at least one)."""
+        """Return how many trials end per hour with so many running at once (at least one)."""
         return 3600 / self.trial_seconds * max(running, 1)
 
     def seconds_left(self, *, unfinished: int, running: int) -> float:
-        """Return when the last trial ends if each slot takes the next waiting one as soon as it is free.
+        """Return the seconds until the last trial ends, if each free slot takes the next waiting trial at once.
 
         Args:
-            unfinished: trials that are not over, those at work among them.
-            running: trials at work, maybe more than when this was made.
+            unfinished: trials that are not over, including running ones.
+            running: running trials; may be more than when the forecast was made.
         """
         fresh = [self.trial_seconds] * (running - len(self.remaining))
         slots = sorted([*self.remaining[:running], *fresh])[:unfinished] or [0.0] * min(unfinished, 1)
@@ -73,17 +72,17 @@ class Forecast:
 
 
 def looked_at(at_work: int) -> int:
-    """Return how many of the trials that ended last are looked at where so many are at work."""
-    # Besides those that are counted, the one before them tells since when.
+    """Return how many of the last ended trials are used when so many are running."""
+    # One more than those counted: its end is the start of the period.
     return max(RECENT, RECENT_A_SLOT * at_work) + 1
 
 
 def forecast(ended: Sequence[Ended], at_work: Sequence[AtWork], *, now: float) -> Forecast | None:
-    """Return what is to be expected after these trials; None if they are no basis.
+    """Return the forecast from these trials; None if they are too few.
 
     Args:
         ended: the trials that are over, at least the last ones, see `looked_at`.
-        at_work: those that run.
+        at_work: the running trials.
         now: on the same clock.
     """
     last = sorted(ended, key=lambda each: each.ended)[-looked_at(len(at_work)) :]
@@ -104,7 +103,7 @@ def forecast(ended: Sequence[Ended], at_work: Sequence[AtWork], *, now: float) -
 
 
 def _remaining(trial: AtWork, now: float, lengths: Sequence[float], trial_seconds: float) -> float:
-    """Return how much longer than it already took those took that took longer; never more than its way to the end."""
+    """Return the mean remaining time of past trials that took longer, limited by the trial's own remaining epochs."""
     done = max(now - trial.began, 0.0)
     longer = [length for length in lengths if length > done]
     guesses = [fmean(longer) - done] if longer else []

@@ -1,4 +1,4 @@
-"""Make, open, find and list the studies of a database."""
+"""Create, open, find and list the studies of a database."""
 
 import difflib
 import json
@@ -32,10 +32,10 @@ FREE_KEYS = (
 
 
 def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
-    """Make the study that `file` describes, or open it if it is there.
+    """Create the study that `file` describes, or open it if it exists.
 
     Raises:
-        StudyChangedError: a study of that name was begun with other settings, or not by this package.
+        StudyChangedError: a study of that name has other settings, or another program made it.
     """
     name = file.study.name
     try:
@@ -55,10 +55,10 @@ def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
 
 
 def check_study(storage: Storage, file: StudyFile) -> None:
-    """Check, without changing anything, that the study that `file` describes can be resumed or is not there yet.
+    """Check that the study that `file` describes can be resumed or does not exist yet. Changes nothing.
 
     Raises:
-        StudyChangedError: a study of that name was begun with other settings.
+        StudyChangedError: a study of that name has other settings.
     """
     if file.study.name in study_names(storage):
         before = find_study(storage, file.study.name).settings
@@ -66,7 +66,7 @@ def check_study(storage: Storage, file: StudyFile) -> None:
 
 
 def _refuse_changes(storage: Storage, name: str, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    # Parsed again, settings that are newer than the study have their defaults.
+    # Parsing again gives defaults to settings that are newer than the study.
     before = loads(as_toml(before), source=f"study {name!r}", name=name).model_dump(mode="json")
     if changes := list(_changes(before, settings)):
         raise StudyChangedError(
@@ -78,7 +78,7 @@ def _refuse_changes(storage: Storage, name: str, before: Mapping[str, Any], sett
 
 
 def find_study(storage: Storage, name: str | None) -> SearchStudy:
-    """Return the study called `name`; with None the only one, or else the one last worked on.
+    """Return the study called `name`; None means the only one, or the one last worked on.
 
     Raises:
         StudyNotFoundError: there is none.
@@ -99,7 +99,7 @@ def study_names(storage: Storage) -> list[str]:
     """Return the names of this package's studies, the one last worked on first."""
     table = study_user_attributes
     worked_at = table.alias("worked_at")
-    # Optuna's own list of studies would read their notes and plots as well.
+    # Optuna's own list of studies would also read their notes and plots.
     query = (
         select(studies.c.study_name, worked_at.c.value_json)
         .join(table, (table.c.study_id == studies.c.study_id) & (table.c.key == FILE_KEY))
@@ -117,7 +117,7 @@ def new_checkpoint_folder(name: str) -> str:
 
 
 def _remember_first(storage: Storage, study: optuna.Study, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Write the settings of a new study and return None, or return those that the study was begun with.
+    """Write the settings of a new study and return None, or return the settings of an existing one.
 
     Raises:
         StudyChangedError: it has trials, but no settings.
@@ -127,7 +127,7 @@ def _remember_first(storage: Storage, study: optuna.Study, settings: Mapping[str
         return known
     table, queue = study_user_attributes, Queue(study_id_of(study))
     with storage.writing() as connection:
-        queue.lock(connection)  # of processes that begin the study at the same moment, the first decides
+        queue.lock(connection)  # if several processes create the study at once, the first one decides
         its_settings = (table.c.study_id == study_id_of(study)) & (table.c.key == FILE_KEY)
         if (before := connection.scalar(select(table.c.value_json).where(its_settings))) is not None:
             return dict(json.loads(before))

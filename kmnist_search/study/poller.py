@@ -1,4 +1,4 @@
-"""The poller: reads the state of a study again and again, and recovers trials whose worker is gone."""
+"""The poller: reads the status of a study repeatedly, and recovers trials whose worker is gone."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,23 +12,23 @@ from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.status import Status, status_from
 from kmnist_search.study.study import SearchStudy
 
-#: How often to look; a large study, which takes longer to read, is looked at less often.
+#: Seconds between two reads; a large study takes longer to read, so it is read less often.
 LOOK_SECONDS = 2.0
-#: The share of the time that may be spent with looking.
+#: The largest share of time spent on reading.
 LOOKING_SHARE = 0.1
-#: How often to put back what lost its worker, which is a transaction that writes.
+#: Seconds between two recoveries of lost trials; each is a write transaction.
 RECOVER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Away:
-    """The database cannot be used at the moment, and why."""
+    """The database is away, and why."""
 
     reason: str
 
 
 class Poller:
-    """Looks at one study; of the trials it has seen to their end it reads nothing again."""
+    """Reads one study repeatedly; a finished trial is read only once."""
 
     def __init__(self, study: SearchStudy) -> None:
         self.study = study
@@ -37,14 +37,14 @@ class Poller:
         self._recover_at = float("-inf")
 
     def looks(self, pause: Callable[[float], object] = time.sleep) -> Iterator[Status | Away]:
-        """Yield for ever how the study stands, or why that cannot be seen now.
+        """Yield the status of the study forever, or why it cannot be read now.
 
         Args:
             pause: waits for so many seconds.
 
         Raises:
             StudyNotFoundError: the study was deleted.
-            SQLAlchemyError: the database failed, and will not answer when it is asked again.
+            SQLAlchemyError: the database failed, and retrying does not help.
         """
         while True:
             started = time.monotonic()
@@ -66,7 +66,7 @@ class Poller:
             self.study.storage.let_go()
 
     def _recover_if_due(self) -> None:
-        """Put back what lost its worker, if this user may: whoever only reads sees the study all the same."""
+        """Recover trials of lost workers, if this user may write; a read-only user still sees the study."""
         if time.monotonic() < self._recover_at:
             return
         try:

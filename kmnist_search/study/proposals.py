@@ -1,4 +1,4 @@
-"""Proposals for the claimed trials of one worker: the sampler, the pruner and the storage that they read."""
+"""Proposals for one worker's claimed trials: the sampler, the pruner and the storage they read."""
 
 import optuna
 from optuna.trial import Trial
@@ -13,10 +13,10 @@ from kmnist_search.study_file.schema import StudyFile
 
 
 class Proposals:
-    """Makes Optuna trials of claims.
+    """Makes Optuna trials from claims.
 
     Attributes:
-        cached_storage: what the sampler and the pruner know of the study; empty at first.
+        cached_storage: the study as the sampler and the pruner see it; empty at first.
     """
 
     def __init__(self, study: SearchStudy, file: StudyFile) -> None:

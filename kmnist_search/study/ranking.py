@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial
 
-#: The user attribute that names a trial's configuration: equal if and only if the same is trained.
+#: The user attribute with the digest of a trial's configuration: equal if and only if the training is the same.
 DIGEST_KEY = "config_digest"
 
 
 def duplicates(ranked: Sequence[FrozenTrial]) -> Mapping[int, int]:
-    """Return, for each trial that has the configuration of a better one, the number of the best such trial.
+    """Return, for each trial whose configuration a better trial has, the number of the best such trial.
 
-    A trial without a digest, which another program made, has the configuration of no other.
+    A trial without a digest was made by another program and counts as unique.
 
     Args:
         ranked: best first, with the user attribute `config_digest`.
@@ -26,6 +26,6 @@ def duplicates(ranked: Sequence[FrozenTrial]) -> Mapping[int, int]:
 
 
 def distinct(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials whose configuration no better one has; for the arguments, see `duplicates`."""
+    """Return the trials without those whose configuration a better trial has. Arguments as for `duplicates`."""
     again = duplicates(ranked)
     return [trial for trial in ranked if trial.number not in again]

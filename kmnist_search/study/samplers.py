@@ -1,4 +1,4 @@
-"""Samplers and pruners: optuna's, made from the names and options in a study file."""
+"""Samplers and pruners: Optuna's, made from the names and options in a study file."""
 
 import warnings
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ def sampler_of(
     Args:
         config: the sampler's name and options.
         space: the search space.
-        seed: a different one for each trial. Samplers that start with the same seed in several processes, or again
-            after a restart, would propose the same configurations again.
-        known_rows: shared by the samplers of one study, to save time; it does not change what they propose.
+        seed: must differ for each trial. With equal seeds, several processes, or one process after a restart, would
+            propose the same configurations again.
+        known_rows: a cache that the samplers of one study share; it does not change their proposals.
     """
     if config.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -45,12 +45,12 @@ def _distribution(spec: Hyperparameter) -> BaseDistribution:
 
 
 def experimental() -> "warnings.catch_warnings[None]":
-    """While entered, optuna does not warn of features it calls experimental; these are used on purpose."""
+    """While entered, suppress Optuna's warnings about experimental features; we use them on purpose."""
     return warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 def pruner_of(config: PrunerConfig, epochs: int) -> optuna.pruners.BasePruner:
-    """Return the pruner, which compares trials by epochs, of which each has `epochs`."""
+    """Return the pruner for trials of `epochs` epochs each; it compares trials by epoch."""
     min_epochs = min(config.min_epochs, epochs)
     match config.name:
         case "hyperband":

@@ -21,11 +21,11 @@ from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A trial at work: its number, who runs it, the last epoch it reported, of how many, and the metric there.
+    """A running trial: its number, its worker, the last reported epoch, the number of epochs, and the metric there.
 
-    `attempts` are those at this trial so far, the last one being at work, for so many `seconds` (None if that is not
-    known); see `attempts.py`. `reports` are the metric by epoch; `is_ahead` if the last one is better than that of the
-    best trial after the same epoch.
+    `attempts` are all attempts at this trial; the last one has been running for `seconds` (None if unknown), see
+    `queue/attempts.py`. `reports` are the metric by epoch. `is_ahead` says whether the last one is better than the best
+    trial's at the same epoch.
     """
 
     number: int
@@ -41,9 +41,9 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSeen:
-    """A worker as it was last seen, so many seconds ago, and the numbers of the trials at work there.
+    """A worker as last seen, so many seconds ago, and the numbers of its running trials.
 
-    `finished` are those of its own; `trials_per_hour` is None before the first; if `is_gone`, it is most likely dead.
+    `finished` counts its own trials; `trials_per_hour` is None before the first. With `is_gone` it is most likely dead.
     """
 
     host: str
@@ -60,7 +60,7 @@ class WorkerSeen:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFailure:
-    """A trial that broke, or that could not even begin for lack of memory."""
+    """A trial that failed, or could not start for lack of memory."""
 
     number: int
     outcome: Literal["failed", "pruned"]
@@ -70,7 +70,7 @@ class TrialFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study has come, and what that lets expect; None as long as too few trials are over."""
+    """How far a study has come, and its forecast, which is None while too few trials are over."""
 
     name: str
     metric: str
@@ -81,11 +81,11 @@ class Progress:
 
     @property
     def trials_per_hour(self) -> float | None:
-        """At the pace of the trials that ended last, with as many at a time as run now (at least one)."""
+        """Trials per hour at the recent pace, with as many at once as run now (at least one)."""
         return self.forecast.trials_per_hour(running=self.counts.running) if self.forecast else None
 
     def time_left(self, budget: int) -> timedelta | None:
-        """Until `budget` trials are finished, at that pace."""
+        """The time until `budget` trials are finished, at that pace."""
         if self.forecast is None:
             return None
         unfinished = max(budget - self.counts.finished, 0)
@@ -94,10 +94,9 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far a study has come, who works on it, and what each of its trials that runs or broke is about.
+    """The status of a study: its progress, its workers, and its running and failed trials.
 
-    `bests` are the best metric after each trial that is over, in the order in which they ended, from the first
-    complete one on.
+    `bests` are the best metric after each trial that is over, in order of their ends, from the first complete trial on.
     """
 
     progress: Progress
@@ -108,17 +107,17 @@ class Status:
 
 
 def status_of(study: SearchStudy) -> Status:
-    """Return how a study stands in its database."""
+    """Return the status of a study from its database."""
     return status_from(study, study.counts(), study.trials())
 
 
 def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial]) -> Status:
-    """Return how a study stands, given its trials that run or are over; the details of some are read and added."""
+    """Return the status of a study from its running and finished trials; missing details of some are read and added."""
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    # A trial that was pruned without a value is infeasible, or diverged in its first epoch.
+    # A pruned trial without a value is infeasible, or diverged in its first epoch.
     failed = [trial for trial in trials if trial.state == TrialState.FAIL or _has_no_value(trial)]
     best = study.ranked(trials)[:1]
-    # What is over does not change any more, and may have its details from another time.
+    # Finished trials do not change any more, so their details may be from an earlier read.
     study.with_details([*running, *(trial for trial in [*best, *failed] if not trial.user_attrs)])
     return Status(
         progress=_progress(study, counts, trials),
@@ -130,7 +129,7 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
 
 
 def progress_seen_by(study: SearchStudy, cached_storage: CachedStorage, counts: Counts) -> Progress:
-    """Return how far a study has come as a worker knows it, without asking the database."""
+    """Return the progress of a study as a worker knows it, without reading the database."""
     return _progress(study, counts, cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))
 
 
@@ -158,14 +157,14 @@ def _forecast(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Forecast | N
 
 
 def _at_work(trial: FrozenTrial, epochs: int) -> AtWork:
-    # One that went on from a checkpoint has come further than this attempt has taken time for.
+    # A trial resumed from a checkpoint is further than the time of this attempt suggests.
     is_first = len(trial.user_attrs.get(ATTEMPTS_KEY, ())) <= 1
     share = trial.last_step / epochs if trial.last_step and is_first else None
     return AtWork(began=_seconds(trial.datetime_start), share=share)
 
 
 def _seconds(local: datetime | None) -> float:
-    """Return a local time in seconds since 1970; what is not known is now."""
+    """Return a local time in seconds since 1970; None gives the present time."""
     return (local or datetime.now()).timestamp()
 
 

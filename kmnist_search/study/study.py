@@ -1,4 +1,4 @@
-"""One study: its settings, and its trials as they are read from the database."""
+"""One study: its settings, and its trials as read from the database."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class SearchStudy:
-    """An optuna study with the rules it was begun with, and the queue of its trials."""
+    """An Optuna study with the settings it was created with, and the queue of its trials."""
 
     def __init__(self, storage: Storage, study: optuna.Study) -> None:
         self.storage = storage
@@ -52,7 +52,7 @@ class SearchStudy:
 
     @property
     def file(self) -> StudyFile:
-        """The study file, which the study carries."""
+        """The study file, which is stored in the study."""
         return loads(as_toml(self.settings), source=f"study {self.name!r}", name=self.name)
 
     @property
@@ -64,14 +64,14 @@ class SearchStudy:
         return int(self.settings["train"]["epochs"])
 
     def epochs_of(self, params: Mapping[str, Any]) -> int:
-        """Return for how many epochs the trial with these hyperparameters is trained."""
+        """Return the number of training epochs of a trial with these hyperparameters."""
         return int(params.get("epochs", self.epochs))
 
     def remember_data(self, digests: Mapping[DataConfig, str], folder: Path) -> None:
-        """Note which images and splits the study is searched on, and in which folder they were.
+        """Record which images and splits the study uses, and their folder.
 
         Raises:
-            StudyChangedError: it was begun with others.
+            StudyChangedError: the study was created with others.
         """
         shared = self.file.shared_data
         for config, digest in digests.items():
@@ -87,7 +87,7 @@ class SearchStudy:
         self.optuna.set_user_attr(DATA_DIR_KEY, str(folder.absolute()))
 
     def remember_version(self, version: str) -> str | None:
-        """Note with which version of this package the study goes on; return the one before if it was another."""
+        """Record this package's version; return the one recorded before if it differs."""
         before: str | None = self.optuna.user_attrs.get(VERSION_KEY)
         if before != version:
             self.optuna.set_user_attr(VERSION_KEY, version)
@@ -104,20 +104,20 @@ class SearchStudy:
             )
 
     def data_dir(self) -> Path | None:
-        """Return the folder that the images were last read from, if this machine has it."""
+        """Return the folder from which the images were last read, if it exists on this machine."""
         folder = self.optuna.user_attrs.get(DATA_DIR_KEY)
         return Path(folder) if folder is not None and Path(folder).is_dir() else None
 
     def touch(self) -> None:
-        """Note that the study is worked on now."""
+        """Record that the study is worked on now."""
         self.optuna.set_user_attr(LAST_WORKED_KEY, datetime.now(UTC).isoformat())
 
     def training_seed(self, number: int) -> int:
-        """Return the seed of the training of trial `number`, whoever runs it and however often."""
+        """Return the training seed of trial `number`, the same for every worker and attempt."""
         return derived_seed(int(self.settings["study"]["seed"]), number, 0)
 
     def check_is_there(self, connection: Connection) -> None:
-        """Raise StudyNotFoundError if the study was deleted, even if another one has its id by now."""
+        """Raise StudyNotFoundError if the study was deleted, even if a new study has its id."""
         table = study_user_attributes
         its_folder = (table.c.study_id == self.queue.study_id) & (table.c.key == CHECKPOINTS_KEY)
         folder = connection.scalar(select(table.c.value_json).where(its_folder))
@@ -140,7 +140,7 @@ class SearchStudy:
             return self.queue.add(connection, wanted)
 
     def datas_left(self, file: StudyFile) -> Sequence[DataConfig]:
-        """Return which images the trials need that are waiting or running."""
+        """Return the images that the waiting and running trials need."""
         if file.shared_data is not None:
             return [file.shared_data]
         with self.storage.reading() as connection:
@@ -149,7 +149,7 @@ class SearchStudy:
         return file.datas_of(left)
 
     def recover(self, max_retries: int | None = None) -> list[int]:
-        """Put trials whose owner is gone back among the waiting, see `Queue.recover`; strike such workers off."""
+        """Return trials of lost workers to the queue, see `Queue.recover`; remove those workers from the roster."""
         if max_retries is None:
             max_retries = int(self.settings["study"]["max_retries"])
         with self.storage.writing() as connection:
@@ -157,17 +157,17 @@ class SearchStudy:
             return self.queue.recover(connection, max_retries=max_retries)
 
     def workers(self) -> list[RegisteredWorker]:
-        """Return who works on the study."""
+        """Return the workers of the study."""
         with self.storage.reading() as connection:
             return registered_workers(connection, self.queue.study_id)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the trials that run or are finished, by number, without their reports and user attributes."""
+        """Return the running and finished trials by number, without reports and user attributes."""
         with self.storage.reading() as connection:
             return read_trials(connection, self.queue.study_id, with_reports=False)
 
     def with_details(self, trials: Sequence[FrozenTrial]) -> None:
-        """Add their reports and user attributes to trials that lack them."""
+        """Add reports and user attributes to trials that lack them."""
         ids = [trial_id_of(trial) for trial in trials]
         with self.storage.reading() as connection:
             attributes, reports = read_attributes(connection, ids), read_reports(connection, ids)
@@ -176,7 +176,7 @@ class SearchStudy:
             trial.intermediate_values = reports[trial_id_of(trial)]
 
     def ranked(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        """Return the complete ones among the trials, best first."""
+        """Return the complete trials, best first."""
         complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
         highest_first = self.direction == StudyDirection.MAXIMIZE
         return sorted(complete, key=lambda trial: trial.values[0], reverse=highest_first)

@@ -11,7 +11,7 @@ from kmnist_search.study.ranking import DIGEST_KEY, duplicates
 from kmnist_search.study.status import Progress, Status
 from kmnist_search.study.study import SearchStudy
 
-#: User attributes that say what a trial cost and came from; the others are curves and bookkeeping.
+#: User attributes about a trial's cost and origin; the others are curves and bookkeeping.
 FACTS = (
     DIGEST_KEY,
     "num_parameters",
@@ -22,12 +22,12 @@ FACTS = (
     "device",
     "versions",
 )
-#: Of an attempt at a trial; the others tell a process from a later one of the same number.
+#: Keys of an attempt; the others distinguish processes with the same number.
 ATTEMPT_FACTS = ("host", "pid", "began_at", "ended_at", "how", "epochs")
 
 
 def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
-    """Return one trial: number, state, metric, hyperparameters, what it cost, and its curves."""
+    """Return one trial: number, state, metric, hyperparameters, cost and curves."""
     attributes = trial.user_attrs
     return {
         "number": trial.number,
@@ -55,7 +55,7 @@ def progress_summary(progress: Progress) -> dict[str, Any]:
 
 
 def status_summary(status: Status) -> dict[str, Any]:
-    """Return how a study stands, with its workers and its trials that run or broke."""
+    """Return the status of a study, with its workers and its running and failed trials."""
     return {
         **progress_summary(status.progress),
         "workers": [asdict(worker) for worker in status.workers],
@@ -65,12 +65,12 @@ def status_summary(status: Status) -> dict[str, Any]:
 
 
 def _attempts(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return who had a trial, when, and how that ended; None is what is not known, or not yet."""
+    """Return each attempt's worker, times and ending; None means unknown, or not yet."""
     return [{fact: attempt.get(fact) for fact in ATTEMPT_FACTS} for attempt in attempts]
 
 
 def best_summary(study: SearchStudy, top: int) -> dict[str, Any]:
-    """Return the `top` best complete trials with all that fixes their configuration, the best first.
+    """Return the `top` best complete trials, best first, with their full configuration.
 
     Raises:
         NoCompleteTrialError: there is none.

@@ -1,4 +1,4 @@
-"""A bench in a terminal: its progress, and its report as tables that end with the recommendation."""
+"""A bench in a terminal: its progress, and its report as tables with a recommendation."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from kmnist_search.wording import duration_text, percent
 
 @contextmanager
 def shown_stages(console: Console) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows what is measured now."""
+    """Yield a function that shows the present stage."""
     with console.status("Starting ...") as status:
 
         def show(stage: str) -> None:
@@ -40,7 +40,7 @@ def report_view(report: Report) -> RenderableType:
 
 
 def recommendation(report: Report) -> str:
-    """Return how many trials at once to run, as an option of `run`, for each net that wants another number."""
+    """Return how many trials to run at once, as an option of `run`, for each net with a different number."""
     option = "--per-gpu" if report.device_type == "cuda" else "--workers"
     names: dict[int, list[str]] = {}
     for net in report.nets:

@@ -1,4 +1,4 @@
-"""How far a study has come, as the labelled lines that `run`, `status` and `status --watch` have in common."""
+"""The progress of a study as labelled lines, shared by `run`, `status` and `status --watch`."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,15 +11,15 @@ from rich.text import Text
 from kmnist_search.study.status import Progress
 from kmnist_search.wording import count, duration_text, named_metric, percent, shown_params
 
-#: A label, empty where the line continues the one before, and what it labels.
+#: A label and its text; an empty label continues the line before.
 Row = tuple[str, Text]
 
-#: The end of a study is named with its day if it is farther away than this.
+#: An expected end later than this is shown with its date.
 SAME_DAY = timedelta(hours=20)
 
 
 def finished_bar(progress: Progress, goal: int) -> Table:
-    """Return how many of `goal` trials are finished, as a bar of the whole width."""
+    """Return a full-width bar of how many of `goal` trials are finished."""
     finished = progress.counts.finished
     bar = Table.grid(padding=(0, 1), expand=True)
     bar.add_column(no_wrap=True)
@@ -32,12 +32,12 @@ def finished_bar(progress: Progress, goal: int) -> Table:
 
 
 def progress_rows(progress: Progress, goal: int, now: datetime) -> list[Row]:
-    """Return the states of the trials, the time until `goal` are finished, and the best trial."""
+    """Return rows for the trial states, the time until `goal` are finished, and the best trial."""
     return [("trials", counts_text(progress)), ("time", _time_text(progress, goal, now)), *best_rows(progress)]
 
 
 def counts_text(progress: Progress) -> Text:
-    """Return how many trials are in which state."""
+    """Return the number of trials in each state."""
     counts = progress.counts
     text = Text(f"{counts.complete} complete  {counts.pruned} pruned  ")
     text.append(f"{counts.fail} failed", style="red" if counts.fail else "")
@@ -67,7 +67,7 @@ def best_text(progress: Progress) -> str:
 
 
 def best_rows(progress: Progress) -> list[Row]:
-    """Return the best complete trial: its value and what is known of its cost, and its hyperparameters."""
+    """Return rows for the best complete trial: value, cost and hyperparameters."""
     best = progress.best
     if best is None:
         return [("best", Text("no trial is complete yet", style="dim"))]

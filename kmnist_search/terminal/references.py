@@ -16,7 +16,7 @@ from kmnist_search.wording import percent, points
 def follow(
     console: Console, events: Iterator[TestedSystem], total: int, *, before: Collection[int]
 ) -> list[TestedSystem]:
-    """Show each test as it is done, and return all; trials of the numbers in `before` were tested before."""
+    """Show each test when it is done, and return all; trials with numbers in `before` were tested earlier."""
     done = []
     for each in events:
         done.append(each)
@@ -28,7 +28,7 @@ def follow(
 
 
 def conclude(console: Console, comparison: ReferenceTable, folder: Path) -> None:
-    """Show the table, and say where it is."""
+    """Show the table and its folder."""
     console.print(_table(comparison))
     print_line(
         console, "Test accuracies; ± is the standard deviation over seeds; the best epoch is that on validation images."

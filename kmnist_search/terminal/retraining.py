@@ -24,7 +24,7 @@ STAGES = {"rerun": "rerun of", "final": "final model by"}
 
 
 def announce(console: Console, preparation: Preparation) -> None:
-    """Say what is about to be done, and about how long it takes."""
+    """Show what is about to be trained, and about how long it takes."""
     plan, study = preparation.plan, preparation.study
     candidates, reruns, finals = len(plan.candidates), len(plan.reruns), len(plan.final_seeds)
     choice = f"{candidates} candidates x {reruns} fresh seeds and splits to choose by, then " if reruns else ""
@@ -46,7 +46,7 @@ def announce(console: Console, preparation: Preparation) -> None:
 
 
 def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
-    """Draw the events and show them: a bar for the training at work, a line for what is done."""
+    """Show the events: a bar for the running training, a line for each finished step."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
     bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
     with bars:
@@ -80,7 +80,7 @@ def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
 
 
 def conclude(console: Console, metrics: Metrics, folder: Path) -> None:
-    """Say what came of it, and where it is."""
+    """Show the result and its folder."""
     for line in headline(metrics):
         print_line(console, line)
     print_line(console, f"report: {folder / 'report.html'}    model: {folder / 'model'}")

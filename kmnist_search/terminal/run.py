@@ -1,4 +1,4 @@
-"""What `run` and `worker` print before their work and after it."""
+"""What `run` and `worker` print at the start and at the end."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from kmnist_search.worker.events import StoppedBy
 
 
 def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
-    """Say what is about to be searched, and what the user should know before."""
+    """Show what is about to be searched, and warnings for the user."""
     counts, name = search.counts(), search.study.name
     datasets, images = search.data.datasets, search.data.train_images
     print_line(console, f"study {name} in {search.study.storage.shown_url}: {datasets}, {images:,} training images")
@@ -37,7 +37,7 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
 
 
 def introduce(console: Console, search: Search, places: Sequence[Place]) -> None:
-    """Say which worker joins which study."""
+    """Show which worker joins which study."""
     owner, counts, study = Owner.this_process(), search.counts(), search.study
     info = search.worker_info()
     job = f", Slurm job {info.job}" if info.job else ""
@@ -73,7 +73,7 @@ def _tell_places_or_warn(console: Console, search: Search, places: Sequence[Plac
 
 
 def conclude(console: Console, search: Search, progress: Progress, stopped_by: StoppedBy, *, command: str) -> None:
-    """Say how the work ended, what is best, and how to resume."""
+    """Show how the run ended, the best trial, and how to resume."""
     counts = progress.counts
     state = f"{counts.finished} of {max(search.goal(counts), counts.finished)} trials are finished"
     match stopped_by:

@@ -1,4 +1,4 @@
-"""A run in a terminal while it works: a live table, or a line for each event where there is no terminal."""
+"""The view of a run: a live table in a terminal, elsewhere one line for each event."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -35,13 +35,13 @@ OUTCOME_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "han
 
 
 def follow(console: Console, search: Search, progress: Callable[[], Progress], events: Iterator[Event]) -> None:
-    """Draw the events and show them, as a live table in a terminal and as lines elsewhere.
+    """Show the events, as a live table in a terminal and as lines elsewhere.
 
     Args:
         console: to show them on.
-        search: what is worked on.
-        progress: returns how far it is.
-        events: of the work.
+        search: the search that runs.
+        progress: returns the present progress.
+        events: of the run.
     """
     if not console.is_terminal:
         for event in events:
@@ -51,13 +51,13 @@ def follow(console: Console, search: Search, progress: Callable[[], Progress], e
     view = RunView(search, progress)
     with Live(view, console=console, refresh_per_second=4):
         for event in events:
-            if line := _warning(event):  # above the table, where it stays
+            if line := _warning(event):  # printed above the table, where it stays
                 print_line(console, line)
             view.take(event)
 
 
 def _warning(event: Event) -> str:
-    """Return what the user should know even after the run; empty for other events."""
+    """Return an event's text if it still matters after the run; else an empty string."""
     match event:
         case WorkerDied():
             return f"worker {event.worker} ({event.device}) {event.how}; its trials go back to the queue"
@@ -118,7 +118,7 @@ class RunView:
         self.epochs: dict[int, Epoch] = {}
 
     def take(self, event: Event) -> None:
-        """Take in one event; what other processes did is read from the storage when a trial starts or ends."""
+        """Take in one event; the work of other processes is read from the storage when a trial starts or ends."""
         match event:
             case TrialStarted():
                 self.started[event.number] = event
@@ -148,7 +148,7 @@ class RunView:
         return Group(finished_bar(self.progress, goal), labelled([*rows, *self._now()]), self._recent_table())
 
     def _now(self) -> list[Row]:
-        """Return a line for each trial at work; one that is alone has room for its hyperparameters."""
+        """Return a line for each running trial; a single one also shows its hyperparameters."""
         lines = [Text(self._line(number)) for number in sorted(self.started)]
         if len(lines) == 1:
             lines += [Text(shown_params(started.params)) for started in self.started.values()]

@@ -1,12 +1,12 @@
-"""A curve drawn as one line of characters."""
+"""A curve as one line of characters."""
 
 import math
 from collections.abc import Sequence
 
 STEPS = "▁▂▃▄▅▆▇█"
-#: Each has more ink, or lies higher, than the one before.
+#: Ordered by height or amount of ink.
 ASCII_STEPS = "_.-~=+*#"
-#: Characters of a curve in a table.
+#: Width of a curve in a table.
 MAX_CURVE = 24
 
 
@@ -21,7 +21,7 @@ def sparkline(values: Sequence[float], *, low: float, high: float, ascii_only: b
 
 
 def fitted(values: Sequence[float], width: int) -> Sequence[float]:
-    """Return at most `width` of the values, evenly picked, with the last one among them."""
+    """Return at most `width` values, evenly picked, including the last one."""
     count = len(values)
     return values if count <= width else [values[(turn + 1) * count // width - 1] for turn in range(width)]
 

@@ -1,4 +1,4 @@
-"""How a study stands: tables of its running trials, workers and failures, and the whole as `status` prints it."""
+"""The status of a study: tables of its running trials, workers and failures, as `status` prints it."""
 
 import re
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from kmnist_search.terminal.progress import labelled, progress_rows
 from kmnist_search.terminal.sparkline import MAX_CURVE, bounds, fitted, sparkline
 from kmnist_search.wording import count, duration_text, metric_text, percent, shown_params
 
-#: At most so many trials are named for one kind of failure.
+#: The most trials listed for one kind of failure.
 NAMED_TRIALS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A title and rows of cells below it; the columns in `right` are right-aligned."""
+    """A title and a table below it; the columns in `right` are right-aligned."""
 
     title: Text
     rows: Sequence[Sequence[Text]]
@@ -38,7 +38,7 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusView:
-    """A study as it stood at `now`, as long as it takes."""
+    """The full status of a study at `now`, of any height."""
 
     status: Status
     now: datetime
@@ -67,7 +67,7 @@ def listings(status: Status, *, curve_width: int, ascii_only: bool) -> list[List
 
 
 def _running(status: Status, curve_width: int, *, ascii_only: bool) -> Listing:
-    """Return the running trials; those that are ahead of where the best trial was come first."""
+    """Return the running trials; those ahead of the best trial at the same epoch come first."""
     running = sorted(status.running, key=lambda each: not each.is_ahead)
     progress, curves = status.progress, [list(each.reports.values()) for each in running]
     best = list(progress.best.intermediate_values.values()) if progress.best else []
@@ -97,7 +97,7 @@ def _running_row(running: Running, metric: str, curve: str, *, has_worker: bool)
 
 
 def _attempt(running: Running, *, has_worker: bool) -> str:
-    """Return what is special about the attempt: that it is not the first, and who has it if no worker here does."""
+    """Return a note on the attempt: its number if not the first, and its process if that is not a known worker."""
     notes = [f"attempt {len(running.attempts)}"] if len(running.attempts) > 1 else []
     if running.attempts and not has_worker:  # its worker was not seen yet, or is gone
         last: Any = running.attempts[-1]
@@ -106,7 +106,7 @@ def _attempt(running: Running, *, has_worker: bool) -> str:
 
 
 def _workers(status: Status) -> Listing:
-    """Return the workers, first those that seem to be gone."""
+    """Return the workers, those that seem gone first."""
     workers = sorted(status.workers, key=lambda worker: not worker.is_gone)
     gone = sum(worker.is_gone for worker in workers)
     title = Text(count(len(workers) - gone, "worker"), style="bold")
@@ -132,7 +132,7 @@ def _worker_row(worker: WorkerSeen) -> list[Text]:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureKind:
-    """Failures for the same reason, the newest first; `reason` is that of the newest."""
+    """Failures with the same reason, newest first; `reason` is the newest one's."""
 
     outcome: str
     reason: str
@@ -140,7 +140,7 @@ class FailureKind:
 
 
 def failure_kinds(failures: Sequence[TrialFailure]) -> list[FailureKind]:
-    """Return the failures grouped by reason, the newest first; reasons that differ only in figures are the same."""
+    """Return the failures grouped by reason, newest first; reasons that differ only in numbers are the same."""
     kinds: dict[tuple[str, str], list[TrialFailure]] = {}
     for failure in sorted(failures, key=lambda failure: -failure.number):
         kinds.setdefault((failure.outcome, re.sub(r"\d[\d.,]*", "0", failure.reason)), []).append(failure)
@@ -167,7 +167,7 @@ def _failures(status: Status) -> Listing:
 
 
 def _on_one_line(text: str) -> str:
-    """Return a text that others wrote, such as an error's, without characters that change the terminal."""
+    """Return a text from others, such as an error message, without control characters."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 

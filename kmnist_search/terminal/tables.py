@@ -15,13 +15,13 @@ from kmnist_search.wording import duration_text, metric_text, named_metric, show
 
 
 def best_view(summary: Mapping[str, Any]) -> RenderableType:
-    """Return what `best_summary` says: the best trials, one a row, and the very best in full."""
+    """Return the result of `best_summary` as a table of the best trials, with the best one in full."""
     name = Text.assemble(("study  ", "dim"), (summary["study"], "bold"))
     return Group(name, "", _ranking(summary), "", _in_full(summary["metric"], summary["top"][0]))
 
 
 def _ranking(summary: Mapping[str, Any]) -> RenderableType:
-    """Return two lines for each trial, so that the hyperparameters have room in a narrow terminal, too."""
+    """Return two lines for each trial, so that hyperparameters fit into a narrow terminal."""
     metric, top = summary["metric"], summary["top"]
     curves = [fitted(list(trial["reports"].values()), MAX_CURVE) for trial in top]
     scale = bounds(curves)
@@ -58,7 +58,7 @@ def _in_full(metric: str, trial: Mapping[str, Any]) -> Table:
 
 
 def studies_view(studies: Sequence[Progress]) -> RenderableType:
-    """Return the studies of a storage, one a row."""
+    """Return the studies of a storage, one per row."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("study", "finished", "best"):
         table.add_column(column)

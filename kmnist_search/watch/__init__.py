@@ -1,1 +1,1 @@
-"""`status --watch`: follows a study that others work on and fills the terminal with it."""
+"""`status --watch`: follows a study that others work on, on the full terminal screen."""

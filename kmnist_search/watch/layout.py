@@ -1,4 +1,4 @@
-"""Lines of text that fill part of a terminal exactly: columns, titles, cut-off text."""
+"""Lines of text that exactly fill part of a terminal: columns, titles, cut text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ GAP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The room that there is for lines, and whether only ASCII is shown there."""
+    """The space for lines, and whether only ASCII may be shown."""
 
     width: int
     ascii_only: bool
 
     def cut(self, line: Text) -> Text:
-        """Return a line that fits; what was cut off leaves a mark."""
+        """Return a line cut to fit, with a mark where it was cut."""
         line = line.copy()
         if self.ascii_only and line.cell_len > self.width:
             line.truncate(max(self.width - 2, 0), overflow="crop")
@@ -25,12 +25,12 @@ class Page:
         return line
 
     def title(self, text: Text) -> Text:
-        """Return a title with a rule up to the end of the line."""
+        """Return a title with a rule to the end of the line."""
         rule = ("-" if self.ascii_only else "─") * max(self.width - text.cell_len - 1, 0)
         return self.cut(Text.assemble(text, " ", (rule, "dim")))
 
     def columns(self, rows: Sequence[Sequence[Text]], *, right: Sequence[int] = ()) -> list[Text]:
-        """Return rows as lines with their cells one below the other; those in `right` end one below the other."""
+        """Return rows as lines with aligned cells; the columns in `right` are right-aligned."""
         if not rows:
             return []
         widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
@@ -49,7 +49,7 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Lines under a title, of which the last may have to be left out; without any there is no title either."""
+    """A title and lines, of which the last may be left out; without lines there is no title."""
 
     title: Text
     lines: Sequence[Text]
@@ -59,7 +59,7 @@ class Section:
         return len(self.lines) + 1 if self.lines else 0
 
     def shown(self, page: Page, room: int) -> list[Text]:
-        """Return title and lines in so much room; what is left out is counted, if there is room for that."""
+        """Return title and lines in `room` lines; lines left out are counted, if there is space for that."""
         if not self.lines or room < 1:
             return []
         kept = room - 1 if room in (2, self.wanted) else room - 2
@@ -68,7 +68,7 @@ class Section:
 
 
 def shared_out(wanted: Sequence[int], room: int) -> list[int]:
-    """Return how many lines of a room each gets: one after the other one more, until all have what they want."""
+    """Return how many lines each gets: one line each in turn, until all have what they want or `room` is used up."""
     given = [0] * len(wanted)
     while room > 0 and given != list(wanted):
         for index, wants in enumerate(wanted):

@@ -1,4 +1,4 @@
-"""The full screen of a terminal, by `rich.live.Live`, restored however it ends."""
+"""The full screen of a terminal, by `rich.live.Live`; it is always restored at the end."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-#: Locales in which only ASCII is certain to be shown; Python takes them for UTF-8.
+#: Locales in which only ASCII is certain to be shown; Python treats them as UTF-8.
 ASCII_LOCALES = ("C", "POSIX")
-#: What Python itself sets LC_CTYPE to where the locale is C.
+#: What Python itself sets LC_CTYPE to in the C locale.
 COERCED = "C.UTF-8"
-#: How often the picture is drawn: for the clock in it, for a terminal of another size, and for what others print there.
+#: Redraw rate, for the clock, a resized terminal, and output of other programs.
 DRAWINGS_A_SECOND = 2
 SIGNALS = (signal.SIGTSTP, signal.SIGINT, signal.SIGTERM)
 
@@ -25,12 +25,12 @@ News = TypeVar("News")
 
 
 def can_fill(console: Console) -> bool:
-    """Return whether there is a terminal that a picture can fill."""
+    """Return whether the console is a terminal that supports the full screen."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def settle_encoding(console: Console, environ: Mapping[str, str] = os.environ) -> None:
-    """Write only ASCII where the user's locale says that the terminal shows no more."""
+    """Write only ASCII if the user's locale allows no more."""
     coerced = environ.get("LC_CTYPE") in (None, "", COERCED)
     locale = environ.get("LC_ALL") or environ.get("LANG" if coerced else "LC_CTYPE")
     if locale in ASCII_LOCALES and console.file is sys.stdout and hasattr(sys.stdout, "reconfigure"):
@@ -38,13 +38,13 @@ def settle_encoding(console: Console, environ: Mapping[str, str] = os.environ) -
 
 
 class FullScreen(Generic[News]):
-    """A terminal in its alternate screen, from entering to leaving; `tell` may be called from any thread.
+    """A terminal's alternate screen, from entering to leaving; `tell` may be called from any thread.
 
-    Signals are only queued for `news`, so that none interrupts what writes to the terminal.
+    Signals are only queued for `news`, so that they never interrupt output to the terminal.
     """
 
     def __init__(self, console: Console, picture: Callable[[], RenderableType]) -> None:
-        """Prepare, without touching the terminal.
+        """Store the arguments; the terminal stays untouched.
 
         Args:
             console: the terminal.
@@ -69,11 +69,11 @@ class FullScreen(Generic[News]):
         self._undo.close()
 
     def tell(self, news: News) -> None:
-        """Let `news` yield this."""
+        """Queue an item for `news`."""
         self._news.put(news)
 
     def news(self) -> Iterator[News]:
-        """Yield for ever what was told. At Ctrl-Z, stop the process until it is continued.
+        """Yield the queued items forever. At Ctrl-Z, stop the process until it is continued.
 
         Raises:
             KeyboardInterrupt: at Ctrl-C.
@@ -96,22 +96,22 @@ class FullScreen(Generic[News]):
         self._news.put(signal.Signals(number))
 
     def _take(self) -> None:
-        # First of all: in the background this stops the process, which then has not touched the screen.
+        # This comes first: a background process is stopped here, before it touches the screen.
         self._settings = _without_echo()
         self._live.start(refresh=True)
 
     def _give_back(self) -> None:
-        """Undo all of it, and drop what was typed meanwhile: it was meant for nobody."""
+        """Restore the terminal, and discard what was typed meanwhile."""
         try:
             self._live.stop()
-            self.console.show_cursor(True)  # some terminals have a cursor for each screen
+            self.console.show_cursor(True)  # some terminals have one cursor per screen
         finally:
             if self._settings is not None:
                 termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, self._settings)
 
 
 def _without_echo() -> list[Any] | None:
-    """Do not show what is typed; return the settings before, or None without a terminal to type at."""
+    """Turn off echo; return the settings before, or None if stdin is not a terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
         return None
     before = termios.tcgetattr(sys.stdin)

@@ -1,4 +1,4 @@
-"""The picture of a study that fills the terminal in `status --watch`."""
+"""The full-screen view of a study in `status --watch`."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,13 +16,13 @@ from kmnist_search.terminal.status import listings
 from kmnist_search.watch.layout import Page, Section, shared_out
 from kmnist_search.wording import duration_text, metric_text
 
-#: Lines for the hyperparameters of the best trial, from this height on.
+#: From this height on, lines for the hyperparameters of the best trial.
 BEST_LINES, TALL = 2, 28
-#: Columns of a label.
+#: Width of a label.
 LABEL = 9
-#: The curve of a running trial takes no more than this share of the width.
+#: The largest share of the width for the curve of a running trial.
 CURVE_SHARE = 6
-#: Without an answer for so long, something is wrong with the database or the network.
+#: After this time without an answer, the database or the network has a problem.
 SILENCE = timedelta(seconds=20)
 
 
@@ -36,13 +36,13 @@ class Outage:
 
 @dataclass(frozen=True, kw_only=True)
 class WatchView:
-    """The picture of a study.
+    """The view of a study.
 
     Attributes:
         name: of the study.
         storage: its URL, without the password.
         now: the time.
-        status: how the study stood when it was last read; None before the first time.
+        status: of the study when last read; None before the first read.
         seen_at: when that was.
         outage: None while the database answers.
     """
@@ -97,7 +97,7 @@ def _state(status: Status, *, is_away: bool) -> Text:
 
 
 def _body(status: Status, page: Page, height: int, now: datetime) -> list[Table | Text]:
-    """Return exactly `height` lines: progress at the top, what can be done at the bottom, and listings in between."""
+    """Return exactly `height` lines: progress first, then listings, then what the user can do."""
     head = _head(status, page, now, best_lines=1 if height < TALL else BEST_LINES)
     foot = [page.cut(line) for line in _foot(status)]
     middle = _middle(status, page, max(height - len(head) - len(foot), 0))
@@ -117,7 +117,7 @@ def _head(status: Status, page: Page, now: datetime, *, best_lines: int) -> list
 
 
 def _folded(text: Text, page: Page, most: int) -> list[Text]:
-    """Return a text on at most `most` lines, of which the last may be too long."""
+    """Return a text on at most `most` lines; the last one may be too long."""
     lines = text.wrap(Console(width=page.width), max(page.width - LABEL - 1, 1))
     for line in lines:
         line.rstrip()
@@ -125,7 +125,7 @@ def _folded(text: Text, page: Page, most: int) -> list[Text]:
 
 
 def _bests_text(status: Status, page: Page) -> Text:
-    """Return the best metric over the trials: the first value, a curve, the last value and since when it stands."""
+    """Return the best metric over the trials: first value, curve, last value, and since when it is the best."""
     bests = status.bests
     scale = bounds([bests])
     if scale is None:
@@ -151,7 +151,7 @@ def _middle(status: Status, page: Page, height: int) -> list[Text]:
 
 
 def _foot(status: Status) -> list[Text]:
-    """Return what can be done now."""
+    """Return what the user can do now."""
     name, counts = status.progress.name, status.progress.counts
     leave = Text.assemble((" Ctrl-C", "bold"), " leaves and stops nothing")
     if counts.running:

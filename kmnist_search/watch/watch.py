@@ -1,4 +1,4 @@
-"""Follows a study that others work on: as a full screen in a terminal, and as lines elsewhere."""
+"""Follows a study that others work on: on the full screen of a terminal, elsewhere as lines."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from kmnist_search.watch.screen import FullScreen, can_fill, settle_encoding
 from kmnist_search.watch.view import Outage, WatchView
 from kmnist_search.wording import count
 
-#: How long, at the end, to wait for the database to answer.
+#: The longest wait for the database at the end.
 LAST_LOOK_SECONDS = 1.0
 
 
 def watch(console: Console, study: SearchStudy, *, is_over: Callable[[Status], bool]) -> Status:
-    """Show a study until it is over. A database that is away meanwhile is waited for.
+    """Show a study until it is over. If the database is away, wait for it.
 
-    In a terminal it fills the screen, and leaves it as it was, with the last state below.
+    In a terminal, use the full screen; at the end, restore it and print the last status.
 
     Args:
         console: to show it on.
@@ -33,11 +33,11 @@ def watch(console: Console, study: SearchStudy, *, is_over: Callable[[Status], b
         is_over: whether there is nothing more to wait for.
 
     Returns:
-        how the study stands in the end.
+        the last status of the study.
 
     Raises:
         KeyboardInterrupt: at Ctrl-C.
-        SystemExit: at SIGTERM, where it fills the screen.
+        SystemExit: at SIGTERM, on the full screen.
         StudyNotFoundError: the study was deleted.
         SQLAlchemyError: the database failed for good.
     """
@@ -66,7 +66,7 @@ def _watch_full_screen(console: Console, study: SearchStudy, is_over: Callable[[
 
 
 def _leave_behind(console: Console, view: WatchView) -> None:
-    """Print the last state, which would be lost with the screen."""
+    """Print the last status, which disappears with the screen otherwise."""
     if view.status is not None:
         console.print(StatusView(status=view.status, now=datetime.now()))
     if view.outage is not None:
@@ -75,7 +75,7 @@ def _leave_behind(console: Console, view: WatchView) -> None:
 
 
 def _with(view: WatchView, news: Status | Away) -> WatchView:
-    """Return the picture with what is new in it."""
+    """Return the view updated with the news."""
     now = datetime.now()
     if isinstance(news, Status):
         return replace(view, status=news, seen_at=now, outage=None)
@@ -84,7 +84,7 @@ def _with(view: WatchView, news: Status | Away) -> WatchView:
 
 @contextmanager
 def _looking(study: SearchStudy, tell: Callable[[Status | Away | Exception], None]) -> Iterator[None]:
-    """Read the study in a thread meanwhile, so that a database that does not answer never blocks the terminal."""
+    """While entered, read the study in a thread, so that a hanging database never blocks the terminal."""
     stop = threading.Event()
 
     def look() -> None:

@@ -110,7 +110,7 @@ def test_a_layered_configuration_comes_back_from_json_as_it_was() -> None:
 
 
 def test_what_is_for_patch_mlps_alone_refuses_a_layered_net() -> None:
-    with pytest.raises(ConfigError, match="this is for PatchMLPs"):
+    with pytest.raises(ConfigError, match="supports only PatchMLPs"):
         _ = TrialConfig(model=config_of("mean tokens")).patch_mlp
 
 

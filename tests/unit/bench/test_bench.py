@@ -21,7 +21,7 @@ from kmnist_search.bench.nets import trials_per_hour
 from kmnist_search.bench.pace import training_pace
 from kmnist_search.bench.peak import matrix_peak
 from kmnist_search.bench.report import AtOnce, NetReport, Report, as_json
-from kmnist_search.bench.runners import cpu_runner
+from kmnist_search.bench.runners import Runner, cpu_runner
 from kmnist_search.config import TrainConfig, trial_config
 from kmnist_search.errors import MeasurementError
 from kmnist_search.terminal.bench import recommendation, report_view
@@ -142,9 +142,9 @@ def test_a_bench_on_the_cpu_measures_in_processes_and_leaves_none(
         processes = multiprocessing.active_children()
         assert len(processes) == 2
         os.kill(processes[0].pid or 0, signal.SIGKILL)
+        processes[0].join()
         with pytest.raises(MeasurementError, match="one of its processes was killed"):
-            for _ in range(1000):  # the other one may do the work of both before the pool notices
-                runner.pace(NET, trials=2, seconds=0.0)
+            _measure_often(runner)
     assert not any(process.is_alive() for process in processes)
     written = json.loads(json.dumps(as_json(report)))
     assert written.keys() == Report.__dataclass_fields__.keys()
@@ -173,3 +173,9 @@ def test_a_device_that_is_not_there_is_refused_at_once(invoke: Callable[..., Res
         result = invoke("bench", "--device", device)
         assert (result.exit_code, result.stdout) == (2, "")
         assert advice in result.stderr
+
+
+def _measure_often(runner: Runner) -> None:
+    """Measure until it fails: the other process may do the work of both before the pool notices a death."""
+    for _ in range(1000):
+        runner.pace(NET, trials=2, seconds=0.0)

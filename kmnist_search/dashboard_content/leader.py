@@ -12,7 +12,8 @@ from sqlalchemy.engine import Connection
 from kmnist_search.database.tables import database_now, put, study_system_attributes
 from kmnist_search.queue.queue import Counts, Queue
 
-KEY = "kmnist_search:publisher"
+#: Studies of earlier versions have it, so its old name stays.
+KEY = "kmnist_search:showcase"
 
 
 @dataclass(frozen=True, kw_only=True)

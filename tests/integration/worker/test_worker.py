@@ -42,8 +42,14 @@ def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
 
 
 def _work(search: Search, seconds: float | None = None) -> tuple[Worker, list[Event]]:
-    worker, events = search.for_at_most(seconds).work(StopSignals())
-    return worker, list(events)
+    """Work until the end, or until `seconds` after the first trial has started: however slow, there is one then."""
+    worker, events = search.work(StopSignals())
+    told = []
+    for event in events:
+        told.append(event)
+        if seconds is not None and worker.stop.deadline is None and isinstance(event, TrialStarted):
+            worker.stop.deadline = time.monotonic() + seconds
+    return worker, told
 
 
 def test_a_run_ends_with_exactly_its_budget_and_tells_each_step(prepared: Prepare) -> None:
@@ -161,7 +167,8 @@ def test_the_target_ends_the_run_and_a_second_run_starts_nothing(prepared: Prepa
 def test_a_run_out_of_time_with_all_trials_finished_is_done(prepared: Prepare) -> None:
     search = prepared(trials=1)
     _work(search)
-    worker, _events = _work(search, seconds=0.0)
+    worker, events = search.for_at_most(0.0).work(StopSignals())
+    assert list(events) == []
     assert worker.stopped_by == "budget"
 
 

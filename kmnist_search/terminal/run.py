@@ -86,7 +86,8 @@ def conclude(console: Console, search: Search, progress: Progress, stopped_by: S
         case "target":
             print_line(console, f"The target is reached: {state}.")
         case "queue":
-            print_line(console, f"Nothing is left to claim: {state}, {counts.running} still run in other processes.")
+            still_run = "1 still runs" if counts.running == 1 else f"{counts.running} still run"
+            print_line(console, f"Nothing is left to claim: {state}, {still_run} in other processes.")
         case "budget":
             print_line(console, f"Done: {state}.")
     print_line(console, f"best: {best_text(progress)}")

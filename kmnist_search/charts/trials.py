@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
-from kmnist_search.study.ranking import duplicates
 from kmnist_search.study.study import SearchStudy
 
 #: The number of trials whose details are read at once; databases limit the values in one statement.
@@ -56,14 +55,6 @@ class PruningSavings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FailureReason:
-    """A reason why trials failed, and their numbers."""
-
-    reason: str
-    numbers: Sequence[int]
-
-
-@dataclass(frozen=True, kw_only=True)
 class TimedAttempt:
     """One worker's attempt at a trial. Times are milliseconds since 1970; `outcome` is one of OUTCOMES."""
 
@@ -72,14 +63,6 @@ class TimedAttempt:
     began: float
     ended: float
     outcome: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranked:
-    """One of the best trials; `same_as` is a better trial with the same configuration, if any."""
-
-    trial: FrozenTrial
-    same_as: int | None
 
 
 def read(study: SearchStudy) -> list[FrozenTrial]:
@@ -177,14 +160,13 @@ def saved(trials: Sequence[FrozenTrial], epochs: int) -> PruningSavings:
     return PruningSavings(num_trials=len(found), seconds=sum(found))
 
 
-def failures(trials: Sequence[FrozenTrial]) -> list[FailureReason]:
-    """Return why trials failed, the most frequent reason first."""
+def failures(trials: Sequence[FrozenTrial]) -> dict[str, list[int]]:
+    """Return why trials failed, with the numbers of the trials; the most frequent reason first."""
     numbers = defaultdict(list)
     for trial in trials:
         if trial.state == TrialState.FAIL:
             numbers[str(trial.user_attrs.get(REASON_KEY, "not known"))].append(trial.number)
-    found = [FailureReason(reason=reason, numbers=those) for reason, those in numbers.items()]
-    return sorted(found, key=lambda failure: -len(failure.numbers))
+    return dict(sorted(numbers.items(), key=lambda item: -len(item[1])))
 
 
 def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[TimedAttempt]:
@@ -206,12 +188,6 @@ def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[TimedAttempt]
                     )
                 )
     return sorted(found, key=lambda attempt: attempt.began)
-
-
-def top(ranked: Sequence[FrozenTrial], number: int) -> list[Ranked]:
-    """Return the first `number` of trials that are ordered best first."""
-    again = duplicates(ranked[:number])
-    return [Ranked(trial=trial, same_as=again.get(trial.number)) for trial in ranked[:number]]
 
 
 def searched(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, select
 from sqlalchemy.engine import Connection
 
-from kmnist_search.charts.judged import Judged, confusion, most_confidently_wrong
+from kmnist_search.charts.predictions import Predictions
 from kmnist_search.dashboard_content.pictures import MOST_WRONG, confusion_picture, curves_picture, wrong_picture
 from kmnist_search.dashboard_content.plots import TOP
 from kmnist_search.dashboard_content.recipe import recipe
@@ -94,11 +94,11 @@ class TrialArtifacts:
         yield f"curves-{number}.png", "image/png", curves_picture(validated.history, title)
         if validated.val_probabilities is None:
             return
-        judged = Judged(
+        predictions = Predictions(
             images=images.val_images.numpy(),
             labels=images.val_labels.numpy(),
             probabilities=validated.val_probabilities,
         )
-        yield f"confusion-{number}.png", "image/png", confusion_picture(confusion(judged), names, title)
-        wrong = most_confidently_wrong(judged, MOST_WRONG)
+        yield f"confusion-{number}.png", "image/png", confusion_picture(predictions.confusion(), names, title)
+        wrong = predictions.most_confidently_wrong(MOST_WRONG)
         yield f"wrong-{number}.png", "image/png", wrong_picture(wrong, names, f"{title}: most surely wrong")

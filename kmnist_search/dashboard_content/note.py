@@ -213,10 +213,9 @@ def _failures(standing: Snapshot) -> Iterator[str]:
     yield ""
     yield "| trials | reason | numbers |"
     yield "|---|---|---|"
-    for failure in found[:MOST_REASONS]:
-        numbers = ", ".join(str(number) for number in failure.numbers[:10])
-        numbers += ", ..." if len(failure.numbers) > 10 else ""
-        yield f"| {len(failure.numbers):,} | {_cell(failure.reason)} | {numbers} |"
+    for reason, numbers in list(found.items())[:MOST_REASONS]:
+        shown = ", ".join(str(number) for number in numbers[:10])
+        yield f"| {len(numbers):,} | {_cell(reason)} | {shown}{', ...' if len(numbers) > 10 else ''} |"
     if len(found) > MOST_REASONS:
         yield ""
         yield f"And {count(len(found) - MOST_REASONS, 'other reason')}: `kmnist-search status {standing.name}`."

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from kmnist_search.charts.judged import JudgedImage
+from kmnist_search.charts.predictions import PredictedImage
 from kmnist_search.data.catalog import ClassName
 from kmnist_search.engine.replica import Epoch
 
@@ -78,7 +78,7 @@ def confusion_picture(counts: NDArray[np.int64], names: Sequence[ClassName], tit
     return _png(picture)
 
 
-def wrong_picture(wrong: Sequence[JudgedImage], names: Sequence[ClassName], title: str) -> bytes:
+def wrong_picture(wrong: Sequence[PredictedImage], names: Sequence[ClassName], title: str) -> bytes:
     """Return wrongly predicted images, each above its true and its predicted class."""
     side, text, head = 28 * ZOOM, 40, 62
     rows = max(-(-len(wrong) // COLUMNS), 1)

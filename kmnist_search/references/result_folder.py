@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, ValidationError
 
 from kmnist_search.charts.chart import Chart
-from kmnist_search.charts.judged import Judged, JudgedImage, most_confidently_right, most_confidently_wrong
+from kmnist_search.charts.predictions import PredictedImage, Predictions
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import load_training_set
 from kmnist_search.errors import ResultFolderError
@@ -48,8 +48,8 @@ class Shown:
     reference: Reference
     loss: Chart
     accuracy: Chart
-    right: Sequence[JudgedImage]
-    wrong: Sequence[JudgedImage]
+    right: Sequence[PredictedImage]
+    wrong: Sequence[PredictedImage]
 
 
 def compare(
@@ -113,15 +113,15 @@ def _shown(reference: Reference, test: Test) -> Shown:
         reference=reference,
         loss=_curves(LOSS, those),
         accuracy=_curves(ACCURACY, those),
-        right=most_confidently_right(predictions),
-        wrong=most_confidently_wrong(predictions, NUM_WRONG),
+        right=predictions.most_confidently_right(),
+        wrong=predictions.most_confidently_wrong(NUM_WRONG),
     )
 
 
-def _predictions(test: Test, each: TrainedSystem) -> Judged:
+def _predictions(test: Test, each: TrainedSystem) -> Predictions:
     model = test.kept[each.number]
     test_set = test.test_sets[model.info.dataset]
-    return Judged(
+    return Predictions(
         probabilities=model.probabilities(test_set.images),
         images=test_set.images.numpy(),
         labels=test_set.labels.numpy(),

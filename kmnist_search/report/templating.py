@@ -1,19 +1,23 @@
-"""The templates of the report, with their filters and functions."""
+"""The templates of reports and model cards, with their filters and functions."""
 
+import base64
 import re
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from io import BytesIO
 from typing import Any, Literal
 
 import jinja2
+import numpy as np
 import plotly.offline
 from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
 
 from kmnist_search import wording
 from kmnist_search.data.catalog import title_of
 from kmnist_search.report import sentences
-from kmnist_search.report.pictures import data_uri
 
 
 @cache
@@ -48,6 +52,13 @@ def page(template: str, **values: Any) -> str:
             plotly_js=Markup(plotly.offline.get_plotlyjs()),
         )
     )
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Return an image (H, W), 0 = background, as a data URL of a PNG with dark ink on white paper."""
+    out = BytesIO()
+    Image.fromarray(255 - image).save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def _cell(value: Any) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 from optuna.trial import TrialState
 
-from kmnist_search.charts.judged import Judged
+from kmnist_search.charts.predictions import Predictions
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.engine.device import device_title
 from kmnist_search.evaluation.metrics import DataFigures, FinalFigures, KeptModel, Metrics, Reproduction, StudyFigures
@@ -13,7 +13,7 @@ from kmnist_search.evaluation.scoring import score
 from kmnist_search.evaluation.significance import mean_interval, share_interval
 from kmnist_search.host.environment import git_commit, machine, versions
 from kmnist_search.references.results import known_in
-from kmnist_search.report.evidence import Evidence
+from kmnist_search.report.page import Evidence
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.retrain.retraining import RetrainingResult
 from kmnist_search.saved_model.model import SavedModel
@@ -32,7 +32,7 @@ def evidence_of(preparation: Preparation, result: RetrainingResult, kept: SavedM
     scored = score(probabilities, labels, class_names=names, seed=result.recipe.seeds[0])
     return Evidence(
         metrics=_metrics(preparation, result, scored),
-        test=Judged(images=result.test_set.images.numpy(), labels=labels, probabilities=probabilities),
+        test=Predictions(images=result.test_set.images.numpy(), labels=labels, probabilities=probabilities),
         samples=preparation.images.samples(SAMPLES_A_CLASS),
         class_counts=np.bincount(preparation.images.labels, minlength=len(names)),
     )

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.host import files
-from kmnist_search.report.markdown import markdown_report
-from kmnist_search.report.page import full_report
+from kmnist_search.report.page import markdown_report, study_report
 from kmnist_search.retrain.model_card import model_card
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.retrain.publication import STUDY_FILE, evidence_of
@@ -75,7 +74,7 @@ def _write_all(folder: Path, preparation: Preparation, result: RetrainingResult)
     (kept_folder / "README.md").write_text(model_card(metrics, kept.info), encoding="utf-8")
     (folder / "recipe.json").write_text(metrics.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / STUDY_FILE).write_text(as_toml(preparation.study.settings), encoding="utf-8")
-    (folder / "report.html").write_text(full_report(preparation.study, evidence), encoding="utf-8")
-    (folder / "report.md").write_text(markdown_report(evidence), encoding="utf-8")
+    (folder / "report.html").write_text(study_report(preparation.study, evidence), encoding="utf-8")
+    (folder / "report.md").write_text(markdown_report(metrics), encoding="utf-8")
     (folder / METRICS_FILE).write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return metrics

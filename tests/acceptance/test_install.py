@@ -25,7 +25,7 @@ def test_the_wheel_carries_studies_and_templates_and_nothing_of_the_tests(wheel:
     names = zipfile.ZipFile(wheel).namelist()
     studies = {name for name in names if name.startswith("kmnist_search/studies/")}
     assert studies == {f"kmnist_search/studies/{name}.toml" for name in builtin_studies()}
-    assert "kmnist_search/retrain/templates/model_card.md.jinja" in names
+    assert "kmnist_search/report/templates/model_card.md.jinja" in names
     assert not [name for name in names if "tests" in name or "benchmarks" in name]
 
 

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from kmnist_search.database.storage import Storage, open_storage
-from kmnist_search.report.page import search_report
+from kmnist_search.report.page import study_report
 from kmnist_search.study.opening import open_study
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
@@ -69,7 +69,7 @@ def test_a_study_of_waiting_trials_has_nothing_to_report(invoke: Invoke, study: 
     result = invoke("report", "tiny")
     assert result.exit_code == 2
     assert result.stderr == (
-        "Error: study 'tiny' has no trial at work or finished, so there is nothing to report; 4 wait. "
+        "Error: study 'tiny' has no running or finished trial, so there is nothing to report; 4 are waiting. "
         "See: kmnist-search status tiny\n"
     )
     assert not Path("tiny-report.html").exists()
@@ -77,7 +77,7 @@ def test_a_study_of_waiting_trials_has_nothing_to_report(invoke: Invoke, study: 
 
 def test_a_study_with_none_complete_yet_has_a_page_that_says_so(study: SearchStudy) -> None:
     study.optuna.add_trial(create_trial(state=TrialState.RUNNING))
-    page = search_report(study)
+    page = study_report(study)
     assert "No trial is complete yet, so there is no best one." in page
     assert "No trial has reported an epoch yet." in page
     assert "The trials do not say who ran them." in page
@@ -103,7 +103,7 @@ def test_trials_without_any_attributes_are_reported(study: SearchStudy) -> None:
             ),
         ]
     )
-    page = search_report(study)
+    page = study_report(study)
     assert "The best val_accuracy is <strong>80.00 %</strong>" in page
     assert ">not known</td>" in page  # why one failed
 
@@ -127,7 +127,7 @@ def test_what_comes_from_outside_is_escaped(study: SearchStudy) -> None:
             },
         )
     )
-    page = search_report(study)
+    page = study_report(study)
     assert evil not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
 
@@ -136,4 +136,4 @@ def test_a_study_of_losses_has_its_lowest_on_top(storage: Storage, tiny_study: P
     study = open_study(storage, load(tiny_study, overrides=["study.metric=val_loss"]))
     study.optuna.add_trials([create_trial(value=0.5), create_trial(value=0.1)])
     assert study.optuna.direction == optuna.study.StudyDirection.MINIMIZE
-    assert "The best val_loss is <strong>0.1000</strong>, of trial 1." in search_report(study)
+    assert "The best val_loss is <strong>0.1000</strong>, of trial 1." in study_report(study)

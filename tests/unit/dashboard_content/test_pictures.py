@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from optuna.trial import FixedTrial
 from PIL import Image
 
-from kmnist_search.charts.judged import Judged, JudgedImage, confusion
+from kmnist_search.charts.predictions import PredictedImage, Predictions
 from kmnist_search.dashboard_content.pictures import (
     CELL,
     CURVES_SIZE,
@@ -69,8 +69,8 @@ def test_right_images_colour_the_diagonal_blue_and_the_most_confused_cell_is_the
     labels = np.array([0] * 10 + [1] * 10 + [2] * 10)
     predicted = np.array([0] * 10 + [2] * 4 + [3] + [1] * 5 + [2] * 10)
     probabilities = np.eye(10, dtype=np.float32)[predicted]
-    judged = Judged(images=np.zeros((30, 28, 28), dtype=np.uint8), labels=labels, probabilities=probabilities)
-    counts = confusion(judged)
+    images = np.zeros((30, 28, 28), dtype=np.uint8)
+    counts = Predictions(images=images, labels=labels, probabilities=probabilities).confusion()
     assert (counts[0, 0], counts[1, 2], counts[1, 3], counts[1, 1], counts.sum()) == (10, 4, 1, 5, 30)
     image = pixels(confusion_picture(counts, NAMES, "study, trial 3"))
     side = LABELS + 10 * CELL + 16
@@ -89,7 +89,7 @@ def test_right_images_colour_the_diagonal_blue_and_the_most_confused_cell_is_the
 def test_wrong_images_stand_in_dark_ink_three_times_as_large() -> None:
     drawn = np.zeros((28, 28), dtype=np.uint8)
     drawn[4:10, 5:20] = 255
-    wrong = [JudgedImage(picture=drawn, label=1, predicted=5, probability=0.98)] * 9
+    wrong = [PredictedImage(picture=drawn, label=1, predicted=5, probability=0.98)] * 9
     image = pixels(wrong_picture(wrong, NAMES, "study, trial 3"))
     assert image.shape == (62 + 2 * (84 + 40 + 12), 8 * 96 + 12, 3)
     first = image[62 : 62 + 84, 12 : 12 + 84].mean(axis=2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmnist_search.charts.judged import Judged, most_confidently_right, most_confidently_wrong
+from kmnist_search.charts.predictions import Predictions
 from kmnist_search.evaluation.metrics import (
     Candidate,
     Figures,
@@ -20,7 +20,7 @@ from kmnist_search.evaluation.metrics import (
 )
 from kmnist_search.references.published import HEADLINES, REFERENCES
 from kmnist_search.report import sentences
-from kmnist_search.report.pictures import data_uri
+from kmnist_search.report.templating import data_uri
 
 
 def partly(kind: type[Figures], **figures: Any) -> Any:
@@ -28,7 +28,7 @@ def partly(kind: type[Figures], **figures: Any) -> Any:
     return kind.model_construct(**figures)
 
 
-TEST = Judged(
+TEST = Predictions(
     probabilities=np.eye(10, dtype=np.float32)[[3, 3, 5, 1]] * np.array([[0.6], [0.9], [0.8], [0.7]], dtype=np.float32),
     images=np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((4, 28, 28), dtype=np.uint8),
     labels=np.array([2, 3, 4, 1]),
@@ -40,14 +40,14 @@ def with_test(**figures: Any) -> Any:
 
 
 def test_wrong_images_come_with_the_most_confident_first() -> None:
-    found = most_confidently_wrong(TEST, 40)
+    found = TEST.most_confidently_wrong(40)
     assert [(each.label, each.predicted, int(each.picture[0, 0])) for each in found] == [(4, 5, 2), (2, 3, 0)]
     assert [each.probability for each in found] == pytest.approx([0.8, 0.6])
-    assert len(most_confidently_wrong(TEST, 1)) == 1
+    assert len(TEST.most_confidently_wrong(1)) == 1
 
 
 def test_right_images_are_one_of_each_class_that_has_any() -> None:
-    found = most_confidently_right(TEST)
+    found = TEST.most_confidently_right()
     assert [each.label for each in found] == [1, 3]
     assert [each.probability for each in found] == pytest.approx([0.7, 0.9])
 

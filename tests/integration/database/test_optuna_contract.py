@@ -1,5 +1,6 @@
 """What is private of optuna and optuna-dashboard is as `optuna_internals.py` says: each side reads the other's."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
+from optuna_dashboard import _serializer
 from sqlalchemy import select
 from werkzeug.test import Client
 
@@ -27,6 +29,7 @@ from kmnist_search.optuna_internals import (
     NOTE_KEY_PREFIX,
     PLOT_KEY_PREFIX,
     RUNG_KEY_PREFIX,
+    StudyJson,
     contains,
     dashboard_app,
     report_of,
@@ -169,3 +172,52 @@ def test_a_waiting_trial_hides_no_hyperparameter_in_the_dashboard(storage: Stora
     assert len(shown()["trials"]) == 3  # and not what was read a moment ago
     forget()
     assert len(shown()["trials"]) == 3
+
+
+def test_a_study_is_written_as_optuna_dashboard_does_and_each_trial_once(storage: Storage, study: optuna.Study) -> None:
+    for value in (0.5, float("inf")):
+        trial = study.ask({"rate": optuna.distributions.FloatDistribution(0.0, 1.0)})
+        trial.report(value, 1)
+        study.tell(trial, value)
+    study.enqueue_trial({"rate": 0.1})
+    optuna_dashboard.save_note(study, "of the study")
+    trials, study_json = study.get_trials(deepcopy=False), StudyJson()
+    rest: Any = ([("rate", trials[0].distributions["rate"])], [], [("seconds", True)], True, {}, [])
+
+    def texts() -> list[str]:
+        """Return the trials as they are kept, after a comparison of the whole study."""
+        frozen = storage.rdb.get_all_studies()[0]
+        theirs = json.loads(json.dumps(_serializer.serialize_study_detail(frozen, trials[1:2], trials, *rest)))
+        assert json.loads(study_json(frozen, trials[1:2], trials, *rest)) == theirs
+        return [study_json._trial(study_id_of(study), each, attributes) for each, attributes, _ in kept.values()]
+
+    kept = study_json._trials
+    first = texts()
+    optuna_dashboard.save_note(trial, "of a trial")
+    second = texts()
+    trials[0] = study.get_trials()[0]
+    third = texts()
+    assert [one is other for one, other in zip(first, second, strict=True)] == [True, False, True]
+    assert [one is other for one, other in zip(second, third, strict=True)] == [False, True, True]
+
+
+def test_a_trial_is_searched_for_hyperparameters_until_it_is_finished(storage: Storage, study: optuna.Study) -> None:
+    rate: dict[str, optuna.distributions.BaseDistribution] = {"rate": optuna.distributions.FloatDistribution(0.0, 1.0)}
+    app, _ = dashboard_app(storage.rdb, None)
+
+    def shown() -> tuple[list[str], list[str]]:
+        answer = Client(app).get(f"/api/studies/{study_id_of(study)}", headers={"Accept-Encoding": ""}).get_json()
+        spaces = (answer["intersection_search_space"], answer["union_search_space"])
+        common, every = ([each["name"] for each in space] for space in spaces)
+        return common, every
+
+    study.tell(study.ask(rate), 0.5)
+    assert shown() == (["rate"], ["rate"])
+    running = study.ask(rate)
+    study.tell(study.ask(rate), 0.5)
+    assert shown() == (["rate"], ["rate"])
+    running.suggest_int("width", 1, 8)
+    assert shown() == (["rate"], ["rate", "width"])
+    study.tell(study.ask({"width": optuna.distributions.IntDistribution(1, 8)}), 0.5)
+    study.tell(running, 0.5)
+    assert shown() == ([], ["rate", "width"])

@@ -23,7 +23,7 @@ from kmnist_search.cli.options import (
 
 if TYPE_CHECKING:
     from kmnist_search.evaluation.metrics import Metrics
-    from kmnist_search.retrain.preparation import RetrainOptions
+    from kmnist_search.retrain.plan import RetrainOptions
     from kmnist_search.study.study import SearchStudy
 
 FOR_RETRAINING = (
@@ -95,7 +95,7 @@ def best(
         _show(found, top, as_json)
         return
 
-    from kmnist_search.retrain.preparation import RetrainOptions
+    from kmnist_search.retrain.plan import RetrainOptions
 
     options = RetrainOptions(
         top_k=top_k,

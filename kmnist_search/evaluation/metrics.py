@@ -3,10 +3,15 @@
 Accuracies are shares of 1, losses mean cross entropies, times seconds of training unless a name says otherwise.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from kmnist_search.config import TrialConfig
+from kmnist_search.host import environment
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -18,6 +23,18 @@ class Figures(BaseModel):
     """A group of figures; refuses names it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """Return the figures in a JSON file; None if it cannot be read or holds something else."""
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, file: Path) -> None:
+        """Write the figures to a JSON file."""
+        file.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 class StudyFigures(Figures):
@@ -102,6 +119,19 @@ class Recipe(Figures):
     epochs: int
     seeds: tuple[int, ...] = Field(description="of the final models; the first one's model is the one that is kept")
     frozen_at: AwareDatetime
+
+    @classmethod
+    def frozen_now(cls, config: TrialConfig, *, digest: str, trial: int, seeds: Sequence[int]) -> Self:
+        """Return the recipe of a trial's configuration; see `recipe_digest`."""
+        return cls(
+            digest=digest,
+            trial=trial,
+            config=config.model_dump(mode="json"),
+            config_digest=config.digest,
+            epochs=config.train.epochs,
+            seeds=tuple(seeds),
+            frozen_at=datetime.now(UTC),
+        )
 
 
 class FinalTraining(Figures):
@@ -236,6 +266,17 @@ class Reproduction(Figures):
     machine: str
     device: str
     git_commit: str | None = Field(description="of the program, if it runs from a clone of its repository")
+
+    @classmethod
+    def here(cls, command: str, *, device: str) -> Self:
+        """Return what this process runs with, on a device."""
+        return cls(
+            command=command,
+            versions=environment.versions(),
+            machine=environment.machine(),
+            device=device,
+            git_commit=environment.git_commit(),
+        )
 
 
 class Metrics(Figures):

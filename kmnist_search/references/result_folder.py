@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
 from kmnist_search.charts.chart import Chart
 from kmnist_search.charts.predictions import PredictedImage, Predictions
@@ -20,7 +20,6 @@ from kmnist_search.data.search_data import load_training_set
 from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Figures, Opening, Reference, Reproduction
 from kmnist_search.host import files
-from kmnist_search.host.environment import git_commit, machine, versions
 from kmnist_search.references.results import TestedSystem, TrainedSystem, with_reproductions
 from kmnist_search.references.testing import Test
 from kmnist_search.report.model_charts import ACCURACY, LOSS, Curve, Lines, curves
@@ -61,19 +60,13 @@ def compare(
         study=test.ledger.study.name,
         references=with_reproductions(references, those),
         ledger=tuple(test.ledger.openings()),
-        reproduction=Reproduction(
-            command=command,
-            versions=versions(),
-            machine=machine(),
-            device=those[0].trained.device,
-            git_commit=git_commit(),
-        ),
+        reproduction=Reproduction.here(command, device=those[0].trained.device),
     )
 
 
 def check_place(folder: Path) -> None:
     """Raise ResultFolderError if `folder` cannot be made, or holds anything but an old comparison."""
-    files.check_result_folder(folder, is_ours=_is_comparison(folder), force=True)
+    files.check_result_folder(folder, is_ours=ReferenceTable.read(folder / TABLE_FILE) is not None, force=True)
 
 
 def write(folder: Path, comparison: ReferenceTable, test: Test, data_dir: Path) -> None:
@@ -88,17 +81,9 @@ def write(folder: Path, comparison: ReferenceTable, test: Test, data_dir: Path) 
     html = page("references.html", result=comparison, shown=shown, samples=samples, names=names)
     markdown = environment("md").get_template("references.md").render(result=comparison)
     with files.whole_folder(folder, replace=True, error=ResultFolderError) as new:
-        (new / TABLE_FILE).write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        comparison.write(new / TABLE_FILE)
         (new / "references.md").write_text(markdown, encoding="utf-8")
         (new / "references.html").write_text(html, encoding="utf-8")
-
-
-def _is_comparison(folder: Path) -> bool:
-    try:
-        ReferenceTable.model_validate_json((folder / TABLE_FILE).read_bytes())
-    except (OSError, ValidationError):
-        return False
-    return True
 
 
 def _samples(datasets: Sequence[str], data_dir: Path) -> Mapping[str, NDArray[np.uint8]]:

@@ -1,7 +1,6 @@
 """The test of trained systems: all recipes are frozen first, then each model is tested once."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from kmnist_search.data import files
@@ -81,14 +80,6 @@ def _recipes(those: Sequence[TrainedSystem]) -> list[Recipe]:
     for each in those:
         by_digest.setdefault(each.recipe_digest, []).append(each)
     return [
-        Recipe(
-            digest=digest,
-            trial=group[0].number,
-            config=group[0].config.model_dump(mode="json"),
-            config_digest=group[0].config.digest,
-            epochs=group[0].config.train.epochs,
-            seeds=tuple(each.seed for each in group),
-            frozen_at=datetime.now(UTC),
-        )
+        Recipe.frozen_now(group[0].config, digest=digest, trial=group[0].number, seeds=[each.seed for each in group])
         for digest, group in by_digest.items()
     ]

@@ -1,10 +1,10 @@
-"""The events of a retraining."""
+"""The events of a retraining: these, each epoch of the current training, and the recipe when it is frozen."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from kmnist_search.engine.replica import Epoch
-from kmnist_search.evaluation.metrics import Candidate, FinalModel, PairedTest, Recipe
+from kmnist_search.evaluation.metrics import Candidate, FinalModel, FinalTraining, PairedTest, Recipe, Rerun
 
 #: A rerun of a candidate for the choice, or a final model on all training images.
 Stage = Literal["rerun", "final"]
@@ -14,7 +14,8 @@ Stage = Literal["rerun", "final"]
 class TrainingStarted:
     """Training `number` (from 1) of `total` begins, or resumes after `epochs_done`; it belongs to trial `trial`.
 
-    With several `seeds`, that many trainings run together, of which `number` is the first.
+    With several `seeds`, that many trainings run together, of which `number` is the first; the epochs that follow are
+    those of the first.
     """
 
     stage: Stage
@@ -27,27 +28,18 @@ class TrainingStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingAdvanced:
-    """The current training finished an epoch; if several run together, it is the first's epoch."""
-
-    epoch: Epoch
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingEnded:
-    """The current training has ended and is recorded; `val_accuracy` is None if nothing was held out.
+    """A training has ended and is recorded. `was_done` is true if an earlier retraining did it."""
 
-    `was_done` is true if an earlier retraining did it.
-    """
-
-    stage: Stage
     number: int
     total: int
     trial: int
-    seed: int
-    val_accuracy: float | None
-    seconds: float
+    training: Rerun | FinalTraining
     was_done: bool
+
+    @property
+    def stage(self) -> Stage:
+        return "rerun" if isinstance(self.training, Rerun) else "final"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +51,6 @@ class WinnerChosen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeFrozen:
-    """The recipe is recorded; no model of it has seen the test set."""
-
-    recipe: Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelTested:
     """A final model was tested now, or earlier if `from_ledger`."""
 
@@ -73,4 +58,4 @@ class ModelTested:
     from_ledger: bool
 
 
-RetrainingEvent = TrainingStarted | TrainingAdvanced | TrainingEnded | WinnerChosen | RecipeFrozen | ModelTested
+RetrainingEvent = TrainingStarted | Epoch | TrainingEnded | WinnerChosen | Recipe | ModelTested

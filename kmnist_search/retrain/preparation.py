@@ -13,40 +13,9 @@ from kmnist_search.engine.backends import Backend, check_compiles
 from kmnist_search.engine.device import device_named
 from kmnist_search.errors import StudyInUseError
 from kmnist_search.host.files import check_writable
-from kmnist_search.retrain.candidates import RetrainingPlan, plan_of
+from kmnist_search.retrain.plan import RetrainingPlan, RetrainOptions, plan_of
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import SearchFile
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrainOptions:
-    """The user's options.
-
-    Attributes:
-        top_k: number of candidates; 1 takes the best trial without reruns.
-        seeds: reruns per candidate.
-        final_seeds: number of final models.
-        epochs: epochs of each training; None for the study's own.
-        data_dir: folder of the images; None for the one the study was last searched with, or else the user's cache.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        compiled: whether trainings use `torch.compile`.
-    """
-
-    top_k: int = 5
-    seeds: int = 3
-    final_seeds: int = 5
-    epochs: int | None = None
-    data_dir: Path | None = None
-    device: str = "auto"
-    compiled: bool = False
-
-    def command(self, name: str) -> str:
-        """Return the command that does the same for the study called `name`."""
-        epochs = "" if self.epochs is None else f" --epochs {self.epochs}"
-        return (
-            f"kmnist-search best {name} --retrain --top-k {self.top_k} --seeds {self.seeds} "
-            f"--final-seeds {self.final_seeds}{epochs}"
-        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,16 +32,6 @@ class Preparation:
     backend: Backend
 
 
-def _check_at_rest(study: SearchStudy) -> None:
-    """Raise StudyInUseError while trials run: the best trial may still be running."""
-    study.recover()
-    if running := study.counts().running:
-        raise StudyInUseError(
-            f"{running} of the trials of study {study.name!r} run now, so its best may still be to come. "
-            "Wait for the search, or stop it."
-        )
-
-
 def prepare(study: SearchStudy, options: RetrainOptions) -> Preparation:
     """Check everything a retraining needs; train nothing and leave the test set closed.
 
@@ -83,14 +42,13 @@ def prepare(study: SearchStudy, options: RetrainOptions) -> Preparation:
         raise StudyInUseError(
             f"study {study.name!r} compares systems that are not searched. Test them with: kmnist-search references"
         )
-    _check_at_rest(study)
-    plan = plan_of(
-        study,
-        top_k=options.top_k,
-        num_reruns=options.seeds,
-        num_finals=options.final_seeds,
-        epochs=options.epochs,
-    )
+    study.recover()
+    if running := study.counts().running:
+        raise StudyInUseError(
+            f"{running} of the trials of study {study.name!r} are running, and one of them may become the best. "
+            "Wait for the search, or stop it."
+        )
+    plan = plan_of(study, options)
     chosen = device_named(options.device)
     if options.compiled:
         check_compiles(chosen)

@@ -11,7 +11,6 @@ from kmnist_search.engine.device import device_title
 from kmnist_search.evaluation.metrics import DataFigures, FinalFigures, KeptModel, Metrics, Reproduction, StudyFigures
 from kmnist_search.evaluation.scoring import score
 from kmnist_search.evaluation.significance import mean_interval, share_interval
-from kmnist_search.host.environment import git_commit, machine, versions
 from kmnist_search.references.results import known_in
 from kmnist_search.report.page import Evidence
 from kmnist_search.retrain.preparation import Preparation
@@ -59,13 +58,7 @@ def _metrics(preparation: Preparation, result: RetrainingResult, kept: KeptModel
         test=_final_figures(result, kept),
         ledger=result.ledger,
         references=known_in(study.storage),
-        reproduction=Reproduction(
-            command=_commands(preparation),
-            versions=versions(),
-            machine=machine(),
-            device=device_title(preparation.device),
-            git_commit=git_commit(),
-        ),
+        reproduction=Reproduction.here(_commands(preparation), device=device_title(preparation.device)),
     )
 
 

@@ -8,8 +8,6 @@ other-seeds/<seed>/     the models of the other final seeds: config.json, weight
 import shutil
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.host import files
@@ -27,13 +25,13 @@ METRICS_FILE = "metrics.json"
 
 def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
     """Return the figures in `folder` if they are the result of the same retraining."""
-    metrics, plan = _metrics_in(folder), preparation.plan
+    metrics, plan = Metrics.read(folder / METRICS_FILE), preparation.plan
     same = (
         metrics is not None
         and metrics.study.name == preparation.study.name
         and {candidate.config_digest for candidate in metrics.candidates}
         == {planned.config.digest for planned in plan.candidates}
-        and [rerun.seed for rerun in metrics.candidates[0].reruns] == [seed for seed, _ in plan.reruns]
+        and [rerun.seed for rerun in metrics.candidates[0].reruns] == list(plan.reruns)
         and metrics.recipe.seeds == tuple(plan.final_seeds)
     )
     return metrics if same else None
@@ -41,14 +39,7 @@ def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
 
 def check_place(folder: Path, *, force: bool) -> None:
     """Raise ResultFolderError if `folder` cannot be made, or exists and must not be replaced."""
-    files.check_result_folder(folder, is_ours=_metrics_in(folder) is not None, force=force)
-
-
-def _metrics_in(folder: Path) -> Metrics | None:
-    try:
-        return Metrics.model_validate_json((folder / METRICS_FILE).read_bytes())
-    except (OSError, ValidationError):
-        return None  # not a result of this package
+    files.check_result_folder(folder, is_ours=Metrics.read(folder / METRICS_FILE) is not None, force=force)
 
 
 def write(folder: Path, preparation: Preparation, result: RetrainingResult) -> Metrics:
@@ -72,9 +63,9 @@ def _write_all(folder: Path, preparation: Preparation, result: RetrainingResult)
     evidence = evidence_of(preparation, result, kept)
     metrics = evidence.metrics
     (kept_folder / "README.md").write_text(model_card(metrics, kept.info), encoding="utf-8")
-    (folder / "recipe.json").write_text(metrics.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    metrics.recipe.write(folder / "recipe.json")
     (folder / STUDY_FILE).write_text(as_toml(preparation.study.settings), encoding="utf-8")
     (folder / "report.html").write_text(study_report(preparation.study, evidence), encoding="utf-8")
     (folder / "report.md").write_text(markdown_report(metrics), encoding="utf-8")
-    (folder / METRICS_FILE).write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    metrics.write(folder / METRICS_FILE)
     return metrics

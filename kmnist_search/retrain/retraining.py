@@ -6,10 +6,9 @@ The study's ledger records every step, so an interrupted retraining resumes.
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -37,24 +36,20 @@ from kmnist_search.evaluation.metrics import (
 )
 from kmnist_search.host.files import discard
 from kmnist_search.host.signals import StopSignals
-from kmnist_search.retrain.candidates import CandidateConfig
-from kmnist_search.retrain.choice import by_mean_accuracy, candidate_figures, compared, recipe_of
+from kmnist_search.retrain.choice import candidate_figures, compared
 from kmnist_search.retrain.events import (
-    ModelTested,
-    RecipeFrozen,
     RetrainingEvent,
     Stage,
-    TrainingAdvanced,
     TrainingEnded,
     TrainingStarted,
     WinnerChosen,
 )
 from kmnist_search.retrain.final_models import FinalModels
+from kmnist_search.retrain.plan import PlannedCandidate
 from kmnist_search.retrain.preparation import Preparation
+from kmnist_search.saved_model.info import recipe_digest
 
 CHECKPOINT_EVERY_SECONDS = 30.0
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,11 +81,7 @@ class Retraining:
         unsaved: why the last checkpoint could not be written; empty if it was written.
     """
 
-    def __init__(
-        self,
-        preparation: Preparation,
-        signals: StopSignals,
-    ) -> None:
+    def __init__(self, preparation: Preparation, signals: StopSignals) -> None:
         self.study, self.plan, self.images = preparation.study, preparation.plan, preparation.images
         self.data, self.data_dir = preparation.data, preparation.data_dir
         self.device, self.backend, self.signals = preparation.device, preparation.backend, signals
@@ -111,22 +102,27 @@ class Retraining:
         reruns = yield from self._reruns()
         if reruns is None:
             return
-        ranked = by_mean_accuracy(self.plan.candidates, reruns)
-        candidates = tuple(candidate_figures(planned, done) for planned, done in ranked)
+        figures = [candidate_figures(*pair) for pair in zip(self.plan.candidates, reruns, strict=True)]
+        ranked = sorted(
+            zip(self.plan.candidates, figures, strict=True), key=lambda pair: -(pair[1].mean_val_accuracy or 0.0)
+        )
+        winner, candidates = ranked[0][0], tuple(candidate for _, candidate in ranked)
         paired_test = compared(*candidates[:2], val_share=self.plan.val_share) if len(candidates) > 1 else None
         yield WinnerChosen(candidates=candidates, paired_test=paired_test)
-        winner = ranked[0][0]
-        recipe = self.ledger.freeze(recipe_of(winner, self._whole.digest, self.plan.final_seeds))
-        yield RecipeFrozen(recipe=recipe)
+        digest = recipe_digest(winner.config, self._whole.digest)
+        recipe = self.ledger.freeze(
+            Recipe.frozen_now(winner.config, digest=digest, trial=winner.trial, seeds=self.plan.final_seeds)
+        )
+        yield recipe
         finals = yield from self._finals(winner, recipe)
         if finals is None:
             return
         test_set = open_test_set(self.data.dataset, self.data_dir)
         models = []
         for final in finals:
-            model, from_ledger = self.final_models.tested(recipe, final, test_set)
-            models.append(model)
-            yield ModelTested(model=model, from_ledger=from_ledger)
+            tested = self.final_models.tested(recipe, final, test_set)
+            models.append(tested.model)
+            yield tested
         self.result = RetrainingResult(
             candidates=candidates,
             paired_test=paired_test,
@@ -140,132 +136,119 @@ class Retraining:
     def _reruns(self) -> Generator[RetrainingEvent, None, list[list[Rerun]] | None]:
         """Return the reruns, candidate by candidate, or None after a stop."""
         reruns = []
-        for planned in self.plan.candidates:
-            done = {seed: self.ledger.rerun(planned.config.digest, seed) for seed, _ in self.plan.reruns}
-            for seed, rerun in done.items():
-                if rerun is not None:
-                    yield self._ended("rerun", planned, seed, rerun.val_accuracy, rerun.seconds, was_done=True)
-            missing = [(seed, split) for seed, split in self.plan.reruns if done[seed] is None]
-            for group in self._groups(planned.config, missing):
-                seeds, datas = [seed for seed, _ in group], [self.images.split(split) for _, split in group]
-                stack = yield from self._trained("rerun", planned, datas, seeds)
-                if stack is None:
+        for candidate in self.plan.candidates:
+            done = {seed: self.ledger.rerun(candidate.config.digest, seed) for seed in self.plan.reruns}
+            yield from self._done_before(candidate, done.values())
+            for seeds in self._groups(candidate.config, [seed for seed, rerun in done.items() if rerun is None]):
+                splits = [self.images.split(self.plan.reruns[seed]) for seed in seeds]
+                training = yield from self._trained("rerun", candidate, splits, seeds)
+                if training is None:
                     return None
-                for member, (seed, split) in zip(stack.replicas, group, strict=True):
-                    done[seed] = rerun = _rerun(member, split.split_seed)
-                    self.ledger.note_rerun(planned.config.digest, rerun)
-                    yield self._ended("rerun", planned, seed, rerun.val_accuracy, rerun.seconds)
-                self._discard_checkpoint(planned.config, seeds)
+                for replica in training.replicas:
+                    rerun = _rerun(replica, self.plan.reruns[replica.seed].split_seed)
+                    self.ledger.note_rerun(candidate.config.digest, rerun)
+                    done[replica.seed] = rerun
+                    yield self._ended(candidate, rerun)
+                discard(self._checkpoint(candidate.config, seeds))
             reruns.append([rerun for rerun in done.values() if rerun is not None])
         return reruns
 
     def _finals(
-        self, winner: CandidateConfig, recipe: Recipe
+        self, winner: PlannedCandidate, recipe: Recipe
     ) -> Generator[RetrainingEvent, None, list[FinalTraining] | None]:
         """Return the final trainings, with their models saved, or None after a stop."""
         done = {seed: self.final_models.find(recipe, seed) for seed in recipe.seeds}
-        for seed, final in done.items():
-            if final is not None:
-                yield self._ended("final", winner, seed, None, final.seconds, was_done=True)
-        missing = [seed for seed, final in done.items() if final is None]
-        for seeds in self._groups(winner.config, missing):
-            stack = yield from self._trained("final", winner, [self._whole] * len(seeds), seeds)
-            if stack is None:
+        yield from self._done_before(winner, done.values())
+        for seeds in self._groups(winner.config, [seed for seed, final in done.items() if final is None]):
+            training = yield from self._trained("final", winner, [self._whole] * len(seeds), seeds)
+            if training is None:
                 return None
             for index, seed in enumerate(seeds):
-                done[seed] = final = self._kept(stack, index, recipe)
-                yield self._ended("final", winner, seed, None, final.seconds)
-            self._discard_checkpoint(winner.config, seeds)
+                done[seed] = final = self._kept(training, index, recipe)
+                yield self._ended(winner, final)
+            discard(self._checkpoint(winner.config, seeds))
         return [final for final in done.values() if final is not None]
 
-    def _groups(self, config: TrialConfig, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """Return the trainings in groups that are trained together, as large as memory allows."""
+    def _groups(self, config: TrialConfig, seeds: Sequence[int]) -> list[Sequence[int]]:
+        """Return the seeds in groups that are trained together, as large as memory allows."""
         together = 1
         if uses_triton(config, self.device, self.backend):
             memory_budget = MemoryBudget(self.device)
-            together = max(1, min(len(items), memory_budget.capacity() // memory_budget.estimate(config, self._whole)))
-        return [items[begin : begin + together] for begin in range(0, len(items), together)]
+            together = max(1, min(len(seeds), memory_budget.capacity() // memory_budget.estimate(config, self._whole)))
+        return [seeds[begin : begin + together] for begin in range(0, len(seeds), together)]
 
-    def _kept(self, stack: BatchedTraining, index: int, recipe: Recipe) -> FinalTraining:
-        member = stack.replicas[index]
-        if not member.finished:
+    def _kept(self, training: BatchedTraining, index: int, recipe: Recipe) -> FinalTraining:
+        replica = training.replicas[index]
+        if not replica.finished:
             raise TrainingDivergedError(
-                f"the loss of the final model with seed {member.seed} is not finite in epoch "
-                f"{len(member.history) + 1}. The test set was not opened. Choose among more candidates "
+                f"the loss of the final model with seed {replica.seed} is not finite in epoch "
+                f"{len(replica.history) + 1}. The test set was not opened. Choose among more candidates "
                 "(--top-k) or with more reruns (--seeds)."
             )
-        return self.final_models.keep(recipe, member, stack.evaluated_model(index), self._whole)
+        return self.final_models.keep(recipe, replica, training.evaluated_model(index))
 
     def _trained(
-        self, stage: Stage, planned: CandidateConfig, datas: Sequence[SearchData], seeds: Sequence[int]
+        self, stage: Stage, candidate: PlannedCandidate, datas: Sequence[SearchData], seeds: Sequence[int]
     ) -> Generator[RetrainingEvent, None, BatchedTraining | None]:
         """Train to the end, or until no loss is finite; return None after a stop, with a checkpoint saved."""
         if self.device.type == "cpu":
-            torch.set_num_threads(threads_for(planned.config))
-        stack = BatchedTraining(planned.config, datas, seeds=seeds, device=self.device, backend=self.backend)
-        path = self._checkpoint(planned.config, seeds)
-        checkpoint.resume(stack, path)
+            torch.set_num_threads(threads_for(candidate.config))
+        training = BatchedTraining(candidate.config, datas, seeds=seeds, device=self.device, backend=self.backend)
+        path = self._checkpoint(candidate.config, seeds)
+        checkpoint.resume(training, path)
         yield TrainingStarted(
             stage=stage,
             number=self._number + 1,
             total=self.plan.trainings,
-            trial=planned.trial,
+            trial=candidate.trial,
             seeds=tuple(seeds),
-            epochs_done=max(len(replica.history) for replica in stack.replicas),
-            epochs=planned.config.train.epochs,
+            epochs_done=max(len(replica.history) for replica in training.replicas),
+            epochs=candidate.config.train.epochs,
         )
         saved_at = time.monotonic()
-        while not stack.finished:
+        while not training.finished:
             if self.signals.received is not None:
-                self._save(stack, path)
+                self._save(training, path)
                 return None
-            if stack.advance():
-                if epoch := next((epoch for epoch in stack.read() if epoch is not None), None):
-                    yield TrainingAdvanced(epoch=epoch)
+            if training.advance():
+                if epoch := next((epoch for epoch in training.read() if epoch is not None), None):
+                    yield epoch
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
-                    self._save(stack, path)
+                    self._save(training, path)
                     saved_at = time.monotonic()
             elif self.device.type == "cuda":
                 time.sleep(POLL_SECONDS)
-        return stack
+        return training
 
-    def _save(self, stack: BatchedTraining, path: Path) -> None:
+    def _save(self, training: BatchedTraining, path: Path) -> None:
         """Save a checkpoint; if that fails, a stopped training only has to start again."""
         try:
-            checkpoint.save(stack, path)
+            checkpoint.save(training, path)
         except OSError as error:
             self.unsaved = str(error)
         else:
             self.unsaved = ""
 
+    def _done_before(
+        self, candidate: PlannedCandidate, trainings: Iterable[Rerun | FinalTraining | None]
+    ) -> Iterator[TrainingEnded]:
+        return (self._ended(candidate, each, was_done=True) for each in trainings if each is not None)
+
     def _ended(
-        self,
-        stage: Stage,
-        planned: CandidateConfig,
-        seed: int,
-        val_accuracy: float | None,
-        seconds: float,
-        *,
-        was_done: bool = False,
+        self, candidate: PlannedCandidate, training: Rerun | FinalTraining, *, was_done: bool = False
     ) -> TrainingEnded:
         self._number += 1
         return TrainingEnded(
-            stage=stage,
             number=self._number,
             total=self.plan.trainings,
-            trial=planned.trial,
-            seed=seed,
-            val_accuracy=val_accuracy,
-            seconds=seconds,
+            trial=candidate.trial,
+            training=training,
             was_done=was_done,
         )
 
     def _checkpoint(self, config: TrialConfig, seeds: Sequence[int]) -> Path:
         together = f"-and-{len(seeds) - 1}" if len(seeds) > 1 else ""
         return self.study.checkpoint_dir / f"retraining-{config.digest}-{seeds[0]}{together}.pt"
-
-    def _discard_checkpoint(self, config: TrialConfig, seeds: Sequence[int]) -> None:
-        discard(self._checkpoint(config, seeds))
 
 
 def _rerun(training: Replica, split_seed: int) -> Rerun:

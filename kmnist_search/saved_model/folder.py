@@ -6,6 +6,7 @@ of batch norms keep their type). It has no pickles: loading a model runs no code
 
 import hashlib
 import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from torch import Tensor
 
 from kmnist_search.config import Dataset, describe
 from kmnist_search.data.catalog import CLASS_NAMES
+from kmnist_search.engine.replica import Replica
 from kmnist_search.errors import ModelError
 from kmnist_search.host.files import whole_folder
 from kmnist_search.model import Model, model_of
 from kmnist_search.saved_model.classifier import Classifier
-from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo
+from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo, recipe_digest
 from kmnist_search.saved_model.model import SavedModel
 
 CONFIG_FILE = "config.json"
@@ -39,19 +41,10 @@ def save_model(
     recipe_digest: str,
     seed: int,
 ) -> ModelInfo:
-    """Write a model to `folder`, which must be empty or not there; whole or not at all.
+    """Write a model to `folder`, which must be empty or not there; whole or not at all. The folders above are made.
 
-    The same weights give the same bytes, so the same `weights_sha256`.
-
-    Args:
-        folder: the folder to make; the folders above are made, too.
-        model: the network, on any device.
-        dataset: the data set it was trained on.
-        mean: mean of the training pixels, as a share of 255.
-        std: their standard deviation, as a share of 255.
-        config_digest: digest of the configuration it was trained with.
-        recipe_digest: digest of the recipe it was trained by.
-        seed: seed of its training.
+    The same weights give the same bytes, so the same `weights_sha256`. The other arguments are the fields of
+    `ModelInfo`.
 
     Raises:
         ModelError: the folder is there already, or cannot be written.
@@ -75,6 +68,30 @@ def save_model(
         (part / WEIGHTS_FILE).write_bytes(weights)
         (part / CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
     return info
+
+
+def save_trained(folder: Path, model: Model, training: Replica, dataset: Dataset) -> ModelInfo:
+    """Write the model of a training on images of `dataset` to `folder`, replacing an older one; see `save_model`."""
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died before it was recorded
+    return save_model(
+        folder,
+        model,
+        dataset=dataset,
+        mean=training.data.mean,
+        std=training.data.std,
+        config_digest=training.config.digest,
+        recipe_digest=recipe_digest(training.config, training.data.digest),
+        seed=training.seed,
+    )
+
+
+def find_model(folder: Path, weights_sha256: str) -> SavedModel | None:
+    """Return the model in `folder`; None if it is missing, damaged, or has other weights."""
+    try:
+        model = load_model(folder)
+    except ModelError:
+        return None
+    return model if model.info.weights_sha256 == weights_sha256 else None
 
 
 def load_model(path: Path | str) -> SavedModel:

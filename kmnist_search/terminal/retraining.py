@@ -6,12 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from kmnist_search.evaluation.metrics import Metrics
+from kmnist_search.engine.replica import Epoch
+from kmnist_search.evaluation.metrics import Metrics, Recipe, Rerun
 from kmnist_search.retrain.events import (
     ModelTested,
-    RecipeFrozen,
     RetrainingEvent,
-    TrainingAdvanced,
     TrainingEnded,
     TrainingStarted,
     WinnerChosen,
@@ -58,8 +57,8 @@ def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
                     task = bars.add_task(title, total=event.epochs, completed=event.epochs_done)
                     if event.epochs_done:
                         print_line(console, f"{title} resumes after epoch {event.epochs_done}")
-                case TrainingAdvanced() if task is not None:
-                    bars.update(task, completed=event.epoch.number)
+                case Epoch() if task is not None:
+                    bars.update(task, completed=event.number)
                 case TrainingEnded():
                     if task is not None:
                         bars.remove_task(task)
@@ -68,11 +67,8 @@ def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
                 case WinnerChosen():
                     for line in _chosen(event):
                         print_line(console, line)
-                case RecipeFrozen():
-                    print_line(
-                        console,
-                        f"recipe {event.recipe.digest} frozen at {moment(event.recipe.frozen_at)}",
-                    )
+                case Recipe():
+                    print_line(console, f"recipe {event.digest} frozen at {moment(event.frozen_at)}")
                 case ModelTested():
                     source = " (from the ledger)" if event.from_ledger else ""
                     accuracy = f"accuracy {percent(event.model.test_accuracy)}"
@@ -108,11 +104,11 @@ def _title(event: TrainingStarted) -> str:
 
 
 def _ended(event: TrainingEnded) -> str:
-    value = "" if event.val_accuracy is None else f"  val_accuracy {percent(event.val_accuracy)}"
-    before = "  (done before)" if event.was_done else ""
+    training, before = event.training, "  (done before)" if event.was_done else ""
+    value = f"  val_accuracy {percent(training.val_accuracy)}" if isinstance(training, Rerun) else ""
     return (
-        f"[{event.number}/{event.total}] {STAGES[event.stage]} trial {event.trial}, seed {event.seed}{value}  "
-        f"{duration_text(event.seconds)}{before}"
+        f"[{event.number}/{event.total}] {STAGES[event.stage]} trial {event.trial}, seed {training.seed}{value}  "
+        f"{duration_text(training.seconds)}{before}"
     )
 
 

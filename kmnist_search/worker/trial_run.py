@@ -147,7 +147,7 @@ class TrialRun:
         )
         outcome, reason = yield from self._epochs(trial, training)
         if outcome == "complete" and spec.keeps_models:
-            self._models = trial_models.keep(training, spec.data, self.study.checkpoint_dir, trial.number)
+            self._models = trial_models.keep(training, spec.data.dataset, self.study.checkpoint_dir, trial.number)
         return outcome, reason
 
     def _resume(self, trial: Trial, training: Training) -> None:

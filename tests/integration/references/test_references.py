@@ -21,7 +21,8 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Counts
 from kmnist_search.references import results, systems, testing
 from kmnist_search.references.published import REFERENCES
-from kmnist_search.retrain.preparation import RetrainOptions, prepare
+from kmnist_search.retrain.plan import RetrainOptions
+from kmnist_search.retrain.preparation import prepare
 from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search

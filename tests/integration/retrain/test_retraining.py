@@ -21,17 +21,18 @@ from kmnist_search.errors import NoCompleteTrialError, StudyInUseError, Training
 from kmnist_search.evaluation import testing as testing_module
 from kmnist_search.evaluation.ledger import Ledger
 from kmnist_search.evaluation.lock import alone
+from kmnist_search.evaluation.metrics import Recipe
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.retrain import retraining as retraining_module
 from kmnist_search.retrain.events import (
     ModelTested,
-    RecipeFrozen,
     RetrainingEvent,
     TrainingEnded,
     TrainingStarted,
     WinnerChosen,
 )
-from kmnist_search.retrain.preparation import Preparation, RetrainOptions, prepare
+from kmnist_search.retrain.plan import RetrainOptions
+from kmnist_search.retrain.preparation import Preparation, prepare
 from kmnist_search.retrain.retraining import Retraining, RetrainingResult
 from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.study.opening import find_study
@@ -304,9 +305,9 @@ def test_one_candidate_is_retrained_directly(study: SearchStudy, trainings: list
     (candidate,) = retraining.result.candidates
     assert candidate.trial == study.complete()[0].number
     assert (candidate.reruns, candidate.mean_val_accuracy, retraining.result.paired_test) == ((), None, None)
-    assert [type(event) for event in events if isinstance(event, WinnerChosen | RecipeFrozen | ModelTested)] == [
+    assert [type(event) for event in events if isinstance(event, WinnerChosen | Recipe | ModelTested)] == [
         WinnerChosen,
-        RecipeFrozen,
+        Recipe,
         ModelTested,
         ModelTested,
     ]

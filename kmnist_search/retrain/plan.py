@@ -1,11 +1,12 @@
 """The plan of a retraining: the configurations, their seeds and their splits.
 
-The plan depends only on the study and a few numbers, so a restarted retraining has the same plan.
+The plan depends only on the study and the options, so a restarted retraining has the same plan.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -20,7 +21,38 @@ RERUN, SPLIT, FINAL = 2, 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateConfig:
+class RetrainOptions:
+    """The user's options.
+
+    Attributes:
+        top_k: number of candidates; 1 takes the best trial without reruns.
+        seeds: reruns, with fresh seeds and splits, of each candidate.
+        final_seeds: number of final models.
+        epochs: epochs of each training; None for the study's own.
+        data_dir: folder of the images; None for the one the study was last searched with, or else the user's cache.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        compiled: whether trainings use `torch.compile`.
+    """
+
+    top_k: int = 5
+    seeds: int = 3
+    final_seeds: int = 5
+    epochs: int | None = None
+    data_dir: Path | None = None
+    device: str = "auto"
+    compiled: bool = False
+
+    def command(self, name: str) -> str:
+        """Return the command that does the same for the study called `name`."""
+        epochs = "" if self.epochs is None else f" --epochs {self.epochs}"
+        return (
+            f"kmnist-search best {name} --retrain --top-k {self.top_k} --seeds {self.seeds} "
+            f"--final-seeds {self.final_seeds}{epochs}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCandidate:
     """A configuration to be retrained, with its trial and the trial's score.
 
     `config` may have other epochs than the trial. `seconds` is the trial's training time, scaled to these epochs;
@@ -45,8 +77,8 @@ class RetrainingPlan:
         val_share: share of the training images held out in each rerun.
     """
 
-    candidates: Sequence[CandidateConfig]
-    reruns: Sequence[tuple[int, DataConfig]]
+    candidates: Sequence[PlannedCandidate]
+    reruns: Mapping[int, DataConfig]
     final_seeds: Sequence[int]
     val_share: float
 
@@ -57,50 +89,40 @@ class RetrainingPlan:
     @property
     def seconds(self) -> float | None:
         """Estimated duration on the hardware of the search; None if unknown."""
-        each = [candidate.seconds for candidate in self.candidates]
-        if None in each:
+        known = [candidate.seconds for candidate in self.candidates if candidate.seconds is not None]
+        if len(known) < len(self.candidates):
             return None
-        known = [seconds for seconds in each if seconds is not None]
-        return sum(known) * len(self.reruns) + sum(known) / len(known) * len(self.final_seeds)
+        return sum(known) * (len(self.reruns) + len(self.final_seeds) / len(known))
 
 
-def plan_of(study: SearchStudy, *, top_k: int, num_reruns: int, num_finals: int, epochs: int | None) -> RetrainingPlan:
+def plan_of(study: SearchStudy, options: RetrainOptions) -> RetrainingPlan:
     """Return the plan for the study in its present state.
-
-    Args:
-        study: the study.
-        top_k: number of candidates; a single one gets no reruns.
-        num_reruns: reruns, with fresh seeds and splits, of each candidate.
-        num_finals: number of final models.
-        epochs: epochs of every training; None for the study's.
 
     Raises:
         NoCompleteTrialError: the study has no complete trial.
     """
-    best = distinct(study.complete())[:top_k]
+    best = distinct(study.complete())[: options.top_k]
     study.with_details(best)
-    candidates = [_planned(trial, epochs) for trial in best]
-    seed = int(study.settings["study"]["seed"])
-    data = study.settings["data"]
-    reruns = [
-        (derived_seed(seed, number, RERUN), DataConfig(**{**data, "split_seed": derived_seed(seed, number, SPLIT)}))
-        for number in range(num_reruns)
-    ]
+    seed, data = int(study.settings["study"]["seed"]), study.settings["data"]
+    reruns = {
+        derived_seed(seed, number, RERUN): DataConfig(**{**data, "split_seed": derived_seed(seed, number, SPLIT)})
+        for number in range(options.seeds if len(best) > 1 else 0)
+    }
     return RetrainingPlan(
-        candidates=candidates,
-        reruns=reruns if len(candidates) > 1 else [],
-        final_seeds=[derived_seed(seed, number, FINAL) for number in range(num_finals)],
+        candidates=[_planned(trial, options.epochs) for trial in best],
+        reruns=reruns,
+        final_seeds=[derived_seed(seed, number, FINAL) for number in range(options.final_seeds)],
         val_share=data["val_share"],
     )
 
 
-def _planned(trial: FrozenTrial, epochs: int | None) -> CandidateConfig:
+def _planned(trial: FrozenTrial, epochs: int | None) -> PlannedCandidate:
     config = TrialConfig.model_validate_json(json.dumps(trial.user_attrs["config"]))
     seconds = trial.user_attrs.get("seconds")
     if epochs is not None:
         seconds = seconds and seconds * epochs / config.train.epochs
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-    return CandidateConfig(
+    return PlannedCandidate(
         trial=trial.number,
         config=config,
         params=trial.params,

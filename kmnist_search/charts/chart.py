@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 BLUE, ORANGE, GREEN, RED, PURPLE = (f"var(--{name})" for name in ("blue", "orange", "green", "red", "purple"))
 GREY, INK, LINE, CARD = (f"var(--{name})" for name in ("grey", "ink", "line", "card"))
 
+EPOCH_AXIS = {"title": {"text": "epoch"}, "rangemode": "tozero"}
+
 _AXIS = {
     "automargin": True,
     "gridcolor": LINE,
@@ -122,12 +124,29 @@ def metric_format(metric: str) -> str:
     return ".2%" if metric.endswith("accuracy") else ".4f"
 
 
-def metric_axis(metric: str, limits: list[float] | None) -> dict[str, Any]:
-    """Return the axis of a metric, limited to `limits` if given."""
-    ticks = {"tickformat": ".4~p"} if metric.endswith("accuracy") else {}
-    return {"title": {"text": metric}, "range": limits, **ticks}
+def metric_axis(metric: str, limits: list[float] | None = None) -> dict[str, Any]:
+    """Return the axis of a metric, limited to `limits` if given. The axis of an accuracy stays within 0 and 100 %."""
+    axis: dict[str, Any] = {"title": {"text": metric}, "range": limits}
+    if metric.endswith("accuracy"):
+        axis |= {"tickformat": ".4~p", "autorangeoptions": {"clipmin": 0, "clipmax": 1}}
+        axis["range"] = limits and [max(limits[0], 0), min(limits[1], 1)]
+    return axis
 
 
-def clipped(limits: list[float] | None) -> str:
-    """Return the caption's sentence about an axis range of `value_range`."""
-    return " The axis leaves out the worst values; a double click shows all." if limits else ""
+def metric_chart(
+    name: str,
+    title: str,
+    caption: str,
+    traces: Sequence[Any],
+    *,
+    values: ArrayLike,
+    metric: str,
+    maximize: bool,
+    **layout: Any,
+) -> Chart:
+    """Return a chart of `values` of a metric on its vertical axis, without the worst ones where they squeeze others."""
+    limits = value_range(values, maximize=maximize)
+    if limits:
+        caption += " The axis leaves out the worst values; a double click shows all."
+    drawn = figure(traces, yaxis=metric_axis(metric, limits), **layout)
+    return Chart(name=name, title=title, caption=caption, figure=drawn)

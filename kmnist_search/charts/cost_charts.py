@@ -1,8 +1,8 @@
 """Charts of cost: accuracy by parameters, and time spent on pruned and failed trials."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
@@ -14,12 +14,11 @@ from kmnist_search.charts.chart import (
     ORANGE,
     RED,
     Chart,
-    clipped,
     figure,
-    metric_axis,
+    metric_chart,
     metric_format,
     single,
-    value_range,
+    small,
 )
 from kmnist_search.charts.trials import PruningSavings
 from kmnist_search.wording import count, duration_text
@@ -38,34 +37,40 @@ def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool
     known = [trial for trial in ranked if isinstance(trial.user_attrs.get("num_parameters"), int)]
     if not known:
         return Chart(name=name, title=title, caption="No complete trial has a number of parameters.", figure=None)
-    drawn_trials, front = known[:most], read.front(known)
-    shown, limits = metric_format(metric), value_range([trial.values[0] for trial in drawn_trials], maximize=maximize)
+    shown, values = metric_format(metric), [trial.values[0] for trial in known[:most]]
     dots = go.Scatter(
-        x=np.array([trial.user_attrs["num_parameters"] for trial in drawn_trials], dtype=np.uint32),
-        y=single([trial.values[0] for trial in drawn_trials]),
-        customdata=np.array([trial.number for trial in drawn_trials], dtype=np.uint32),
+        **_places(known[:most]),
         mode="markers",
         name="complete trial",
         marker={"color": BLUE, "size": 6, "opacity": 0.6},
         hovertemplate=f"trial %{{customdata}}: %{{y:{shown}}}, %{{x:,}} parameters<extra></extra>",
     )
     line = go.Scatter(
-        x=[trial.user_attrs["num_parameters"] for trial in front],
-        y=[trial.values[0] for trial in front],
-        customdata=[trial.number for trial in front],
+        **_places(read.front(known)),
         mode="lines+markers",
         name="Pareto front",
         line={"color": ORANGE, "width": 2, "shape": "hv"},
         marker={"size": 9},
         hovertemplate=f"front, trial %{{customdata}}: %{{y:{shown}}}, %{{x:,}} parameters<extra></extra>",
     )
-    caption = "Each dot is a complete trial. On the front are those than which no smaller one is as good."
-    drawn = figure(
+    return metric_chart(
+        name,
+        title,
+        "Each dot is a complete trial. A trial is on the front if no smaller one is as good.",
         [dots, line],
+        values=values,
+        metric=metric,
+        maximize=maximize,
         xaxis={"title": {"text": "parameters"}, "type": "log", "nticks": 6, "tickformat": "~s"},
-        yaxis=metric_axis(metric, limits),
     )
-    return Chart(name=name, title=title, caption=caption + clipped(limits), figure=drawn)
+
+
+def _places(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    return {
+        "x": small([trial.user_attrs["num_parameters"] for trial in trials]),
+        "y": single([trial.values[0] for trial in trials]),
+        "customdata": small([trial.number for trial in trials]),
+    }
 
 
 def spent(by_outcome: Mapping[str, tuple[int, float]], savings: PruningSavings, clock: str) -> Chart:
@@ -73,7 +78,7 @@ def spent(by_outcome: Mapping[str, tuple[int, float]], savings: PruningSavings, 
     bars = [(f"{name}<br>{count(trials, 'trial')}", time) for name, (trials, time) in by_outcome.items()]
     bars.append(("saved by<br>pruning, about", savings.seconds))
     if not any(time for _, time in bars):
-        return Chart(name="spent", title="Time spent", caption="No time is known of any trial.", figure=None)
+        return Chart(name="spent", title="Time spent", caption="The time of no trial is known.", figure=None)
     drawn = figure(
         [
             go.Bar(
@@ -90,7 +95,7 @@ def spent(by_outcome: Mapping[str, tuple[int, float]], savings: PruningSavings, 
         yaxis={"title": {"text": clock}, "nticks": 6},
     )
     caption = (
-        "What trials took that ended so, and what the pruned ones would have taken besides: their time an epoch, times "
-        "the epochs not run."
+        "The training time of trials by how they ended, and the time that the pruned ones would have taken in "
+        "addition: their time per epoch, times the epochs not run."
     )
     return Chart(name="spent", title="Time spent on trials, by how they ended", caption=caption, figure=drawn)

@@ -16,9 +16,9 @@ from kmnist_search.charts.chart import (
     GREY,
     ORANGE,
     Chart,
-    clipped,
     figure,
     metric_axis,
+    metric_chart,
     metric_format,
     single,
     small,
@@ -26,7 +26,7 @@ from kmnist_search.charts.chart import (
 )
 from kmnist_search.charts.importance import Importances
 from kmnist_search.charts.trials import SearchHistory
-from kmnist_search.wording import percent
+from kmnist_search.wording import count, percent
 
 NOTHING_COMPLETE = "No trial is complete yet."
 #: Integer ranges with at most this many values are drawn like lists.
@@ -37,50 +37,26 @@ ENOUGH_COMPLETE = 20
 
 def best_by_trials(history: SearchHistory, metric: str, *, maximize: bool) -> Chart:
     """Return the best value so far against the number of finished trials."""
-    return _best(
-        history,
-        np.arange(1, len(history.values) + 1, dtype=np.int32),
-        name="best-by-trials",
-        title="Best so far, by trials",
-        x_title="finished trials",
-        metric=metric,
-        maximize=maximize,
-        caption="Each dot is a complete trial, in the order in which they ended; the line is the best until then.",
-    )
+    caption = "Each dot is a complete trial, in the order in which they ended. The line is the best value so far."
+    x = np.arange(1, len(history.values) + 1, dtype=np.int32)
+    return _best(history, x, "trials", "finished trials", caption, metric, maximize=maximize)
 
 
 def best_by_seconds(history: SearchHistory, metric: str, *, maximize: bool, clock: str) -> Chart:
     """Return the best value so far against the training time of all trials up to then."""
-    caption = f"The same against the {clock} of all trials up to then, also of pruned and failed ones."
+    caption = f"The same against the {clock} of all trials up to then, including pruned and failed ones."
     if history.num_untimed:
-        caption += f" Of {history.num_untimed} trials the time is not known; they count as nothing."
-    return _best(
-        history,
-        single(history.seconds),
-        name="best-by-seconds",
-        title=f"Best so far, by {clock}",
-        x_title=clock,
-        metric=metric,
-        maximize=maximize,
-        caption=caption,
-    )
+        caption += f" The time of {count(history.num_untimed, 'trial')} is not known and counts as 0."
+    return _best(history, single(history.seconds), "seconds", clock, caption, metric, maximize=maximize)
 
 
 def _best(
-    history: SearchHistory,
-    x: NDArray[Any],
-    *,
-    name: str,
-    title: str,
-    x_title: str,
-    metric: str,
-    maximize: bool,
-    caption: str,
+    history: SearchHistory, x: NDArray[Any], by: str, x_title: str, caption: str, metric: str, *, maximize: bool
 ) -> Chart:
+    name, title = f"best-by-{by}", f"Best so far, by {x_title}"
     done = np.isfinite(history.values)
     if not done.any():
         return Chart(name=name, title=title, caption=NOTHING_COMPLETE, figure=None)
-    limits = value_range(history.values, maximize=maximize)
     dots = go.Scatter(
         x=x[done],
         y=single(history.values[done]),
@@ -98,11 +74,15 @@ def _best(
         line={"color": ORANGE, "width": 2.5, "shape": "hv"},
         hovertemplate=f"best %{{y:{metric_format(metric)}}}<extra></extra>",
     )
-    return Chart(
-        name=name,
-        title=title,
-        caption=caption + clipped(limits),
-        figure=figure([line, dots], xaxis_title_text=x_title, yaxis=metric_axis(metric, limits)),
+    return metric_chart(
+        name,
+        title,
+        caption,
+        [line, dots],
+        values=history.values,
+        metric=metric,
+        maximize=maximize,
+        xaxis_title_text=x_title,
     )
 
 
@@ -132,29 +112,28 @@ def importance(found: Importances) -> Chart:
 
 def slices(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> list[Chart]:
     """Return, for each searched hyperparameter, a chart of the trials' values against it."""
-    done = read.complete(trials)
-    ended = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
-    last = {trial.number: trial.intermediate_values[max(trial.intermediate_values)] for trial in ended}
-    limits = _slice_range([trial.values[0] for trial in done], list(last.values()), maximize=maximize)
+    done = [(trial, trial.values[0]) for trial in read.complete(trials)]
+    ended = [
+        (trial, trial.intermediate_values[max(trial.intermediate_values)])
+        for trial in trials
+        if trial.state == TrialState.PRUNED and trial.intermediate_values
+    ]
+    groups = (
+        ("pruned, at its last report", {"color": GREY, "size": 5, "opacity": 0.45}, ended),
+        ("complete", {"color": BLUE, "size": 6, "opacity": 0.85}, done),
+    )
+    limits = _slice_range([value for _, value in done], [value for _, value in ended], maximize=maximize)
     charts: list[Chart] = []
     for name, spec in read.searched(trials).items():
         traces = [
-            _dots(
-                [(trial, last[trial.number]) for trial in ended],
-                name,
-                spec,
-                label="pruned, at its last report",
-                metric=metric,
-                marker={"color": GREY, "size": 5, "opacity": 0.45},
-            ),
-            _dots(
-                [(trial, trial.values[0]) for trial in done],
-                name,
-                spec,
-                label="complete",
-                metric=metric,
-                marker={"color": BLUE, "size": 6, "opacity": 0.85},
-            ),
+            go.Scatter(
+                **_positions(valued, name, spec),
+                mode="markers",
+                name=label,
+                marker=marker,
+                hovertemplate=f"trial %{{customdata}}: %{{y:{metric_format(metric)}}}<extra>{label}</extra>",
+            )
+            for label, marker, valued in groups
         ]
         if any(len(trace.x) for trace in traces):
             drawn = figure(
@@ -176,25 +155,13 @@ def _slice_range(done: Sequence[float], ended: Sequence[float], *, maximize: boo
     return value_range(done, maximize=maximize) or [min(done) - margin, max(done) + margin]
 
 
-def _dots(
-    valued: Sequence[tuple[FrozenTrial, float]],
-    name: str,
-    spec: BaseDistribution,
-    *,
-    label: str,
-    metric: str,
-    marker: Any,
-) -> go.Scatter:
+def _positions(valued: Sequence[tuple[FrozenTrial, float]], name: str, spec: BaseDistribution) -> dict[str, Any]:
     having = [(trial, value) for trial, value in valued if _position(trial, name, spec) is not None]
-    return go.Scatter(
-        x=single([_position(trial, name, spec) for trial, _ in having]),
-        y=single([value for _, value in having]),
-        customdata=small([trial.number for trial, _ in having]),
-        mode="markers",
-        name=label,
-        marker=marker,
-        hovertemplate=f"trial %{{customdata}}: %{{y:{metric_format(metric)}}}<extra>{label}</extra>",
-    )
+    return {
+        "x": single([_position(trial, name, spec) for trial, _ in having]),
+        "y": single([value for _, value in having]),
+        "customdata": small([trial.number for trial, _ in having]),
+    }
 
 
 def _position(trial: FrozenTrial, name: str, spec: BaseDistribution) -> float | None:

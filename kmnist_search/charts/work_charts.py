@@ -8,23 +8,23 @@ from optuna.trial import FrozenTrial, TrialState
 from kmnist_search.charts.chart import (
     BLUE,
     CARD,
+    EPOCH_AXIS,
     GREEN,
     GREY,
     ORANGE,
     PURPLE,
     RED,
     Chart,
-    clipped,
     figure,
     joined,
-    metric_axis,
+    metric_chart,
     metric_format,
     single,
     small,
-    value_range,
 )
 from kmnist_search.charts.trials import OUTCOMES, TimedAttempt
 
+BY_EPOCH = {"height": 420, "xaxis": EPOCH_AXIS}
 _COLOURS = dict(zip(OUTCOMES, (BLUE, GREY, RED, GREEN, ORANGE, PURPLE), strict=True))
 #: With more rows than this, their names would be unreadable.
 MOST_NAMED_ROWS = 60
@@ -53,16 +53,9 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
         for name, colour, width, opacity, those in groups
         if any(trial.intermediate_values for trial in those)
     ]
+    caption = f"{metric} after each epoch, a line for each trial."
     reports = [value for trial in trials for value in trial.intermediate_values.values()]
-    limits = value_range(reports, maximize=maximize)
-    drawn = figure(
-        traces,
-        height=420,
-        xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
-        yaxis=metric_axis(metric, limits),
-    )
-    caption = f"{metric} after each epoch, a line for each trial." + clipped(limits)
-    return Chart(name="curves", title=title, caption=caption, figure=drawn)
+    return metric_chart("curves", title, caption, traces, values=reports, metric=metric, maximize=maximize, **BY_EPOCH)
 
 
 def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:
@@ -83,16 +76,12 @@ def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> 
         )
         for rank, trial in enumerate(known)
     ]
-    limits = value_range([v for trial in known for v in trial.intermediate_values.values()], maximize=maximize)
-    drawn = figure(
-        traces[::-1],
-        height=420,
-        xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
-        yaxis=metric_axis(metric, limits),
-        legend={"traceorder": "reversed"},
+    caption = f"{metric} after each epoch; the best trial is the thick line."
+    reports = [value for trial in known for value in trial.intermediate_values.values()]
+    layout = {**BY_EPOCH, "legend": {"traceorder": "reversed"}}
+    return metric_chart(
+        "best-curves", title, caption, traces[::-1], values=reports, metric=metric, maximize=maximize, **layout
     )
-    caption = f"{metric} after each epoch; the best trial is the thick line." + clipped(limits)
-    return Chart(name="best-curves", title=title, caption=caption, figure=drawn)
 
 
 def timeline(attempts: Sequence[TimedAttempt]) -> Chart:

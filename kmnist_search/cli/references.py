@@ -133,13 +133,13 @@ def _compare(console: "Console", search: "Search", chosen: "Sequence[Reference]"
     from kmnist_search.references import result_folder, results, testing
     from kmnist_search.terminal import references as terminal
 
-    those = results.wanted(results.trained(search.study), search.file.enqueue)
-    if not those:
+    trained = results.requested(results.trained(search.study), search.file.enqueue)
+    if not trained:
         return None
     with alone(search.study):
-        test = testing.Test(search.study, those, search.data.data_dir)
-        before = {each.trained.number for each in results.tested(test.ledger, those)}
-        tested = terminal.follow(console, test.work(), len(those), before=before)
+        test = testing.Test(search.study, trained, search.data.data_dir)
+        before = {each.trained.number for each in results.tested(test.ledger, trained)}
+        tested = terminal.follow(console, test.work(), len(trained), before=before)
         comparison = result_folder.compare(chosen, test, tested, command=typed_command())
         result_folder.write(out, comparison, test, search.data.data_dir)
     terminal.conclude(console, comparison, out)

@@ -4,25 +4,23 @@ references.json  references.md  references.html
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime
 
-from kmnist_search.charts.chart import Chart
-from kmnist_search.charts.predictions import PredictedImage, Predictions
+from kmnist_search.charts.predictions import Predictions
 from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import load_training_set
 from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Figures, Opening, Reference, Reproduction
 from kmnist_search.host import files
-from kmnist_search.references.results import TestedSystem, TrainedSystem, with_reproductions
+from kmnist_search.references.results import TestedSystem, with_reproductions
 from kmnist_search.references.testing import Test
-from kmnist_search.report.model_charts import ACCURACY, LOSS, Curve, Lines, curves
+from kmnist_search.report.model_charts import curves
 from kmnist_search.report.templating import environment, page
 
 TABLE_FILE = "references.json"
@@ -40,27 +38,16 @@ class ReferenceTable(Figures):
     reproduction: Reproduction
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Shown:
-    """The page's data on one system: its curves, and the test predictions of its first seed's model."""
-
-    reference: Reference
-    loss: Chart
-    accuracy: Chart
-    right: Sequence[PredictedImage]
-    wrong: Sequence[PredictedImage]
-
-
 def compare(
-    references: Sequence[Reference], test: Test, those: Sequence[TestedSystem], *, command: str
+    references: Sequence[Reference], test: Test, tested: Sequence[TestedSystem], *, command: str
 ) -> ReferenceTable:
     """Return the figures of the tested references."""
     return ReferenceTable(
         made_at=datetime.now(UTC),
         study=test.ledger.study.name,
-        references=with_reproductions(references, those),
+        references=with_reproductions(references, tested),
         ledger=tuple(test.ledger.openings()),
-        reproduction=Reproduction.here(command, device=those[0].trained.device),
+        reproduction=Reproduction.here(command, device=tested[0].trained.device),
     )
 
 
@@ -75,10 +62,11 @@ def write(folder: Path, comparison: ReferenceTable, test: Test, data_dir: Path) 
     Raises:
         ResultFolderError: it cannot be written; an old comparison stays unchanged.
     """
-    shown = [_shown(reference, test) for reference in comparison.references if reference.reproduced]
-    samples = _samples([each.reference.dataset for each in shown], data_dir)
+    retrained = [reference for reference in comparison.references if reference.reproduced]
+    samples = _samples([reference.dataset for reference in retrained], data_dir)
     names = {dataset: [str(name) for name in CLASS_NAMES[dataset]] for dataset in samples}
-    html = page("references.html", result=comparison, shown=shown, samples=samples, names=names)
+    sections = [_page_section(reference, test) for reference in retrained]
+    html = page("references.html", result=comparison, systems=sections, samples=samples, names=names)
     markdown = environment("md").get_template("references.md").render(result=comparison)
     with files.whole_folder(folder, replace=True, error=ResultFolderError) as new:
         comparison.write(new / TABLE_FILE)
@@ -91,33 +79,21 @@ def _samples(datasets: Sequence[str], data_dir: Path) -> Mapping[str, NDArray[np
     return {dataset: images.samples(SAMPLES_A_CLASS) for dataset, images in sets.items()}
 
 
-def _shown(reference: Reference, test: Test) -> Shown:
-    those = [each for each in test.those if each.system == reference.name]
-    predictions = _predictions(test, those[0])
-    return Shown(
-        reference=reference,
-        loss=_curves(LOSS, those),
-        accuracy=_curves(ACCURACY, those),
-        right=predictions.most_confidently_right(),
-        wrong=predictions.most_confidently_wrong(NUM_WRONG),
-    )
-
-
-def _predictions(test: Test, each: TrainedSystem) -> Predictions:
-    model = test.kept[each.number]
+def _page_section(reference: Reference, test: Test) -> dict[str, Any]:
+    """Return the page's values for one system: its curves, and the test predictions of its first seed's model."""
+    trained = [each for each in test.trained if each.system == reference.name]
+    model = test.kept[trained[0].number]
     test_set = test.test_sets[model.info.dataset]
-    return Predictions(
+    predictions = Predictions(
         probabilities=model.probabilities(test_set.images),
         images=test_set.images.numpy(),
         labels=test_set.labels.numpy(),
     )
-
-
-def _curves(curve: Curve, those: Sequence[TrainedSystem]) -> Chart:
-    trainings = [(each.seed, each.epochs) for each in those]
-    return curves(
-        curve,
-        Lines(label="training images", trainings=trainings),
-        Lines(label="validation images", trainings=trainings),
-        name=f"{those[0].system}-{curve.title.lower()}",
-    )
+    epochs = {each.seed: each.epochs for each in trained}
+    return {
+        "reference": reference,
+        "loss": curves("loss", epochs, epochs, name=f"{reference.name}-loss"),
+        "accuracy": curves("accuracy", epochs, epochs, name=f"{reference.name}-accuracy"),
+        "right": predictions.most_confidently_right(),
+        "wrong": predictions.most_confidently_wrong(NUM_WRONG),
+    }

@@ -65,9 +65,9 @@ def trained(study: SearchStudy) -> list[TrainedSystem]:
     return [_trained(trial) for trial in complete]
 
 
-def wanted(those: Sequence[TrainedSystem], params: Sequence[Mapping[str, Any]]) -> list[TrainedSystem]:
+def requested(systems: Sequence[TrainedSystem], params: Sequence[Mapping[str, Any]]) -> list[TrainedSystem]:
     """Return the systems whose hyperparameters are in `params`, in the order of `params`."""
-    by_params = {tuple(sorted(each.params.items())): each for each in those}
+    by_params = {tuple(sorted(each.params.items())): each for each in systems}
     keys = [tuple(sorted(entry.items())) for entry in params]
     return [by_params[key] for key in keys if key in by_params]
 
@@ -94,10 +94,10 @@ def _trained(trial: FrozenTrial) -> TrainedSystem:
     )
 
 
-def tested(ledger: Ledger, those: Sequence[TrainedSystem]) -> list[TestedSystem]:
+def tested(ledger: Ledger, systems: Sequence[TrainedSystem]) -> list[TestedSystem]:
     """Return the systems that had both looks at the test set."""
     found = []
-    for each in those:
+    for each in systems:
         last, best = (_result(ledger, each, which) for which in ("last", "best"))
         if last is not None and best is not None:
             found.append(TestedSystem(trained=each, last=last, best=best))
@@ -109,12 +109,12 @@ def _result(ledger: Ledger, each: TrainedSystem, which: Which) -> Opening | None
     return None if opening is None or opening.accuracy is None else opening
 
 
-def with_reproductions(references: Sequence[Reference], those: Sequence[TestedSystem]) -> tuple[Reference, ...]:
-    """Return the references; those tested here have their results."""
+def with_reproductions(references: Sequence[Reference], systems: Sequence[TestedSystem]) -> tuple[Reference, ...]:
+    """Return the references; the retrained ones have their results."""
     return tuple(
         reference.model_copy(update={"reproduced": _reproduced(of_it) if of_it else None})
         for reference in references
-        for of_it in [[each for each in those if each.trained.system == reference.name]]
+        for of_it in [[each for each in systems if each.trained.system == reference.name]]
     )
 
 
@@ -124,26 +124,26 @@ def known_in(storage: Storage) -> tuple[Reference, ...]:
         return HEADLINES
     study = find_study(storage, NAME)
     full = {reference.name: reference.epochs for reference in HEADLINES}
-    those = [each for each in trained(study) if len(each.epochs) == full.get(each.system)]
-    return with_reproductions(HEADLINES, tested(Ledger(study), those))
+    systems = [each for each in trained(study) if len(each.epochs) == full.get(each.system)]
+    return with_reproductions(HEADLINES, tested(Ledger(study), systems))
 
 
-def _reproduced(those: Sequence[TestedSystem]) -> Reproduced:
+def _reproduced(systems: Sequence[TestedSystem]) -> Reproduced:
     def mean(values: Sequence[float | None]) -> float:
         return statistics.fmean(value for value in values if value is not None)
 
-    lasts = [each.trained.epochs[-1] for each in those]
-    accuracies = [each.last.accuracy for each in those if each.last.accuracy is not None]
+    lasts = [each.trained.epochs[-1] for each in systems]
+    accuracies = [each.last.accuracy for each in systems if each.last.accuracy is not None]
     return Reproduced(
-        seeds=len(those),
-        epochs=len(those[0].trained.epochs),
-        num_parameters=those[0].trained.num_parameters,
-        seconds=mean([each.trained.seconds for each in those]),
+        seeds=len(systems),
+        epochs=len(systems[0].trained.epochs),
+        num_parameters=systems[0].trained.num_parameters,
+        seconds=mean([each.trained.seconds for each in systems]),
         train_loss=mean([epoch.train_loss for epoch in lasts]),
         train_accuracy=mean([epoch.train_accuracy for epoch in lasts]),
         val_accuracy=mean([epoch.val_accuracy for epoch in lasts]),
-        best_val_accuracy=mean([each.trained.best.val_accuracy for each in those]),
+        best_val_accuracy=mean([each.trained.best.val_accuracy for each in systems]),
         test_accuracy=mean(accuracies),
         test_accuracy_sd=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        best_test_accuracy=mean([each.best.accuracy for each in those]),
+        best_test_accuracy=mean([each.best.accuracy for each in systems]),
     )

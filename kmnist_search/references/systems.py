@@ -28,13 +28,15 @@ def chosen(only: Sequence[str]) -> tuple[Reference, ...]:
         ConfigError: a name is unknown.
     """
     names = [reference.name for reference in REFERENCES]
-    wanted = {name.removeprefix("references/").upper(): name for name in only}
-    for name, typed in wanted.items():
+    chosen_names = {name.removeprefix("references/").upper(): name for name in only}
+    for name, typed in chosen_names.items():
         if name not in names:
             raise ConfigError(f"--only {typed}: there is no such reference. There are: {', '.join(names)}")
-    if not wanted:
+    if not chosen_names:
         return REFERENCES
-    return tuple(each for each in REFERENCES if each.name in wanted or each.name.partition("-")[0] in wanted)
+    return tuple(
+        each for each in REFERENCES if each.name in chosen_names or each.name.partition("-")[0] in chosen_names
+    )
 
 
 def systems() -> dict[str, System]:
@@ -47,24 +49,24 @@ def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs
     """Return the study; its queue has a trial of each reference for each seed.
 
     Args:
-        references: those to be trained; the study knows all of them.
+        references: the ones to train; the study contains all of them.
         name: name of the study.
         seeds: trials of each reference.
         epochs: limit of epochs for each; None for the published numbers.
     """
     known = systems()
-    wanted = [
+    enqueue = [
         {"system": each.name, "repeat": repeat, "epochs": epochs_of(known[each.name], epochs)}
         for repeat in range(seeds)
         for each in references
     ]
     return ComparisonFile(
         study=StudyTable(
-            name=name, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none"), trials=len(wanted)
+            name=name, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none"), trials=len(enqueue)
         ),
         train=TrainConfig(epochs=max(system.train.epochs for system in known.values())),
         space=system_space(known),
-        enqueue=tuple(wanted),
+        enqueue=tuple(enqueue),
         systems=known,
     )
 

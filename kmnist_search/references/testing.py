@@ -34,22 +34,22 @@ class Test:
         kept: each system's model after its last epoch, by trial number.
     """
 
-    def __init__(self, study: SearchStudy, those: Sequence[TrainedSystem], data_dir: Path) -> None:
+    def __init__(self, study: SearchStudy, trained: Sequence[TrainedSystem], data_dir: Path) -> None:
         """Find the models; open nothing yet.
 
         Raises:
             ModelError: some of them are missing.
         """
-        self.ledger, self.those, self.data_dir = Ledger(study), those, data_dir
+        self.ledger, self.trained, self.data_dir = Ledger(study), trained, data_dir
         self.test_sets: dict[str, SealedSet] = {}
-        self.kept = {each.number: _model(study, each, "last") for each in those}
-        self._best = {each.number: _model(study, each, "best") for each in those}
+        self.kept = {each.number: _model(study, each, "last") for each in trained}
+        self._best = {each.number: _model(study, each, "best") for each in trained}
 
     def work(self) -> Iterator[TestedSystem]:
         """Freeze all recipes, then test the models one after the other."""
-        for recipe in _recipes(self.those):
+        for recipe in _recipes(self.trained):
             self.ledger.freeze(recipe)
-        for each in self.those:
+        for each in self.trained:
             last, best = self.kept[each.number], self._best[each.number]
             test_set = self._test_set(last.info.dataset)
             yield TestedSystem(
@@ -68,16 +68,16 @@ def _model(study: SearchStudy, each: TrainedSystem, which: trial_models.Which) -
     model = trial_models.find(each.models, study.checkpoint_dir, each.number, which)
     if model is None:
         raise ModelError(
-            f"the models that trial {each.number} ({each.system}) has trained are not in {study.checkpoint_dir}. "
-            "Test where they were trained, share the folder with --checkpoints, or begin anew with another --name."
+            f"the models of trial {each.number} ({each.system}) are not in {study.checkpoint_dir}. "
+            "Test where they were trained, share the folder with --checkpoints, or start again with another --name."
         )
     return model
 
 
-def _recipes(those: Sequence[TrainedSystem]) -> list[Recipe]:
+def _recipes(trained: Sequence[TrainedSystem]) -> list[Recipe]:
     """Return each system's recipe, with the seeds of its trials."""
     by_digest: dict[str, list[TrainedSystem]] = {}
-    for each in those:
+    for each in trained:
         by_digest.setdefault(each.recipe_digest, []).append(each)
     return [
         Recipe.frozen_now(group[0].config, digest=digest, trial=group[0].number, seeds=[each.seed for each in group])

@@ -1,13 +1,14 @@
 """Charts of the retrained candidates and of the final models."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from kmnist_search.charts.chart import (
     BLUE,
+    EPOCH_AXIS,
     GREY,
     INK,
     ORANGE,
@@ -21,12 +22,15 @@ from kmnist_search.charts.chart import (
 from kmnist_search.evaluation.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
 from kmnist_search.wording import percent
 
+#: The epochs of several trainings, by seed.
+EpochsBySeed = Mapping[int, Sequence[EpochFigures]]
+
 
 def reruns(candidates: Sequence[Candidate]) -> Chart:
     """Return a row for each candidate: its reruns, their mean, and its score in the study."""
-    title = "Candidates, trained again"
+    title = "Candidates, retrained"
     if not any(candidate.reruns for candidate in candidates):
-        why = "There was one candidate and nothing to choose, so nothing was trained again."
+        why = "There was only one candidate, so nothing was rerun."
         return Chart(name="reruns", title=title, caption=why, figure=None)
     rows = [f"trial {candidate.trial}" for candidate in candidates]
     dots = [(row, rerun) for row, each in zip(rows, candidates, strict=True) for rerun in each.reruns]
@@ -61,88 +65,63 @@ def reruns(candidates: Sequence[Candidate]) -> Chart:
     drawn = figure(
         traces,
         height=130 + 34 * len(rows),
-        xaxis={"title": {"text": "validation accuracy"}, "tickformat": ".4~p", "nticks": 6},
+        xaxis={**metric_axis("validation accuracy"), "nticks": 6},
         yaxis={"autorange": "reversed", "type": "category"},
     )
     caption = (
-        "Each candidate on fresh seeds and fresh splits. The farther the diamond lies to the right of the mean, the "
-        "more of the score in the study may have been luck."
+        "Each candidate with fresh seeds and fresh splits. The farther the diamond lies to the right of the mean, the "
+        "more of the study's score may have been luck."
     )
     return Chart(name="reruns", title=title, caption=caption, figure=drawn)
 
 
-def loss_curves(metrics: Metrics) -> Chart:
-    """Return training losses of the final models and validation losses of the winner's reruns."""
-    return curves(LOSS, *_lines(metrics), name="loss-curves", remark=OF_FINALS)
-
-
-def accuracy_curves(metrics: Metrics) -> Chart:
-    """Return training accuracies of the final models and validation accuracies of the winner's reruns."""
-    return curves(ACCURACY, *_lines(metrics), name="accuracy-curves", remark=OF_FINALS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """The quantity that is drawn by epoch, on training and on validation images."""
-
-    metric: str
-    train: Callable[[EpochFigures], float]
-    val: Callable[[EpochFigures], float | None]
-
-    @property
-    def title(self) -> str:
-        return self.metric.capitalize()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lines:
-    """The epochs of several trainings, by seed."""
-
-    label: str
-    trainings: Sequence[tuple[int, Sequence[EpochFigures]]]
-
-
-LOSS = Curve(metric="loss", train=lambda epoch: epoch.train_loss, val=lambda epoch: epoch.val_loss)
-ACCURACY = Curve(metric="accuracy", train=lambda epoch: epoch.train_accuracy, val=lambda epoch: epoch.val_accuracy)
-OF_FINALS = " The final models train on all images: none is left to validate on."
-
-
-def _lines(metrics: Metrics) -> tuple[Lines, Lines]:
-    finals = [(model.seed, model.epochs) for model in metrics.test.models]
-    again = [(rerun.seed, rerun.epochs) for rerun in metrics.candidates[0].reruns]
-    return Lines(label="final models, training images", trainings=finals), Lines(
-        label="reruns, validation images", trainings=again
+def final_curves(metrics: Metrics, metric: Literal["loss", "accuracy"]) -> Chart:
+    """Return training curves of the final models and validation curves of the winner's reruns."""
+    return curves(
+        metric,
+        {model.seed: model.epochs for model in metrics.test.models},
+        {rerun.seed: rerun.epochs for rerun in metrics.candidates[0].reruns},
+        labels=("final models, training images", "reruns, validation images"),
+        name=f"{metric}-curves",
+        remark=" The final models train on all images: none is left to validate on.",
     )
 
 
-def curves(curve: Curve, trained: Lines, validated: Lines, *, name: str, remark: str = "") -> Chart:
+def curves(
+    metric: Literal["loss", "accuracy"],
+    trained: EpochsBySeed,
+    validated: EpochsBySeed,
+    *,
+    labels: tuple[str, str] = ("training images", "validation images"),
+    name: str,
+    remark: str = "",
+) -> Chart:
     """Return the chart of training curves of some trainings and validation curves of others, by epoch."""
-    traces, shown = [], metric_format(curve.metric)
-    for lines, colour, reading in ((trained, BLUE, curve.train), (validated, ORANGE, curve.val)):
+    traces = []
+    for by_seed, label, colour, field in zip(
+        (trained, validated), labels, (BLUE, ORANGE), (f"train_{metric}", f"val_{metric}"), strict=True
+    ):
         values = [
-            {epoch.number: value for epoch in epochs if (value := reading(epoch)) is not None}
-            for _, epochs in lines.trainings
+            {epoch.number: value for epoch in epochs if (value := getattr(epoch, field)) is not None}
+            for epochs in by_seed.values()
         ]
         if any(values):
             traces.append(
                 go.Scatter(
-                    **joined(values, [seed for seed, _ in lines.trainings]),
-                    name=lines.label,
+                    **joined(values, list(by_seed)),
+                    name=label,
                     line={"color": colour, "width": 1.5},
                     opacity=0.8,
-                    hovertemplate=f"seed %{{customdata}}, epoch %{{x}}: %{{y:{shown}}}<extra></extra>",
+                    hovertemplate=f"seed %{{customdata}}, epoch %{{x}}: %{{y:{metric_format(metric)}}}<extra></extra>",
                 )
             )
+    title = f"{metric.capitalize()} curves"
     caption = (
-        f"{curve.title} after each epoch, a line for each seed. Training images may be augmented, and their labels "
-        f"smoothed in the loss, so theirs can be the worse.{remark}"
+        f"{metric.capitalize()} after each epoch, a line for each seed. Training images may be augmented, and their "
+        f"labels smoothed in the loss, so training figures can be worse than validation figures.{remark}"
     )
-    drawn = figure(
-        traces,
-        xaxis={"title": {"text": "epoch"}, "rangemode": "tozero"},
-        yaxis=metric_axis(curve.metric, None),
-    )
-    return Chart(name=name, title=f"{curve.title} curves", caption=caption, figure=drawn if traces else None)
+    drawn = figure(traces, xaxis=EPOCH_AXIS, yaxis=metric_axis(metric)) if traces else None
+    return Chart(name=name, title=title, caption=caption, figure=drawn)
 
 
 def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:
@@ -162,6 +141,7 @@ def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:
             customdata=[each.images for each in filled],
             mode="lines+markers",
             name="kept model",
+            cliponaxis=False,
             line={"color": BLUE},
             marker={"size": 8},
             hovertemplate="%{customdata} images: confidence %{x:.2%}, accuracy %{y:.2%}<extra></extra>",
@@ -179,13 +159,13 @@ def calibration(bins: Sequence[CalibrationBin], error: float) -> Chart:
         row=2,
         col=1,
     )
-    drawn.update_xaxes(range=[0, 1.02], tickformat=".0%", automargin=True)
+    drawn.update_xaxes(range=[0, 1], tickformat=".0%", automargin=True)
     drawn.update_xaxes(title_text="confidence", row=2, col=1)
-    drawn.update_yaxes(title_text="accuracy", tickformat=".0%", range=[0, 1.04], row=1, col=1)
+    drawn.update_yaxes(title_text="accuracy", tickformat=".0%", range=[0, 1], row=1, col=1)
     drawn.update_yaxes(title_text="images", type="log", dtick=1, row=2, col=1)
     caption = (
-        "Test images in bins of equal width by their confidence, the highest probability the model gives them. On the "
-        "dashed line it is right as often as it says. Below, how many images a bin holds, on a log scale. Expected "
+        "Test images in bins of equal width by confidence: the highest probability that the model gives them. On the "
+        "dashed line, accuracy equals confidence. Below: the number of images in each bin, on a log scale. Expected "
         f"calibration error: {percent(error)}."
     )
     return Chart(name="calibration", title="Calibration", caption=caption, figure=drawn)

@@ -105,7 +105,7 @@ def _model_half(evidence: Evidence) -> dict[str, Any]:
         "wrong": evidence.test.most_confidently_wrong(NUM_WRONG),
         "right": evidence.test.most_confidently_right(),
         "reruns": model_charts.reruns(metrics.candidates),
-        "loss": model_charts.loss_curves(metrics),
-        "accuracy": model_charts.accuracy_curves(metrics),
+        "loss": model_charts.final_curves(metrics, "loss"),
+        "accuracy": model_charts.final_curves(metrics, "accuracy"),
         "calibration": model_charts.calibration(kept.calibration, kept.calibration_error),
     }

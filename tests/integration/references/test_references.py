@@ -148,7 +148,7 @@ def test_what_is_asked_for_again_is_not_trained_again_and_more_is_added(prepared
     assert search.counts() == Counts(complete=3)
     those = results.trained(search.study)
     assert those[0] == results.trained(first.study)[0]
-    assert [each.params for each in results.wanted(those, [wanted("plain", epochs=1), wanted("wide")])] == [
+    assert [each.params for each in results.requested(those, [wanted("plain", epochs=1), wanted("wide")])] == [
         wanted("plain", epochs=1)
     ]
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.charts import search_charts, work_charts
 from kmnist_search.charts import trials as read
-from kmnist_search.charts.chart import Chart, figure, joined, small, value_range
+from kmnist_search.charts.chart import Chart, figure, joined, metric_axis, small, value_range
 from kmnist_search.charts.trials import TimedAttempt
 from kmnist_search.evaluation.metrics import CalibrationBin
 from kmnist_search.report import model_charts, parallel_chart
@@ -154,6 +154,18 @@ def test_an_axis_leaves_out_the_worst_only_if_they_squeeze_the_others() -> None:
     assert low < 0
     assert 0.09 < high < 0.11
     assert value_range([float("nan"), 0.5], maximize=True) is None
+
+
+def test_an_axis_of_accuracies_stays_within_0_and_100_percent() -> None:
+    history = read.history(TRIALS[:1], StudyDirection.MAXIMIZE)
+    many = read.history([trial(0, 0.1), *(trial(1 + n, 0.99 + n / 5000) for n in range(50))], StudyDirection.MAXIMIZE)
+    for found in (history, many):
+        figure = search_charts.best_by_trials(found, "val_accuracy", maximize=True).figure
+        assert figure is not None
+        axis = figure.layout.yaxis
+        assert (axis.autorangeoptions.clipmin, axis.autorangeoptions.clipmax) == (0, 1)
+    assert axis.range[1] == 1
+    assert metric_axis("val_loss", [0.2, 1.6])["range"] == [0.2, 1.6]
 
 
 def test_numbers_take_as_few_bytes_as_they_need() -> None:

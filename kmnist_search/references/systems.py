@@ -28,15 +28,13 @@ def chosen(only: Sequence[str]) -> tuple[Reference, ...]:
         ConfigError: a name is unknown.
     """
     names = [reference.name for reference in REFERENCES]
-    chosen_names = {name.removeprefix("references/").upper(): name for name in only}
-    for name, typed in chosen_names.items():
+    found = {name.removeprefix("references/").upper(): name for name in only}
+    for name, typed in found.items():
         if name not in names:
             raise ConfigError(f"--only {typed}: there is no such reference. There are: {', '.join(names)}")
-    if not chosen_names:
+    if not found:
         return REFERENCES
-    return tuple(
-        each for each in REFERENCES if each.name in chosen_names or each.name.partition("-")[0] in chosen_names
-    )
+    return tuple(each for each in REFERENCES if each.name in found or each.name.partition("-")[0] in found)
 
 
 def systems() -> dict[str, System]:

@@ -35,6 +35,7 @@ _TEMPLATE = {
         "yaxis": _AXIS,
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         "hovermode": "closest",
+        "annotationdefaults": {"showarrow": False, "xanchor": "left", "xshift": 4, "bgcolor": CARD, "opacity": 0.9},
         "hoverlabel": {"bgcolor": CARD, "bordercolor": LINE, "font": {"color": INK}},
     }
 }

@@ -6,7 +6,7 @@ Imported or copied trials may lack any attribute; unknown values are left out.
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -104,13 +104,8 @@ def thinned(history: SearchHistory, most: int, direction: StudyDirection) -> Sea
     kept[np.argsort(worst_last, kind="stable")[:most]] = True  # nan, for trials without a value, sorts last
     kept[-1] = True
     kept |= history.values == history.best
-    return SearchHistory(
-        numbers=history.numbers[kept],
-        values=history.values[kept],
-        best=history.best[kept],
-        seconds=history.seconds[kept],
-        num_untimed=history.num_untimed,
-    )
+    arrays = {name: getattr(history, name)[kept] for name in ("numbers", "values", "best", "seconds")}
+    return replace(history, **arrays)
 
 
 def front(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -173,10 +168,10 @@ def attempts(trials: Sequence[FrozenTrial], now: datetime) -> list[TimedAttempt]
     """Return who worked on which trial and when; an attempt with unknown end is left out unless it is running."""
     found = []
     for trial in trials:
-        those = trial.user_attrs.get(ATTEMPTS_KEY, [])
-        for attempt in those:
-            goes_on = attempt is those[-1] and trial.state == TrialState.RUNNING
-            ended = attempt.get("ended_at") or (now.isoformat() if goes_on else None)
+        known = trial.user_attrs.get(ATTEMPTS_KEY, [])
+        for attempt in known:
+            is_running = attempt is known[-1] and trial.state == TrialState.RUNNING
+            ended = attempt.get("ended_at") or (now.isoformat() if is_running else None)
             if ended and {"host", "pid", "began_at"} <= attempt.keys():
                 found.append(
                     TimedAttempt(

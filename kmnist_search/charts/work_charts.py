@@ -44,14 +44,14 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
     )
     traces = [
         go.Scatter(
-            **joined([trial.intermediate_values for trial in those], [trial.number for trial in those]),
+            **joined([trial.intermediate_values for trial in group], [trial.number for trial in group]),
             name=name,
             line={"color": colour, "width": width},
             opacity=opacity,
             hovertemplate=f"trial %{{customdata}}, epoch %{{x}}: %{{y:{metric_format(metric)}}}<extra>{name}</extra>",
         )
-        for name, colour, width, opacity, those in groups
-        if any(trial.intermediate_values for trial in those)
+        for name, colour, width, opacity, group in groups
+        if any(trial.intermediate_values for trial in group)
     ]
     caption = f"{metric} after each epoch, a line for each trial."
     reports = [value for trial in trials for value in trial.intermediate_values.values()]
@@ -93,15 +93,15 @@ def timeline(attempts: Sequence[TimedAttempt]) -> Chart:
     row = {worker: index for index, worker in enumerate(workers)}
     traces = []
     for outcome in OUTCOMES:
-        those = [attempt for attempt in attempts if attempt.outcome == outcome]
-        if those:
+        group = [attempt for attempt in attempts if attempt.outcome == outcome]
+        if group:
             traces.append(
                 go.Bar(
                     orientation="h",
-                    base=[round(attempt.began) for attempt in those],
-                    x=single([attempt.ended - attempt.began for attempt in those]),
-                    y=small([row[attempt.worker] for attempt in those]),
-                    customdata=small([attempt.number for attempt in those]),
+                    base=[round(attempt.began) for attempt in group],
+                    x=single([attempt.ended - attempt.began for attempt in group]),
+                    y=small([row[attempt.worker] for attempt in group]),
+                    customdata=small([attempt.number for attempt in group]),
                     name=outcome,
                     marker={"color": _COLOURS[outcome], "line": {"color": CARD, "width": 1}},
                     hovertemplate="trial %{customdata}<extra>" + outcome + "</extra>",

@@ -87,10 +87,10 @@ def export(model_dir: Path, to: "Format", out: Path | None, force: bool) -> None
 
 
 def _of_files(saved: "SavedModel", images: tuple[Path, ...]) -> "list[Row]":
-    from kmnist_search.saved_model.predictions import image_files, prepared, rows
+    from kmnist_search.saved_model.predictions import image_files, rows
 
     files = image_files(images)
-    return rows([str(file) for file in files], saved.named(prepared(files)))
+    return rows([str(file) for file in files], saved.predict(files))
 
 
 def _of_test_set(saved: "SavedModel", data_dir: Path | None) -> "list[Row]":

@@ -28,12 +28,15 @@ def report(study: str | None, file: Path | None, force: bool, storage_url: str) 
     """
     from kmnist_search.database.storage import open_storage
     from kmnist_search.errors import ReportError
-    from kmnist_search.report.page import study_report, write
+    from kmnist_search.host.files import whole_file
+    from kmnist_search.report.page import study_report
     from kmnist_search.study.opening import find_study
 
     found = find_study(open_storage(storage_url, create=False), study)
     file = file or Path(f"{found.name}-report.html")
     if file.exists() and not force:
         raise ReportError(f"{file} is there already. Choose another file with --out, or replace it with --force.")
-    write(study_report(found), file)
+    page = study_report(found)
+    with whole_file(file, error=ReportError) as part:
+        part.write_text(page, encoding="utf-8")
     click.echo(f"report on study {found.name} is in {file}")

@@ -56,6 +56,11 @@ class Ledger:
         """Return this model's look at the test set, if it had one; the look may have been interrupted."""
         return self._entry(_opening_key(recipe_digest, seed, weights_sha256), Opening)
 
+    def result(self, recipe_digest: str, seed: int, weights_sha256: str) -> Opening | None:
+        """Return this model's look at the test set, if it had one that was not interrupted."""
+        opening = self.opening(recipe_digest, seed, weights_sha256)
+        return None if opening is None or opening.accuracy is None else opening
+
     def note_opening(self, opening: Opening) -> None:
         """Record a look: first before the test set is opened, then again with its result."""
         self._write(_opening_key(opening.recipe_digest, opening.seed, opening.weights_sha256), opening)

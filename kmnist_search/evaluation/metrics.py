@@ -13,8 +13,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from kmnist_search.config import TrialConfig
 from kmnist_search.host import environment
 
-SCHEMA_VERSION: Literal[1] = 1
-
 UnitShare = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[tuple[float, float], Field(description="lower and upper bound")]
 
@@ -282,7 +280,7 @@ class Reproduction(Figures):
 class Metrics(Figures):
     """All of `metrics.json`."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     made_at: AwareDatetime
     study: StudyFigures
     data: DataFigures

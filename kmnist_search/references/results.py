@@ -14,7 +14,7 @@ from kmnist_search.evaluation.metrics import EpochFigures, Opening, Reference, R
 from kmnist_search.references.published import HEADLINES
 from kmnist_search.references.systems import NAME
 from kmnist_search.saved_model.info import recipe_digest
-from kmnist_search.saved_model.trial_models import MODELS_KEY, Which
+from kmnist_search.saved_model.trial_models import MODELS_KEY
 from kmnist_search.study.opening import find_study, study_names
 from kmnist_search.study.study import SearchStudy
 
@@ -98,15 +98,10 @@ def tested(ledger: Ledger, systems: Sequence[TrainedSystem]) -> list[TestedSyste
     """Return the systems that had both looks at the test set."""
     found = []
     for each in systems:
-        last, best = (_result(ledger, each, which) for which in ("last", "best"))
+        last, best = (ledger.result(each.recipe_digest, each.seed, each.models[which]) for which in ("last", "best"))
         if last is not None and best is not None:
             found.append(TestedSystem(trained=each, last=last, best=best))
     return found
-
-
-def _result(ledger: Ledger, each: TrainedSystem, which: Which) -> Opening | None:
-    opening = ledger.opening(each.recipe_digest, each.seed, each.models[which])
-    return None if opening is None or opening.accuracy is None else opening
 
 
 def with_reproductions(references: Sequence[Reference], systems: Sequence[TestedSystem]) -> tuple[Reference, ...]:

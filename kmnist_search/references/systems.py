@@ -1,5 +1,6 @@
 """The study `references`, whose trials train the published systems."""
 
+import sys
 from collections.abc import Sequence
 
 from kmnist_search.config import TrainConfig
@@ -54,7 +55,7 @@ def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs
     """
     known = systems()
     enqueue = [
-        {"system": each.name, "repeat": repeat, "epochs": epochs_of(known[each.name], epochs)}
+        {"system": each.name, "repeat": repeat, "epochs": min(epochs or sys.maxsize, known[each.name].train.epochs)}
         for repeat in range(seeds)
         for each in references
     ]
@@ -75,8 +76,3 @@ def flops(file: ComparisonFile, images: int) -> float:
         3.0 * images * config.train.epochs * flops_per_image(config.model)
         for config in (file.training(entry).config for entry in file.enqueue)
     )
-
-
-def epochs_of(system: System, epochs: int | None) -> int:
-    """Return the epochs of a system's training if `epochs` are requested."""
-    return system.train.epochs if epochs is None else min(epochs, system.train.epochs)

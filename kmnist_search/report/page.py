@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from kmnist_search.charts.importance import importances
 from kmnist_search.charts.predictions import Predictions
 from kmnist_search.errors import ReportError
 from kmnist_search.evaluation.metrics import Metrics
-from kmnist_search.host.files import whole_file
 from kmnist_search.report import model_charts, parallel_chart
 from kmnist_search.report.templating import environment, page
 from kmnist_search.study.ranking import duplicates
@@ -53,16 +51,6 @@ def study_report(study: SearchStudy, evidence: Evidence | None = None) -> str:
 def markdown_report(metrics: Metrics) -> str:
     """Return the headline and the tables about the final models."""
     return environment("md").get_template("report.md").render(metrics=metrics)
-
-
-def write(page: str, file: Path) -> None:
-    """Write a report to `file`, completely or not at all.
-
-    Raises:
-        ReportError: it cannot be written; an old file stays unchanged.
-    """
-    with whole_file(file, error=ReportError) as part:
-        part.write_text(page, encoding="utf-8")
 
 
 def _search_half(study: SearchStudy) -> dict[str, Any]:

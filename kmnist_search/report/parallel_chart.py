@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from kmnist_search.charts import trials as read
-from kmnist_search.charts.chart import BLUE, CARD, GREY, LINE, ORANGE, Chart, figure, single, small
+from kmnist_search.charts.chart import BLUE, GREY, LINE, ORANGE, Chart, figure, single, small
 from kmnist_search.charts.search_charts import NOTHING_COMPLETE
 from kmnist_search.wording import metric_text
 from kmnist_search.wording import value as shown
@@ -116,13 +116,4 @@ def _marks(index: int, spec: BaseDistribution) -> list[dict[str, Any]]:
 
 
 def _mark(index: int, height: float, text: str) -> dict[str, Any]:
-    return {
-        "x": index,
-        "y": height,
-        "text": text,
-        "showarrow": False,
-        "xanchor": "left",
-        "xshift": 4,
-        "bgcolor": CARD,
-        "opacity": 0.9,
-    }
+    return {"x": index, "y": height, "text": text}

@@ -4,6 +4,16 @@ from kmnist_search.data.catalog import title_of
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.wording import count, interval, percent, points
 
+COMPARISON = (
+    "The settings of the published systems were chosen on the test images, so their accuracies are too optimistic. "
+    "Ours were chosen on validation images; the test set was opened only after the recipe was frozen."
+)
+REPRODUCTION = (
+    "The published accuracies are the best ones seen on the test images, or were chosen by them. Ours are means over "
+    "seeds. Each of our models was tested once, with nothing left to choose: after the last epoch, and after the epoch "
+    "that was best on validation images, which were held out of the training images."
+)
+
 
 def mean(metrics: Metrics) -> str:
     """Say what the headline figure is the mean of."""
@@ -18,12 +28,11 @@ def intervals(metrics: Metrics) -> list[str]:
     """Say how far chance may have shifted the headline figure."""
     test = metrics.test
     over_seeds = (
-        f"95 % interval over seeds: {interval(test.seeds_interval)} (of the mean, by Student's t)."
+        f"95 % interval of the mean over seeds: {interval(test.seeds_interval)} (Student's t)."
         if test.seeds_interval
-        else "How much the seed matters is not known from one model."
+        else "One model does not show how much the seed matters."
     )
-    over_images = f"95 % interval over test images, had others been drawn: {interval(test.sampling_interval)} (Wilson)."
-    return [over_seeds, over_images]
+    return [over_seeds, f"95 % interval for this number of test images: {interval(test.sampling_interval)} (Wilson)."]
 
 
 def promise(metrics: Metrics) -> str:
@@ -38,24 +47,24 @@ def promise(metrics: Metrics) -> str:
 def kept(metrics: Metrics) -> str:
     """Say which model was kept, and its own accuracy."""
     return (
-        f"The model that is kept is that of seed {metrics.test.kept.seed}, the first of the recipe, decided before "
-        f"any look: {percent(metrics.test.kept.test_accuracy)}."
+        f"The kept model has seed {metrics.test.kept.seed}, the first of the recipe. This was decided before any look "
+        f"at the test set. Its accuracy: {percent(metrics.test.kept.test_accuracy)}."
     )
 
 
 def looks(metrics: Metrics) -> str:
     """Say how often the test set was used."""
-    recipes = count(metrics.recipes_tested, "recipe")
-    return f"For this study the test set was looked at {count(len(metrics.ledger), 'time')}, by {recipes}."
+    times, recipes = count(len(metrics.ledger), "time"), count(metrics.recipes_tested, "recipe")
+    return f"For this study, the test set was looked at {times}, by models of {recipes}."
 
 
 def warning(metrics: Metrics) -> str:
-    """Say that the test set was used before; empty if it was not."""
+    """Say that more than one recipe was tested; empty if only one was."""
     if metrics.recipes_tested <= 1:
         return ""
     return (
-        f"{metrics.recipes_tested} recipes have seen the test set. Whoever chooses among them chooses by test images, "
-        "so the figure flatters: it is no longer that of untouched images."
+        f"To choose among these {metrics.recipes_tested} recipes is to choose by test images, so the accuracy is too "
+        "optimistic."
     )
 
 
@@ -64,13 +73,13 @@ def luck(metrics: Metrics) -> str:
     best = metrics.study.best_trial
     candidate = next((each for each in metrics.candidates if each.trial == best), None)
     if candidate is None or candidate.luck is None or candidate.mean_val_accuracy is None:
-        return "How much of the study's best score was luck is not known: its trial was not trained again."
+        return "How much of the study's best score was luck is not known: its trial was not rerun."
     had = (
-        f"The best trial of the study, trial {best}, had {percent(candidate.study_val_accuracy)} there and "
-        f"{percent(candidate.mean_val_accuracy)} on the mean of {count(len(candidate.reruns), 'rerun')}"
+        f"The best trial of the study, trial {best}, had {percent(candidate.study_val_accuracy)} there and a mean of "
+        f"{percent(candidate.mean_val_accuracy)} over {count(len(candidate.reruns), 'rerun')}"
     )
     if candidate.luck <= 0:
-        return f"{had}: the reruns bear its score out."
+        return f"{had}: the reruns confirm its score."
     return f"{had}: {points(candidate.luck)} points of its score may have been luck."
 
 
@@ -78,34 +87,14 @@ def paired_test(metrics: Metrics) -> str:
     """Say whether the winner is better than the runner-up."""
     test = metrics.paired_test
     if test is None:
-        return "There was one candidate, so there was nothing to choose."
+        return "There was only one candidate."
     if test.mean_difference == 0:
-        return f"Trials {test.winner} and {test.runner_up} have the same mean; the study had ranked the first higher."
-    above = "above" if test.mean_difference >= 0 else "below"
+        return f"Trials {test.winner} and {test.runner_up} have the same mean; the first was better in the study."
     difference = (
-        f"On the mean of its reruns trial {test.winner} is {100 * abs(test.mean_difference):.2f} points {above} trial "
+        f"By the mean of the reruns, trial {test.winner} is {100 * test.mean_difference:.2f} points better than trial "
         f"{test.runner_up}"
     )
     if test.p_value is None:
-        return f"{difference}; from so few reruns it cannot be said whether that is chance."
-    p_value = f"p = {test.p_value:.2g}, {test.method}"
-    if test.distinguishable:
-        return f"{difference}, more than chance explains ({p_value})."
-    return f"{difference}, which chance alone may explain ({p_value}): by these reruns the two cannot be told apart."
-
-
-def comparison() -> str:
-    """Say how our figure differs from the published ones."""
-    return (
-        "The published systems chose their settings by looking at the test images, which flatters their figures. Ours "
-        "were chosen on validation images; the test set was opened after the recipe was frozen."
-    )
-
-
-def reproduction() -> str:
-    """Say how the published systems were retrained, and with what results."""
-    return (
-        "The published figures are the best that was seen on the test images, or chosen by them. Ours are means over "
-        "seeds of models that have each seen the test images once, when nothing was left to choose: after the last "
-        "epoch, and after the epoch that was best on validation images, which were held out of the training images."
-    )
+        return f"{difference}. There are too few reruns to test whether this is chance."
+    significant = "is" if test.distinguishable else "is not"
+    return f"{difference}. The difference {significant} significant (p = {test.p_value:.2g}, {test.method})."

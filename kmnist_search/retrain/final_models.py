@@ -45,7 +45,7 @@ class FinalModels:
 
     def tested(self, recipe: Recipe, final: FinalTraining, test_set: SealedSet) -> ModelTested:
         """Return a model with its test result, from the ledger if it was tested before."""
-        before = self.ledger.opening(recipe.digest, final.seed, final.weights_sha256)
+        before = self.ledger.result(recipe.digest, final.seed, final.weights_sha256)
         opening = tested(self.ledger, load_model(self.folder(recipe, final.seed)), test_set)
         model = FinalModel(
             **final.model_dump(),
@@ -54,4 +54,4 @@ class FinalModels:
             test_accuracy=opening.accuracy,
             test_loss=opening.loss,
         )
-        return ModelTested(model=model, from_ledger=before is not None and before.accuracy is not None)
+        return ModelTested(model=model, from_ledger=before is not None)

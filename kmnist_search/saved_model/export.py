@@ -3,7 +3,7 @@
 A file is checked against the model before it gets its name, and is written whole or not at all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ def export(saved: SavedModel, to: Format, out: Path, *, force: bool = False) -> 
         ModelError: the file is there already and not `force`, or cannot be written.
         ExportFailedError: what was written does not predict what the model predicts.
     """
-    write, check = _FORMATS[to]
+    write, check = (onnx_file.write, onnx_file.check) if to == "onnx" else (_write_safetensors, _check_safetensors)
     with whole_file(out, error=ModelError) as part:
         if out.is_dir() or (out.exists() and not force):
             raise ModelError(f"{out}: is there already. Choose another --out{'' if out.is_dir() else ', or --force'}.")
@@ -62,11 +62,3 @@ def _check_safetensors(path: Path, saved: SavedModel, images: NDArray[np.uint8])
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     read = SavedModel(info=saved.info, classifier=Classifier(model, mean=saved.info.mean, std=saved.info.std))
     onnx_file.compare(read.probabilities(images), saved.probabilities(images))
-
-
-_Write = Callable[[SavedModel, Path], None]
-_Check = Callable[[Path, SavedModel, NDArray[np.uint8]], None]
-_FORMATS: Mapping[Format, tuple[_Write, _Check]] = {
-    "onnx": (onnx_file.write, onnx_file.check),
-    "safetensors": (_write_safetensors, _check_safetensors),
-}

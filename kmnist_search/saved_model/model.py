@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kmnist_search.config import NUM_CLASSES
 from kmnist_search.data.catalog import ClassName
+from kmnist_search.errors import ImageError
 from kmnist_search.saved_model.classifier import Classifier
 from kmnist_search.saved_model.info import ModelInfo
 from kmnist_search.saved_model.preprocessing import preprocess
@@ -55,9 +56,16 @@ class SavedModel:
         """Return a prediction for each image, which is the path of a PNG or JPEG file or an image of Pillow.
 
         Raises:
-            ImageError: one cannot be read, or there is nothing on it.
+            ImageError: some cannot be read or are empty; the message names each of them.
         """
-        prepared = [preprocess(image) for image in images]
+        prepared, problems = [], []
+        for image in images:
+            try:
+                prepared.append(preprocess(image))
+            except ImageError as error:
+                problems.append(str(error))
+        if problems:
+            raise ImageError("\n".join(problems))
         return self.named(np.stack(prepared)) if prepared else []
 
     def named(self, images: Tensor | NDArray[np.uint8]) -> list[Prediction]:

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.errors import ImageError
 from kmnist_search.saved_model.model import Prediction
-from kmnist_search.saved_model.preprocessing import preprocess
+from kmnist_search.wording import percent
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -49,23 +47,6 @@ def _files_of(path: Path) -> list[Path]:
     return found
 
 
-def prepared(files: Iterable[Path]) -> NDArray[np.uint8]:
-    """Return the images in all files, as uint8 (B, 28, 28).
-
-    Raises:
-        ImageError: some cannot be read or are empty; the message names each of them.
-    """
-    images, problems = [], []
-    for file in files:
-        try:
-            images.append(preprocess(file))
-        except ImageError as error:
-            problems.append(str(error))
-    if problems:
-        raise ImageError("\n".join(problems))
-    return np.stack(images)
-
-
 def rows(names: Iterable[str], predictions: Iterable[Prediction]) -> list[Row]:
     """Return the predictions for the images of these names, in the same order."""
     return [
@@ -89,7 +70,7 @@ def as_table(found: Sequence[Row]) -> Table:
     table.add_column("probability", justify="right")
     for row in found:
         reading = [Text(row["reading"])] if has_readings else []
-        table.add_row(Text(row["file"]), Text(row["character"]), *reading, f"{row['probability']:.4f}")
+        table.add_row(Text(row["file"]), Text(row["character"]), *reading, percent(row["probability"]))
     return table
 
 

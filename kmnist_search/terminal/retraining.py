@@ -123,7 +123,7 @@ def _chosen(event: WinnerChosen) -> Iterator[str]:
     )
     first = max(event.candidates, key=lambda candidate: candidate.study_val_accuracy)
     if first.luck is not None:
-        may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "its reruns bear it out"
+        may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "its reruns confirm it"
         yield f"the study's best score (trial {first.trial}, {percent(first.study_val_accuracy)}): {may}"
     if test is not None:
         told = "distinguishable" if test.distinguishable else "not distinguishable"

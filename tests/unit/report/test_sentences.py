@@ -62,7 +62,7 @@ def test_the_gap_between_promise_and_test_is_said_in_words(gap: float, said: str
 
 def test_one_seed_says_nothing_about_seeds() -> None:
     one = sentences.intervals(with_test(seeds_interval=None, sampling_interval=(0.9, 0.95)))
-    assert one[0] == "How much the seed matters is not known from one model."
+    assert one[0] == "One model does not show how much the seed matters."
     assert "90.00 to 95.00 %" in one[1]
 
 
@@ -73,9 +73,9 @@ def _opening(recipe: str) -> Any:
 def test_a_second_recipe_that_saw_the_test_set_is_warned_of() -> None:
     once = partly(Metrics, ledger=(_opening("a"), _opening("a")))
     assert sentences.warning(once) == ""
-    assert sentences.looks(once).endswith("2 times, by 1 recipe.")
+    assert sentences.looks(once).endswith("2 times, by models of 1 recipe.")
     twice = partly(Metrics, ledger=(_opening("a"), _opening("b")))
-    assert sentences.warning(twice).startswith("2 recipes have seen the test set.")
+    assert sentences.warning(twice).startswith("To choose among these 2 recipes is")
 
 
 def _candidate(trial: int, luck: float | None) -> Any:
@@ -89,8 +89,8 @@ def _candidate(trial: int, luck: float | None) -> Any:
     ("luck", "said"),
     [
         (0.01, "+1.00 points of its score may have been luck."),
-        (-0.01, "the reruns bear its score out."),
-        (None, "its trial was not trained again."),
+        (-0.01, "the reruns confirm its score."),
+        (None, "its trial was not rerun."),
     ],
 )
 def test_luck_is_that_of_the_best_trial_of_the_study(luck: float | None, said: str) -> None:
@@ -102,9 +102,9 @@ def test_luck_is_that_of_the_best_trial_of_the_study(luck: float | None, said: s
 @pytest.mark.parametrize(
     ("p_value", "distinguishable", "said"),
     [
-        (0.01, True, "more than chance explains (p = 0.01, t)."),
-        (0.4, False, "by these reruns the two cannot be told apart."),
-        (None, False, "it cannot be said whether that is chance."),
+        (0.01, True, "The difference is significant (p = 0.01, t)."),
+        (0.4, False, "The difference is not significant (p = 0.4, t)."),
+        (None, False, "There are too few reruns to test whether this is chance."),
     ],
 )
 def test_the_paired_test_is_said_in_words(p_value: float | None, distinguishable: bool, said: str) -> None:
@@ -112,13 +112,13 @@ def test_the_paired_test_is_said_in_words(p_value: float | None, distinguishable
         winner=1, runner_up=2, mean_difference=0.01, p_value=p_value, distinguishable=distinguishable, method="t"
     )
     sentence = sentences.paired_test(partly(Metrics, paired_test=test))
-    assert sentence.startswith("On the mean of its reruns trial 1 is 1.00 points above trial 2")
+    assert sentence.startswith("By the mean of the reruns, trial 1 is 1.00 points better than trial 2")
     assert sentence.endswith(said)
 
 
 def test_one_candidate_leaves_nothing_to_choose() -> None:
     sentence = sentences.paired_test(partly(Metrics, paired_test=None))
-    assert sentence == "There was one candidate, so there was nothing to choose."
+    assert sentence == "There was only one candidate."
 
 
 def test_a_picture_is_ink_on_paper() -> None:

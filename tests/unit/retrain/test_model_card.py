@@ -159,8 +159,8 @@ def test_the_card_gives_the_figures_with_their_intervals(info: ModelInfo) -> Non
         "| accuracy of this model (seed 0) | 93.12 % |",
         "| mean accuracy of 2 trainings by the same recipe | 93.05 % |",
         "| 95 % interval of the mean over seeds (Student's t) | 92.88 % to 93.22 % |",
-        "| 95 % interval for so many test images (Wilson) | 92.54 % to 93.53 % |",
-        "| what validation had promised | 97.21 % |",
+        "| 95 % interval for this number of test images (Wilson) | 92.54 % to 93.53 % |",
+        "| validation accuracy of the recipe | 97.21 % |",
         "| お o | 91.00 % | 92.00 % | 91.50 % | 1000 |",
         "| を wo | - | 0.00 % | 0.00 % | 1000 |",
     ):
@@ -177,7 +177,7 @@ def test_one_seed_has_no_interval_over_seeds(info: ModelInfo) -> None:
 
 def test_the_card_says_how_often_the_test_set_was_looked_at(info: ModelInfo) -> None:
     once = lines(model_card(metrics(), info))
-    assert "For this study the test set was looked at 1 time, by models of 1 recipe. ## Use" in once
+    assert "For this study, the test set was looked at 1 time, by models of 1 recipe. ## Use" in once
     more = lines(model_card(metrics(ledger_recipes=("1" * 12, "1" * 12, "2" * 12)), info))
     assert "was looked at 3 times, by models of 2 recipes. With more than one recipe, the later figures" in more
 

@@ -219,7 +219,7 @@ def test_models_that_are_gone_are_missed_before_the_test_set_is_opened(
 ) -> None:
     search = work(prepared(wanted("plain")))
     (search.study.checkpoint_dir / "trial-0-best" / "weights.safetensors").write_bytes(b"others")
-    with pytest.raises(ModelError, match=r"trial 0 \(plain\) has trained are not in .* share the folder"):
+    with pytest.raises(ModelError, match=r"models of trial 0 \(plain\) are not in .* share the folder"):
         testing.Test(search.study, results.trained(search.study), tmp_path)
     assert Ledger(search.study).openings() == []
 

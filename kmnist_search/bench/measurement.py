@@ -1,12 +1,13 @@
-"""The measurement of a machine: its peak, then each net alone and several at once."""
+"""The measurement of a machine, its peak, then each net alone and several at once, and the report of it."""
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from kmnist_search.bench.nets import EPOCH_IMAGES, STEP_COST, shape_text, trials_per_hour
 from kmnist_search.bench.pace import Pace
 from kmnist_search.bench.peak import matrix_peak
-from kmnist_search.bench.report import AtOnce, NetReport, Report
 from kmnist_search.bench.runners import Runner
 from kmnist_search.config import TrialConfig
 from kmnist_search.config.cost import flops_per_image, num_parameters
@@ -16,13 +17,59 @@ from kmnist_search.host.environment import machine, versions
 
 #: How long each pace is measured.
 SECONDS = 2.5
+#: A number of trials at once whose trials an hour are this share of the best is as good, and takes less memory.
+AS_GOOD_AS_THE_BEST = 0.97
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtOnce:
+    """A number of trials at once: what they train together, and how many whole trials an hour that is."""
+
+    trials: int
+    images_per_second: float
+    epoch_seconds: float
+    trials_per_hour: float
+    share_of_peak: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetReport:
+    """One net. `at_once` begins with one trial alone; `missing` says why larger numbers are not there."""
+
+    name: str
+    shape: str
+    parameters: int
+    flops_per_image: int
+    setup_seconds: float
+    at_once: tuple[AtOnce, ...]
+    missing: str | None
+
+    @property
+    def recommended(self) -> AtOnce:
+        """The fewest trials at once that are as good as the best number."""
+        best = max(each.trials_per_hour for each in self.at_once)
+        return next(each for each in self.at_once if each.trials_per_hour >= AS_GOOD_AS_THE_BEST * best)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The whole bench; `seconds` is how long it took."""
+
+    device: str
+    device_type: str
+    machine: str
+    versions: Mapping[str, str]
+    peak_flops_per_second: float
+    peak_precision: str
+    peak_size: int
+    nets: tuple[NetReport, ...]
+    seconds: float
 
 
 def measure(
     runner: Runner,
     nets: Mapping[str, TrialConfig],
     *,
-    images: str,
     on_stage: Callable[[str], None],
     seconds: float = SECONDS,
 ) -> Report:
@@ -31,7 +78,6 @@ def measure(
     Args:
         runner: runs the trainings.
         nets: the configurations to measure, by name.
-        images: what the images are, "kmnist" or "noise".
         on_stage: is called with what is measured next.
         seconds: how long each pace is measured.
 
@@ -41,21 +87,26 @@ def measure(
     started = time.perf_counter()
     on_stage("the peak of matrix products")
     peak = matrix_peak(runner.device)
-    measured = []
-    for name, config in nets.items():
-        measured.append(_measure_net(runner, name, config, peak.flops_per_second, seconds, on_stage))
+    measured = [_measure_net(runner, *net, peak.flops_per_second, seconds, on_stage) for net in nets.items()]
     return Report(
         device=device_title(runner.device),
         device_type=runner.device.type,
         machine=machine(),
         versions=versions(),
-        images=images,
         peak_flops_per_second=peak.flops_per_second,
         peak_precision=peak.precision,
         peak_size=peak.size,
         nets=tuple(measured),
         seconds=time.perf_counter() - started,
     )
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return the report as JSON values, with the recommended number of trials for each net."""
+    values = asdict(report)
+    for net, written in zip(report.nets, values["nets"], strict=True):
+        written["recommended_trials"] = net.recommended.trials
+    return values
 
 
 def _measure_net(

@@ -1,8 +1,11 @@
-"""The nets and the trial that a bench measures."""
+"""The nets, the images and the trial that a bench measures."""
 
 from collections.abc import Mapping
 
-from kmnist_search.config import TrainConfig, TrialConfig, trial_config
+import torch
+
+from kmnist_search.config import NUM_CLASSES, TrainConfig, TrialConfig, trial_config
+from kmnist_search.data.search_data import SearchData
 
 #: Images of an epoch, when an epoch is timed: KMNIST's whole training set.
 EPOCH_IMAGES = 60_000
@@ -35,6 +38,25 @@ def nets_for(device_type: str) -> Mapping[str, TrialConfig]:
     if device_type == "cuda":
         return {"small": SMALL, "reference": REFERENCE, "large": LARGE}
     return {"tiny": TINY, "small": SMALL, "reference": REFERENCE}
+
+
+def noise() -> SearchData:
+    """Return as many images of noise as KMNIST has for training; what they show does not change the pace.
+
+    They are uint8 (N, 28, 28), with int64 labels (N,).
+    """
+    generator = torch.Generator().manual_seed(0)
+    images_NHW = torch.randint(0, 256, (EPOCH_IMAGES, 28, 28), dtype=torch.uint8, generator=generator)
+    labels_N = torch.randint(0, NUM_CLASSES, (EPOCH_IMAGES,), generator=generator)
+    return SearchData(
+        train_images=images_NHW,
+        train_labels=labels_N,
+        val_images=images_NHW[:0],
+        val_labels=labels_N[:0],
+        mean=0.5,
+        std=(1 / 12) ** 0.5,  # of the uniform distribution from 0 to 1
+        digest="noise",
+    )
 
 
 def shape_text(config: TrialConfig) -> str:

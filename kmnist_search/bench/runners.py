@@ -1,4 +1,4 @@
-"""Runners of trainings, as the search runs them: on a GPU in this process, on a CPU in a process for each."""
+"""The runner of a bench: trains as the search does, on a GPU in this process, on a CPU in a process for each trial."""
 
 import gc
 import multiprocessing
@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Barrier
-from typing import Protocol
 
 import torch
 
-from kmnist_search.bench.images import images_in
-from kmnist_search.bench.nets import WARM_UP
+from kmnist_search.bench.nets import WARM_UP, noise
 from kmnist_search.bench.pace import Pace, training_pace
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.errors import MeasurementError
 from kmnist_search.host.resources import usable_cores
+from kmnist_search.host.signals import blocked
 
 #: Each process holds torch and the images, half a gigabyte.
 MAX_PROCESSES = 16
@@ -28,7 +26,7 @@ GPU_TRIALS = (1, 2, 4, 8)
 CPU = torch.device("cpu")
 
 
-class Runner(Protocol):
+class Runner:
     """Runs trainings of one configuration and measures their pace.
 
     Attributes:
@@ -36,8 +34,19 @@ class Runner(Protocol):
         trials_at_once: the numbers of trainings at once that are worth trying, rising from 1.
     """
 
-    device: torch.device
-    trials_at_once: tuple[int, ...]
+    def __init__(
+        self, device: torch.device, trials_at_once: tuple[int, ...], pool: ProcessPoolExecutor | None = None
+    ) -> None:
+        """Prepare a runner.
+
+        Args:
+            device: the device that trains.
+            trials_at_once: see above.
+            pool: a process for each training; None trains all in this process, a step of each in turn.
+        """
+        self.device, self.trials_at_once, self._pool = device, trials_at_once, pool
+        if pool is None:
+            _begin(device)
 
     def pace(self, config: TrialConfig, *, trials: int, seconds: float) -> Pace:
         """Return the pace of so many trainings together, measured for so many seconds.
@@ -45,53 +54,16 @@ class Runner(Protocol):
         Raises:
             MeasurementError: they did not run.
         """
-
-
-@contextmanager
-def runner_for(device: torch.device, data: SearchData, data_dir: Path) -> Iterator[Runner]:
-    """Yield the runner of a device; `data` are the images in `data_dir`, or noise."""
-    if device.type == "cuda":
-        yield GpuRunner(device, data.to(device))
-    else:
-        with cpu_runner(data_dir, cores=usable_cores()) as runner:
-            yield runner
-
-
-class GpuRunner:
-    """Runs all trainings in this process, a step of each in turn."""
-
-    def __init__(self, device: torch.device, data: SearchData) -> None:
-        self.device, self.data = device, data
-        self.trials_at_once: tuple[int, ...] = GPU_TRIALS
-        self.pace(WARM_UP, trials=1, seconds=0.0)
-
-    def pace(self, config: TrialConfig, *, trials: int, seconds: float) -> Pace:
-        gc.collect()  # the memory of the measurement before
-        torch.cuda.empty_cache()
         try:
-            return training_pace(config, self.data, trials=trials, device=self.device, seconds=seconds)
-        except Exception as error:  # a compiler, a driver or a library may fail in its own way
-            raise MeasurementError(reason_of(error)) from error
-
-
-class CpuRunner:
-    """Runs each training in a process of `pool`, which has as many as there are trainings at most."""
-
-    device = CPU
-
-    def __init__(self, pool: ProcessPoolExecutor, *, processes: int, cores: int) -> None:
-        self._pool, self._cores = pool, cores
-        self.trials_at_once = (*(2**power for power in range(10) if 2**power < processes), processes)
-
-    def pace(self, config: TrialConfig, *, trials: int, seconds: float) -> Pace:
-        threads = max(1, min(threads_for(config), self._cores // trials))
-        try:
-            running = [self._pool.submit(_pace_in_process, config, threads, seconds) for _ in range(trials)]
+            if self._pool is None:
+                return _pace(config, self.device, trials, seconds)
+            threads = max(1, min(threads_for(config), usable_cores() // trials))
+            running = [self._pool.submit(_pace, config, CPU, 1, seconds, threads) for _ in range(trials)]
             wait(running)
             paces = [future.result() for future in running]
         except BrokenProcessPool:
             raise MeasurementError("one of its processes was killed, perhaps for lack of memory") from None
-        except Exception as error:  # a library may fail in its own way
+        except Exception as error:  # a compiler, a driver or a library may fail in its own way
             raise MeasurementError(reason_of(error)) from error
         return Pace(
             images_per_second=sum(pace.images_per_second for pace in paces),
@@ -100,17 +72,20 @@ class CpuRunner:
 
 
 @contextmanager
-def cpu_runner(data_dir: Path, *, cores: int) -> Iterator[CpuRunner]:
-    """Start a process for each core, wait until all are ready, and yield their runner."""
+def runner_for(device: torch.device, *, cores: int) -> Iterator[Runner]:
+    """Yield the runner of a device. On a CPU, start a process for each core first, and wait until all are ready."""
+    if device.type == "cuda":
+        yield Runner(device, GPU_TRIALS)
+        return
     processes = min(cores, MAX_PROCESSES)
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
-    arguments = data_dir, context.Barrier(processes)
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_process, initargs=arguments)
+    arguments = device, context.Barrier(processes)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=arguments)
     try:
-        with _interrupts_ignored():
+        with blocked(signal.SIGINT):  # a terminal sends Ctrl-C to all of them; this process ends the others
             started = [pool.submit(int) for _ in range(processes)]
         wait(started)
-        yield CpuRunner(pool, processes=processes, cores=cores)
+        yield Runner(device, (*(2**power for power in range(10) if 2**power < processes), processes), pool)
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -125,28 +100,23 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _begin_process(data_dir: Path, all_ready: Barrier) -> None:
-    """Load the images and train once, so that no set-up pays for what a process does once; wait for the others."""
+def _begin(device: torch.device, all_ready: Barrier | None = None) -> None:
+    """Make the images and train once, so that no set-up pays for what a process does once; wait for the others."""
     global _data
-    _data = images_in(data_dir).data
-    _pace_in_process(WARM_UP, 1, 0.0)
-    all_ready.wait()
+    _data = noise().to(device)
+    _pace(WARM_UP, device, 1, 0.0)
+    if all_ready is not None:
+        all_ready.wait()
 
 
-def _pace_in_process(config: TrialConfig, threads: int, seconds: float) -> Pace:
-    torch.set_num_threads(threads)
-    return training_pace(config, _data, trials=1, device=CPU, seconds=seconds)
+def _pace(config: TrialConfig, device: torch.device, trials: int, seconds: float, threads: int = 1) -> Pace:
+    if device.type == "cuda":
+        gc.collect()  # the memory of the measurement before
+        torch.cuda.empty_cache()
+    else:
+        torch.set_num_threads(threads)
+    return training_pace(config, _data, trials=trials, device=device, seconds=seconds)
 
 
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Start processes that Ctrl-C, which a terminal sends to all of them, does not reach: this process ends them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-#: The images of a process of the pool.
+#: The images, in each process that trains.
 _data: SearchData

@@ -4,13 +4,11 @@ Imports that take time wait inside the command, so that `--help` answers at once
 """
 
 import sys
-from pathlib import Path
 
 import click
 
 from kmnist_search.cli.options import (
     INTERRUPTED,
-    data_dir_option,
     device_option,
     json_option,
     print_json,
@@ -20,9 +18,8 @@ from kmnist_search.cli.options import (
 
 @click.command(epilog="Example: kmnist-search bench --device cuda --json")
 @device_option
-@data_dir_option
 @json_option
-def bench(device: str, data_dir: Path | None, as_json: bool) -> None:
+def bench(device: str, as_json: bool) -> None:
     """Measure this machine and recommend trials at once.
 
     Measures the peak of the device, and three nets, each alone and several at once. The last line recommends how many
@@ -32,21 +29,18 @@ def bench(device: str, data_dir: Path | None, as_json: bool) -> None:
 
     from rich.console import Console
 
-    from kmnist_search.bench.images import images_in
+    from kmnist_search.bench.measurement import as_json as report_as_json
     from kmnist_search.bench.measurement import measure
     from kmnist_search.bench.nets import nets_for
-    from kmnist_search.bench.report import as_json as report_as_json
     from kmnist_search.bench.runners import runner_for
-    from kmnist_search.data.files import default_data_dir
     from kmnist_search.engine.device import device_named
+    from kmnist_search.host.resources import usable_cores
     from kmnist_search.terminal.bench import report_view, shown_stages
 
     chosen = device_named(device)
-    folder = data_dir or default_data_dir()
     try:
-        images = images_in(folder)
-        with shown_stages(Console(stderr=True)) as show, runner_for(chosen, images.data, folder) as runner:
-            report = measure(runner, nets_for(chosen.type), images=images.source, on_stage=show)
+        with shown_stages(Console(stderr=True)) as show, runner_for(chosen, cores=usable_cores()) as runner:
+            report = measure(runner, nets_for(chosen.type), on_stage=show)
     except KeyboardInterrupt:
         click.echo("Interrupted. Nothing was kept.", err=True)
         sys.exit(INTERRUPTED)

@@ -2,6 +2,9 @@
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -41,3 +44,14 @@ class StopSignals:
                 signal.default_int_handler(number, _frame)
             self._interrupted_at = now if self._interrupted_at is None else self._interrupted_at
         self.received = signal.Signals(number)
+
+
+@contextmanager
+def blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Start processes with blocked signals: they never get them, or get them when they unblock them."""
+    resource_tracker.ensure_running()  # starting it unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

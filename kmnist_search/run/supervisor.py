@@ -8,9 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 from kmnist_search.database.errors import when_it_answers
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.errors import KmnistSearchError, WorkerDiedError
-from kmnist_search.host.signals import StopSignals
+from kmnist_search.host.signals import StopSignals, blocked
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
@@ -154,7 +152,7 @@ class Supervisor:
         process = SPAWN.Process(
             target=work_for_parent, args=(theirs, place, self.prepare, self.options), name=f"worker {number}"
         )
-        with _signals_wait_for_the_child():
+        with blocked(*StopSignals.SIGNALS):  # the child handles them after it has imported torch
             process.start()
         theirs.close()  # so that ours reaches its end when the child ends
         self._children.append(_Child(number=number, place=place, process=process, pipe=ours, deaths=deaths))
@@ -296,17 +294,6 @@ class Supervisor:
         if "target" in self._reasons:  # the others were stopped by a signal of ours
             return "target"
         return next((reason for reason in ("signal", "timeout", "max_trials") if reason in self._reasons), "queue")
-
-
-@contextmanager
-def _signals_wait_for_the_child() -> Iterator[None]:
-    """Start a process with blocked signals: it handles those that come while it imports torch afterwards."""
-    resource_tracker.ensure_running()  # starting it unblocks them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, StopSignals.SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send(process: SpawnProcess, number: signal.Signals) -> None:

@@ -7,8 +7,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kmnist_search.bench.measurement import NetReport, Report
 from kmnist_search.bench.nets import TRIAL_EPOCHS, TRIAL_IMAGES
-from kmnist_search.bench.report import NetReport, Report
 from kmnist_search.wording import duration_text, percent
 
 
@@ -53,13 +53,11 @@ def recommendation(report: Report) -> str:
 
 def _machine_view(report: Report) -> RenderableType:
     rows = Table.grid(padding=(0, 2))
-    noise = "noise of KMNIST's shape, since KMNIST is not in the data folder"
     peak = f"{_flops(report.peak_flops_per_second)} in {report.peak_precision} products of {report.peak_size:,} squared"
     for name, value in (
         ("device", report.device),
         ("machine", report.machine),
         ("versions", "  ".join(f"{name} {version}" for name, version in report.versions.items())),
-        ("images", "KMNIST" if report.images == "kmnist" else noise),
         ("peak", peak),
     ):
         rows.add_row(Text(name, style="dim"), Text(value))

@@ -115,13 +115,13 @@ def tests_command(out: Path) -> list[str]:
     return [sys.executable, "-m", "pytest", *options, *files_with_gpu_tests()]
 
 
-def bench_command(data_dir: Path) -> list[str]:
-    return [*CLI, "bench", "--device", "cuda", "--data-dir", str(data_dir), "--json"]
+def bench_command() -> list[str]:
+    return [*CLI, "bench", "--device", "cuda", "--json"]
 
 
-def loops_command(data_dir: Path) -> list[str]:
+def loops_command() -> list[str]:
     script = CHECKOUT / "tests" / "benchmarks" / "loops.py"
-    return [sys.executable, str(script), str(data_dir), "--device", "cuda", "--net", "reference", "--json"]
+    return [sys.executable, str(script), "--device", "cuda", "--net", "reference", "--json"]
 
 
 def search_command(data_dir: Path, folder: Path, seconds: float) -> list[str]:
@@ -325,10 +325,10 @@ def main() -> None:
                 case "tests":
                     parts.append(run_part(name, tests_command(out), out, seconds=seconds, environment=environment))
                 case "bench":
-                    command = bench_command(data_dir)
+                    command = bench_command()
                     parts.append(run_part(name, command, out, seconds=seconds, environment=environment))
                 case "loops":
-                    command = loops_command(data_dir)
+                    command = loops_command()
                     parts.append(run_part(name, command, out, seconds=seconds, environment=environment))
                 case "search":
                     command = search_command(data_dir, folder, seconds - SEARCH_STOPS_BEFORE)

@@ -1,6 +1,6 @@
 """Benchmark of common training loops: how much longer they take than ours for the same net, recipe and images.
 
-    python tests/benchmarks/loops.py DATA_DIR [--device cuda] [--net reference] [--seconds 2.5] [--json]
+    python tests/benchmarks/loops.py [--device cuda] [--net reference] [--seconds 2.5] [--json]
 
 The loops use the same augmentation as far as torchvision has it, clip gradients as the configuration says, and keep the
 learning rate constant. All are measured in this process; on a CPU, cpu.py starts a process for each.
@@ -30,7 +30,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from kmnist_search.bench import nets
-from kmnist_search.bench.images import images_in
 from kmnist_search.bench.pace import Pace, synchronise, training_pace
 from kmnist_search.bench.runners import reason_of
 from kmnist_search.config import AugmentConfig, TrialConfig
@@ -268,14 +267,13 @@ def _quiet_libraries() -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_dir", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--net", choices=NETS, default="reference")
     parser.add_argument("--seconds", type=float, default=2.5)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
-    data = images_in(chosen.data_dir).data.to(device)
+    data = nets.noise().to(device)
     found = []
     for each in compare(NETS[chosen.net], data, device, seconds=chosen.seconds):
         found.append(asdict(each))

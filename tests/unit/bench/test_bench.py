@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,13 +14,11 @@ from click.testing import Result
 from rich.console import Console
 
 from kmnist_search.bench import measurement, nets
-from kmnist_search.bench.images import images_in
-from kmnist_search.bench.measurement import measure
-from kmnist_search.bench.nets import trials_per_hour
+from kmnist_search.bench.measurement import AtOnce, NetReport, Report, as_json, measure
+from kmnist_search.bench.nets import noise, trials_per_hour
 from kmnist_search.bench.pace import training_pace
 from kmnist_search.bench.peak import matrix_peak
-from kmnist_search.bench.report import AtOnce, NetReport, Report, as_json
-from kmnist_search.bench.runners import Runner, cpu_runner
+from kmnist_search.bench.runners import Runner, runner_for
 from kmnist_search.config import TrainConfig, trial_config
 from kmnist_search.errors import MeasurementError
 from kmnist_search.terminal.bench import recommendation, report_view
@@ -61,7 +58,6 @@ def report_of(*net_reports: NetReport, device_type: str = "cuda") -> Report:
         device_type=device_type,
         machine="AMD EPYC, 16 cores, Linux 6.1",
         versions={"python": "3.12.1", "torch": "2.11.0"},
-        images="noise",
         peak_flops_per_second=8.0e14,
         peak_precision="bfloat16",
         peak_size=8192,
@@ -97,7 +93,7 @@ def test_the_report_fits_into_a_terminal_and_ends_with_the_recommendation(column
     console.print(report_view(report_of(net_of("reference", at_once(1, 50.0), at_once(2, 97.5)))))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= columns
-    for shown in ("800 TFLOP/s", "KMNIST is not in", "1,114,062 parameters", "0.250", "Measured in 2 min"):
+    for shown in ("800 TFLOP/s", "1,114,062 parameters", "0.250", "Measured in 2 min"):
         assert shown in " ".join(text.split())
     assert "not measured: 8 at once: OutOfMemoryError: CUDA out of memory" in text
     assert text.splitlines()[-1].rstrip() == "Recommended: run --per-gpu 2"
@@ -109,35 +105,26 @@ def test_the_peak_is_of_the_size_asked_for() -> None:
     assert peak.flops_per_second > 1e6
 
 
-def test_without_kmnist_noise_of_its_shape_is_measured_with_and_nothing_downloaded(tmp_path: Path) -> None:
-    images = images_in(tmp_path)
-    assert images.source == "noise"
-    assert (images.data.train_images.shape, images.data.train_images.dtype) == ((60_000, 28, 28), torch.uint8)
-    assert len(images.data.train_labels) == 60_000
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_kmnist_is_measured_with_where_it_is(real_data_dir: Path) -> None:
-    images = images_in(real_data_dir)
-    assert (images.source, len(images.data.train_images), len(images.data.val_images)) == ("kmnist", 60_000, 0)
+def test_as_many_images_as_kmnist_has_are_measured_with() -> None:
+    data = noise()
+    assert (data.train_images.shape, data.train_images.dtype) == ((60_000, 28, 28), torch.uint8)
+    assert (len(data.train_labels), len(data.val_images)) == (60_000, 0)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_several_trainings_train_in_one_process(tmp_path: Path) -> None:
-    pace = training_pace(NET, images_in(tmp_path).data, trials=2, device=CPU, seconds=0.05)
+def test_several_trainings_train_in_one_process() -> None:
+    pace = training_pace(NET, noise(), trials=2, device=CPU, seconds=0.05)
     assert pace.images_per_second > 0
     assert pace.setup_seconds > 0
 
 
 @pytest.mark.slow
-def test_a_bench_on_the_cpu_measures_in_processes_and_leaves_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bench_on_the_cpu_measures_in_processes_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "matrix_peak", partial(matrix_peak, size=64))
     monkeypatch.setattr(measurement, "flops_per_image", lambda _model: 1000)
     stages: list[str] = []
-    with cpu_runner(tmp_path, cores=2) as runner:
-        report = measure(runner, {"tiny": NET}, images="noise", on_stage=stages.append, seconds=0.05)
+    with runner_for(CPU, cores=2) as runner:
+        report = measure(runner, {"tiny": NET}, on_stage=stages.append, seconds=0.05)
         assert stages[1:] == ["tiny net, one trial", "tiny net, 2 trials at once"]
         processes = multiprocessing.active_children()
         assert len(processes) == 2
@@ -154,11 +141,11 @@ def test_a_bench_on_the_cpu_measures_in_processes_and_leaves_none(
     assert all(each["share_of_peak"] > 0 and each["trials_per_hour"] > 0 for each in net["at_once"])
 
 
-def test_an_interrupt_ends_the_processes_at_once(tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_processes_at_once() -> None:
     processes = []
 
     def interrupted() -> None:
-        with cpu_runner(tmp_path, cores=1):
+        with runner_for(CPU, cores=1):
             processes.extend(multiprocessing.active_children())
             raise KeyboardInterrupt
 

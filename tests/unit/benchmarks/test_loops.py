@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from kmnist_search.bench.images import images_in
+from kmnist_search.bench.nets import noise
 from kmnist_search.bench.pace import Pace
 from kmnist_search.config import TrainConfig, trial_config
 from kmnist_search.data.search_data import SearchData
@@ -32,8 +32,8 @@ NET = trial_config(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> SearchData:
-    return images_in(tmp_path_factory.mktemp("empty")).data
+def data() -> SearchData:
+    return noise()
 
 
 def test_steps_are_timed_for_as_long_as_asked_and_the_set_up_apart() -> None:

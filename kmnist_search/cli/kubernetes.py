@@ -167,7 +167,7 @@ def _make_queue(file: "StudyFile", trials: int, storage_url: str, data_dir: Path
 
     from kmnist_search.cli.submitted import announce
     from kmnist_search.run.options import RunOptions
-    from kmnist_search.run.submission import submit
+    from kmnist_search.run.submission import prepare
 
-    made = submit(file, RunOptions(storage_url=storage_url, trials=trials, data_dir=data_dir))
+    made = prepare(file, RunOptions(storage_url=storage_url, trials=trials, data_dir=data_dir))
     announce(Console(stderr=True), made)

@@ -69,7 +69,7 @@ def references(
     from kmnist_search.data.files import default_data_dir
     from kmnist_search.references import result_folder, systems
     from kmnist_search.references.testing import check_test_files
-    from kmnist_search.run.search import prepare
+    from kmnist_search.run.submission import prepare
 
     chosen, devices = systems.chosen(only), devices_here(options)
     file = systems.study_file(chosen, name=name, seeds=seeds, epochs=epochs)
@@ -94,7 +94,7 @@ def _train(console: "Console", search: "Search", file: "ComparisonFile", devices
     """Train what waits, and wait for what others train; after a signal end the process."""
     from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.host.signals import StopSignals
-    from kmnist_search.run.search import prepare
+    from kmnist_search.run.submission import prepare
     from kmnist_search.terminal import run as terminal
     from kmnist_search.watch import watch as watching
 

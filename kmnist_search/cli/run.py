@@ -44,7 +44,7 @@ def run(asked: AskedStudy, timeout: float | None, target: float | None, options:
     from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.database.errors import when_it_answers
     from kmnist_search.host.signals import StopSignals
-    from kmnist_search.run.search import prepare
+    from kmnist_search.run.submission import prepare
     from kmnist_search.study.status import status_of
     from kmnist_search.study.summary import status_summary
     from kmnist_search.terminal.run import announce, conclude

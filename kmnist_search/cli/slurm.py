@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kmnist_search.launch.slurm import SlurmJob
-    from kmnist_search.run.submission import Submission
+    from kmnist_search.run.search import Search
 
 #: Where checkpoints and logs go: into the folder that the command is typed in, which all nodes see on most clusters.
 CHECKPOINTS, LOGS = Path("kmnist-search.checkpoints"), Path("kmnist-search.logs")
@@ -154,16 +154,17 @@ def slurm(
     from kmnist_search.host.files import check_writable
     from kmnist_search.launch import sbatch
     from kmnist_search.run.options import RunOptions
-    from kmnist_search.run.submission import submit
+    from kmnist_search.run.submission import prepare
 
     sbatch.check_there()
     sbatch.check(job)
     check_writable(job.log_dir, option="--logs")
     options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
-    made = submit(file, options)
+    made = prepare(file, options)
     console = Console()
     submission_terminal.announce(console, made)
-    if made.study.counts().finished >= made.budget:
+    counts = made.study.counts()
+    if counts.finished >= made.goal(counts):
         click.echo("Nothing is left to do, so nothing was submitted.")
         return
     job_id = _submitted(job, storage_url)
@@ -216,7 +217,7 @@ def _tell(job: "SlurmJob", job_id: str, storage: str) -> None:
         click.echo(f"{topic:<5}  {text}".rstrip())
 
 
-def _follow(console: "Console", made: "Submission", job: "SlurmJob", job_id: str) -> None:
+def _follow(console: "Console", made: "Search", job: "SlurmJob", job_id: str) -> None:
     """Show the study until it is done, or until Slurm has nothing left that works on it.
 
     Raises:
@@ -228,8 +229,8 @@ def _follow(console: "Console", made: "Submission", job: "SlurmJob", job_id: str
 
     tasks = Tasks(job_id)
     counts = follow(console, made, is_hopeless=tasks.are_gone).progress.counts
-    if counts.finished < made.budget and tasks.are_gone():
+    if counts.finished < made.goal(counts) and tasks.are_gone():
         raise SubmissionError(
-            f"no task of job {job_id} is left, and {counts.finished} of {made.budget} trials are finished. "
+            f"no task of job {job_id} is left, and {counts.finished} of {made.goal(counts)} trials are finished. "
             f"Why, say {job.log_dir}/{job_id}_*.log. To go on: the same command again."
         )

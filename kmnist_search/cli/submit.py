@@ -43,10 +43,10 @@ def queue(
     from kmnist_search.cli.submitted import announce, follow, invite
     from kmnist_search.run.join import already_reached, until_reachable
     from kmnist_search.run.options import RunOptions
-    from kmnist_search.run.submission import submit as submitted
+    from kmnist_search.run.submission import prepare
 
     options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir)
-    make = partial(submitted, asked.file(), options)
+    make = partial(prepare, asked.file(), options)
     if database_timeout is None:
         made = make()
     else:

@@ -62,7 +62,7 @@ def worker(
     from kmnist_search.database.errors import when_it_answers
     from kmnist_search.database.url import check_url
     from kmnist_search.host.signals import StopSignals
-    from kmnist_search.run.join import already_reached, join, until_reachable, until_there
+    from kmnist_search.run.join import already_reached, join, until_reachable
     from kmnist_search.study.status import status_of
     from kmnist_search.terminal.run import conclude, introduce
     from kmnist_search.worker.limits import Limits
@@ -73,7 +73,7 @@ def worker(
     devices = devices_here(options)
     console = Console()
     with StopSignals() as signals:
-        _wait(until_there(study, options) if waits else until_reachable(options), signals, deadline)
+        _wait(until_reachable(options, with_study=waits, name=study), signals, deadline)
         with already_reached():
             search = join(study, options.on(devices[0]))
         places = search.places(devices)

@@ -225,25 +225,23 @@ class Queue:
     def finish(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int) -> bool:
         """Write the last changes of a trial and end it with `changes.ending`; return False if it was lost."""
         assert changes.ending is not None
-        state, results = changes.ending
-        if not self.renew(connection, [claim.token]):
-            return self._ended_by(connection, claim)
-        over = {ATTEMPTS_KEY: ended(claim.attempts, state.name.lower(), epochs)}
-        rest = replace(changes, user_attributes={**changes.user_attributes, **over})
-        write_changes(connection, claim.trial_id, rest)
-        write_values(connection, claim.trial_id, results)
-        set_state(connection, claim.trial_id, state)
-        connection.execute(delete(leases).where(leases.c.token == claim.token))
-        return True
+        return self._end(connection, claim, changes, changes.ending[0].name.lower(), epochs)
 
     def hand_back(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int, reason: str) -> bool:
         """Put a running trial back into the queue, with its hyperparameters; return False if it was lost."""
+        return self._end(connection, claim, changes, f"handed back: {reason}", epochs)
+
+    def _end(self, connection: Connection, claim: Claim, changes: Changes, how: str, epochs: int) -> bool:
+        """End the attempt; the trial ends with `changes.ending`, or waits again."""
         if not self.renew(connection, [claim.token]):
-            return self._ended_by(connection, claim)
-        over = {ATTEMPTS_KEY: ended(claim.attempts, f"handed back: {reason}", epochs)}
-        rest = replace(changes, user_attributes={**changes.user_attributes, **over})
-        write_changes(connection, claim.trial_id, rest)
-        set_state(connection, claim.trial_id, TrialState.WAITING)
+            # Perhaps this process ended the attempt earlier, and only missed the confirmation.
+            attempts = read_attempts(connection, claim.trial_id)
+            return any(each["token"] == claim.token and "how" in each and not is_loss(each) for each in attempts)
+        state, results = changes.ending or (TrialState.WAITING, ())
+        over = {ATTEMPTS_KEY: ended(claim.attempts, how, epochs)}
+        write_changes(connection, claim.trial_id, replace(changes, user_attributes={**changes.user_attributes, **over}))
+        write_values(connection, claim.trial_id, results)
+        set_state(connection, claim.trial_id, state)
         connection.execute(delete(leases).where(leases.c.token == claim.token))
         return True
 
@@ -310,11 +308,6 @@ class Queue:
         )
         taken = connection.execute(taking).one_or_none()
         return None if taken is None else (taken.trial_id, taken.number)
-
-    def _ended_by(self, connection: Connection, claim: Claim) -> bool:
-        """Return whether the owner itself ended this attempt earlier, and only missed the confirmation."""
-        attempts = read_attempts(connection, claim.trial_id)
-        return any(each["token"] == claim.token and "how" in each and not is_loss(each) for each in attempts)
 
 
 def _last_step(connection: Connection, trial_id: int) -> int:

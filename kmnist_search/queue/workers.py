@@ -33,7 +33,7 @@ class Registration:
 
     Attributes:
         worker_id: new for each worker.
-        seconds: the worker appears at least this often.
+        seconds: the worker sends a heartbeat at least this often.
     """
 
     worker_id: str
@@ -42,7 +42,7 @@ class Registration:
     info: WorkerInfo
     seconds: float
 
-    def appear(self, connection: Connection, *, finished: int, age: float) -> None:
+    def heartbeat(self, connection: Connection, *, finished: int, age: float) -> None:
         """Record that the worker is alive, `age` seconds after its start and with `finished` trials."""
         now = database_now(connection.dialect.name)
         row: dict[str, ColumnElement[Any]] = {
@@ -77,6 +77,7 @@ class RegisteredWorker:
         seconds: a worker unseen for longer is probably gone.
     """
 
+    worker_id: str
     owner: Owner
     info: WorkerInfo
     finished: int
@@ -96,12 +97,12 @@ class RegisteredWorker:
 
 def registered_workers(connection: Connection, study_id: int | None = None) -> list[RegisteredWorker]:
     """Return the workers of a study, or of all studies, oldest first."""
-    table = workers
-    query = select(table, database_now(connection.dialect.name).label("now")).order_by(table.c.began_at)
+    query = select(workers, database_now(connection.dialect.name).label("now")).order_by(workers.c.began_at)
     if study_id is not None:
-        query = query.where(table.c.study_id == study_id)
+        query = query.where(workers.c.study_id == study_id)
     return [
         RegisteredWorker(
+            worker_id=row.worker_id,
             owner=Owner(**json.loads(row.owner)),
             info=WorkerInfo(**json.loads(row.facts)),
             finished=row.finished,
@@ -115,14 +116,10 @@ def registered_workers(connection: Connection, study_id: int | None = None) -> l
 
 def remove_gone_workers(connection: Connection, study_id: int) -> None:
     """Remove workers that are known to be dead, or were not seen for an hour."""
-    table = workers
-    query = select(
-        table.c.worker_id, table.c.owner, table.c.seen_at, database_now(connection.dialect.name).label("now")
-    )
     gone = [
-        row.worker_id
-        for row in connection.execute(query.where(table.c.study_id == study_id))
-        if row.now - row.seen_at > REMEMBERED_SECONDS or Owner(**json.loads(row.owner)).is_dead()
+        each.worker_id
+        for each in registered_workers(connection, study_id)
+        if each.unseen > REMEMBERED_SECONDS or each.owner.is_dead()
     ]
     if gone:
-        connection.execute(delete(table).where(table.c.worker_id.in_(gone)))
+        connection.execute(delete(workers).where(workers.c.worker_id.in_(gone)))

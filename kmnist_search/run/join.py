@@ -11,10 +11,9 @@ from kmnist_search.database.storage import open_storage
 from kmnist_search.errors import DatabaseAwayError, StorageAwayError, StorageEmptyError, StudyNotFoundError
 from kmnist_search.host.environment import package_version
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.placement import device_of
+from kmnist_search.run.placement import check_device
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import check_folders
-from kmnist_search.study.artifacts import open_artifact_store
 from kmnist_search.study.opening import find_study
 from kmnist_search.study.study import SearchStudy
 
@@ -22,8 +21,13 @@ from kmnist_search.study.study import SearchStudy
 LOOK_SECONDS = 2.0
 
 
-def until_reachable(options: RunOptions) -> Iterator[str]:
-    """Yield the reason why the database cannot be reached, every `LOOK_SECONDS` until it can.
+def until_reachable(options: RunOptions, *, with_study: bool = False, name: str | None = None) -> Iterator[str]:
+    """Yield the reason why the database cannot be used, every `LOOK_SECONDS` until it can.
+
+    Args:
+        options: `database_timeout` is for a database that cannot be reached; a study is waited for without limit.
+        with_study: also wait for a study.
+        name: of that study; None means any.
 
     Raises:
         DatabaseAwayError: it could not be reached for `database_timeout` seconds.
@@ -32,36 +36,21 @@ def until_reachable(options: RunOptions) -> Iterator[str]:
     deadline = time.monotonic() + options.database_timeout
     while True:
         try:
-            open_storage(options.storage_url, create=False).let_go()
-        except StorageEmptyError:
+            storage = open_storage(options.storage_url, create=False)
+            if with_study:
+                find_study(storage, name)
+            storage.let_go()
             return
         except StorageAwayError as error:
             if time.monotonic() > deadline:
                 raise DatabaseAwayError(f"{error} It was tried for {options.database_timeout:g} s.") from None
-            yield str(error)
-            time.sleep(LOOK_SECONDS)
-        else:
-            return
-
-
-def until_there(name: str | None, options: RunOptions) -> Iterator[str]:
-    """Yield the reason why a study cannot be joined, every `LOOK_SECONDS` until it can.
-
-    Raises:
-        DatabaseAwayError: its database could not be reached for `database_timeout` seconds.
-        StorageError: it can be reached but not used.
-    """
-    while True:
-        yield from until_reachable(options)
-        try:
-            find_study(open_storage(options.storage_url, create=False), name).storage.let_go()
+            reason = str(error)
         except (StorageEmptyError, StudyNotFoundError) as error:
-            yield str(error)
-            time.sleep(LOOK_SECONDS)
-        except StorageAwayError:
-            continue
-        else:
-            return
+            if not with_study:
+                return
+            reason, deadline = str(error), time.monotonic() + options.database_timeout
+        yield reason
+        time.sleep(LOOK_SECONDS)
 
 
 @contextmanager
@@ -85,7 +74,7 @@ def join(name: str | None, options: RunOptions) -> Search:
         StudyChangedError: it uses another version of this package, or other images.
         InputError: the options cannot be used.
     """
-    device = device_of(options)
+    check_device(options)
     check_folders(options)
     storage = open_storage(options.storage_url, create=False, checkpoint_dir=options.checkpoint_dir)
     study = find_study(storage, name)
@@ -96,15 +85,7 @@ def join(name: str | None, options: RunOptions) -> Search:
     for config in study.datas_left(file):
         data.of(config)
     recovered = when_it_answers()(_joined, study, data)
-    return Search(
-        study=study,
-        file=file,
-        data=data,
-        artifact_store=open_artifact_store(options.artifacts, storage.url),
-        device=device,
-        options=options,
-        recovered=recovered,
-    )
+    return Search(study=study, file=file, data=data, options=options, recovered=recovered)
 
 
 def _joined(study: SearchStudy, data: StudyData) -> list[int]:

@@ -27,19 +27,14 @@ class Place:
     cores: int
 
 
-def device_of(options: RunOptions) -> torch.device:
-    """Return the one device that this process works on.
-
-    Raises:
-        ConfigError: there is no such device, or it cannot train `per_gpu` trials at a time.
-    """
+def check_device(options: RunOptions) -> None:
+    """Raise ConfigError if there is no such device, or if it cannot train `per_gpu` trials at a time."""
     device = device_named(options.device)
     if options.per_gpu is not None and options.per_gpu > 1 and device.type == "cpu":
         raise ConfigError(
             f"--per-gpu {options.per_gpu}: the device is the CPU, which trains one trial at a time. "
             "Leave it out; --workers says how many processes share its cores."
         )
-    return device
 
 
 def devices_of(options: RunOptions, *, insist_on_workers: bool = False) -> list[str]:

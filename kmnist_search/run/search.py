@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,24 +15,24 @@ from kmnist_search.dashboard_content.snapshot import Images
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.errors import when_it_answers
 from kmnist_search.engine.concurrency import Concurrency
-from kmnist_search.engine.device import device_place
+from kmnist_search.engine.device import device_named, device_place
 from kmnist_search.engine.estimate import seconds_per_epoch
-from kmnist_search.errors import ConfigError
+from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.host.environment import scheduler_job, versions
 from kmnist_search.host.signals import StopSignals
-from kmnist_search.optuna_internals import ArtifactStore
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.placement import Place, device_of, places
-from kmnist_search.run.submission import submit
+from kmnist_search.run.placement import Place, places
 from kmnist_search.study.artifacts import open_artifact_store
 from kmnist_search.study.proposals import Proposals
 from kmnist_search.study.status import Progress, progress_seen_by
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.database_thread import DatabaseThread
-from kmnist_search.worker.events import Event, NotShown, TrialValidated
+from kmnist_search.worker.events import Event, RunWarning, TrialValidated
+from kmnist_search.worker.stop import Stop
+from kmnist_search.worker.trial_run import TrialContext
 from kmnist_search.worker.worker import Worker
 
 
@@ -41,7 +41,6 @@ class Search:
     """An open study with its images, ready for a worker.
 
     Attributes:
-        device: of this process.
         options: of the run; `limits.budget` is the study's if this run filled its queue.
         recovered: numbers of the trials recovered from dead owners.
         version_before: the package version that the study used last, if it was another one.
@@ -50,16 +49,14 @@ class Search:
     study: SearchStudy
     file: StudyFile
     data: StudyData
-    artifact_store: ArtifactStore
-    device: torch.device
     options: RunOptions
     recovered: Sequence[int]
     version_before: str | None = None
 
     @property
-    def needs_warning(self) -> bool:
-        """True if the study is meant for a GPU and this process uses the CPU."""
-        return self.file.study.meant_for == "gpu" and self.device.type == "cpu"
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return device_named(self.options.device)
 
     def counts(self) -> Counts:
         """Return the number of trials in each state."""
@@ -113,8 +110,7 @@ class Search:
             torch.cuda.set_device(self.device)  # else code that names no device initializes the first GPU, too
         proposals = Proposals(self.study, self.file)
         database_thread = DatabaseThread(
-            self.study.storage,
-            self.study.queue,
+            self.study,
             proposals.cached_storage,
             lease_seconds=self.file.study.lease_seconds,
             max_retries=self.file.study.max_retries,
@@ -122,27 +118,26 @@ class Search:
             counts=self.counts(),
             info=self.worker_info(),
         )
-        publisher = self._publisher(database_thread)
-        worker = Worker(
-            self.study,
-            self.file,
-            self.data,
-            proposals,
-            database_thread,
+        context = TrialContext(
+            study=self.study,
+            file=self.file,
+            data=self.data.to(self.device),
+            proposals=proposals,
+            database_thread=database_thread,
             device=self.device,
-            limits=self.options.limits,
-            signals=signals,
-            concurrency=self._concurrency(),
             cores=cores,
+            memory_budget=MemoryBudget(self.device),
+            stop=Stop(signals, deadline=self.options.limits.deadline),
         )
-        return worker, _published(worker.work(), publisher)
+        worker = Worker(context, self.options.limits, self._concurrency())
+        return worker, _published(worker.work(), self._publisher(database_thread))
 
     def seen_by(self, worker: Worker) -> Progress:
         """Return the study's progress as a worker knows it, without asking the database."""
         return progress_seen_by(self.study, worker.database_thread.cached_storage, worker.database_thread.counts)
 
     def _publisher(self, database_thread: DatabaseThread) -> Publisher:
-        images = None
+        store, images = open_artifact_store(self.options.artifacts, self.study.storage.url), None
         if self.file.shared_data is not None:
             data = self.data.of(self.file.shared_data)
             images = Images(train=len(data.train_images), val=len(data.val_images), digest=data.digest)
@@ -150,7 +145,7 @@ class Search:
             self.study,
             self.file,
             database_thread.cached_storage,
-            TrialArtifacts(self.study, self.file, self.artifact_store, self.data),
+            TrialArtifacts(self.study, self.file, store, self.data),
             worker=database_thread.registration.worker_id,
             budget=self.options.limits.budget,
             images=images,
@@ -163,42 +158,17 @@ class Search:
 
 
 def _published(events: Generator[Event, None, None], publisher: Publisher) -> Generator[Event, None, None]:
-    """Pass its events to the publisher and yield the others; yield `NotShown` when publishing fails."""
+    """Pass its events to the publisher and yield the others; yield a warning when publishing fails."""
     with closing(events), publisher:
         for event in events:
             if isinstance(event, TrialValidated):
                 publisher.take(event)
             else:
                 yield event
-            if reason := publisher.new_trouble():
-                yield NotShown(reason=reason)
+            yield from _publishing_trouble(publisher)
+    yield from _publishing_trouble(publisher)
+
+
+def _publishing_trouble(publisher: Publisher) -> Iterator[RunWarning]:
     if reason := publisher.new_trouble():
-        yield NotShown(reason=reason)
-
-
-def prepare(file: StudyFile, options: RunOptions) -> Search:
-    """Check all inputs, cheap checks first, then make or open the study and fill its queue.
-
-    Raises:
-        InputError: the study or the options cannot be used; no trial was added.
-    """
-    _check_target(options.limits.target, file)
-    device = device_of(options)
-    submitted = submit(file, options)
-    return Search(
-        study=submitted.study,
-        file=file,
-        data=submitted.data,
-        artifact_store=open_artifact_store(options.artifacts, submitted.study.storage.url),
-        device=device,
-        options=replace(options, limits=replace(options.limits, budget=submitted.budget)),
-        recovered=submitted.recovered,
-        version_before=submitted.version_before,
-    )
-
-
-def _check_target(target: float | None, file: StudyFile) -> None:
-    if target is None:
-        return
-    if target <= 0 or (file.study.metric == "val_accuracy" and target > 1):
-        raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
+        yield RunWarning(text=f"the dashboard will lack some of what it shows, the search continues: {reason}")

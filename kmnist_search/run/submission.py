@@ -1,8 +1,7 @@
 """Submission of a study: make or open it, and fill its queue for the workers."""
 
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 
 from kmnist_search.data.files import default_data_dir
 from kmnist_search.data.search_data import StudyData
@@ -13,43 +12,27 @@ from kmnist_search.errors import ConfigError, StorageEmptyError
 from kmnist_search.host.environment import package_version
 from kmnist_search.host.files import check_writable
 from kmnist_search.run.options import RunOptions
+from kmnist_search.run.placement import check_device
+from kmnist_search.run.search import Search
 from kmnist_search.study.artifacts import folder_of, open_bucket
 from kmnist_search.study.opening import open_study
-from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Submission:
-    """A study whose queue is filled up to its budget.
-
-    Attributes:
-        data: the images of its trials.
-        budget: finished trials that the study will have in the end.
-        recovered: numbers of the trials recovered from dead owners.
-        version_before: the package version that the study used last, if it was another one.
-    """
-
-    study: SearchStudy
-    file: StudyFile
-    data: StudyData
-    budget: int
-    recovered: Sequence[int]
-    version_before: str | None
-
-
-def submit(file: StudyFile, options: RunOptions) -> Submission:
+def prepare(file: StudyFile, options: RunOptions) -> Search:
     """Check what the workers will need, cheap checks first, then make or open the study and fill its queue.
 
     Many processes may do this at once and repeatedly: the trials are added only once.
 
     Args:
         file: the study. A comparison gets its enqueued trials, whatever the budget.
-        options: those for devices and limits are not used.
+        options: of the run.
 
     Raises:
-        InputError: the study, its images, its database or its folders cannot be used; no trial was added.
+        InputError: the study, its images, its database or the options cannot be used; no trial was added.
     """
+    _check_target(options.limits.target, file)
+    check_device(options)
     check_folders(options)
     _check_reachable(options.storage_url)  # before the images are fetched
     data = StudyData(options.data_dir or default_data_dir())
@@ -57,9 +40,8 @@ def submit(file: StudyFile, options: RunOptions) -> Submission:
         data.of(config)
     _check_batch_sizes(file, data)
     storage = open_storage(options.storage_url, create=True, checkpoint_dir=options.checkpoint_dir)
-    budget = options.trials if options.trials is not None else file.study.trials
     # A server may have no free connection for a while when many processes start at once.
-    return when_it_answers()(_made_ready, storage, file, data, budget)
+    return when_it_answers()(_filled, storage, file, data, options)
 
 
 def check_folders(options: RunOptions) -> None:
@@ -75,18 +57,28 @@ def check_folders(options: RunOptions) -> None:
         check_writable(folder, option="--artifacts")
 
 
-def _made_ready(storage: Storage, file: StudyFile, data: StudyData, budget: int) -> Submission:
+def _filled(storage: Storage, file: StudyFile, data: StudyData, options: RunOptions) -> Search:
     """Open the study, recover lost trials and fill its queue. Repeating this changes nothing."""
     study = open_study(storage, file)
     study.remember_data(data.digests, data.data_dir)
     version_before = study.remember_version(package_version())
     study.touch()
     recovered = study.recover(file.study.max_retries)
-    budget = file.fill(study, budget)
+    budget = file.fill(study, file.study.trials if options.trials is None else options.trials)
     storage.let_go()
-    return Submission(
-        study=study, file=file, data=data, budget=budget, recovered=recovered, version_before=version_before
+    return Search(
+        study=study,
+        file=file,
+        data=data,
+        options=replace(options, limits=replace(options.limits, budget=budget)),
+        recovered=recovered,
+        version_before=version_before,
     )
+
+
+def _check_target(target: float | None, file: StudyFile) -> None:
+    if target is not None and (target <= 0 or (file.study.metric == "val_accuracy" and target > 1)):
+        raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
 
 
 def _check_reachable(storage_url: str) -> None:

@@ -20,21 +20,19 @@ from kmnist_search.host.signals import StopSignals, blocked
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
-from kmnist_search.run.worker_process import Broke, Ended, Failed, Message, Told, work_for_parent
+from kmnist_search.run.worker_process import Message, WorkerEvent, work_for_parent
 from kmnist_search.study.status import Progress, status_of
 from kmnist_search.worker.events import (
     DatabaseAway,
     DatabaseBack,
     EpochDone,
     Event,
-    KernelsMissing,
-    NotShown,
+    RunWarning,
     StoppedBy,
     Stopping,
     TrialEnded,
     TrialStarted,
     Waiting,
-    WorkerDied,
 )
 
 #: After this many deaths in a row without a finished trial, the run fails. It is below the number of losses after which
@@ -48,7 +46,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 #: Events that all workers may send at the same time, and that are reported once.
-SharedNews = DatabaseAway | DatabaseBack | Stopping | KernelsMissing | NotShown | Waiting
+SharedEvent = DatabaseAway | DatabaseBack | Stopping | RunWarning | Waiting
 
 
 @dataclass(eq=False, kw_only=True)
@@ -70,7 +68,7 @@ class _Child:
     pipe: "Connection[Any, Message]"
     deaths: int
     running: dict[int, _Running] = field(default_factory=dict)
-    last: Message | None = None
+    ending: StoppedBy | KmnistSearchError | None = None
 
 
 class Supervisor:
@@ -106,7 +104,8 @@ class Supervisor:
         self._error: KmnistSearchError | None = None
         self._stop_at: float | None = None
         self._without_database: set[int] = set()
-        self._is_stopping = self._lacks_kernels = self._lacks_show = self._is_idle = False
+        self._reported: set[SharedEvent] = set()
+        self._is_idle = False
 
     def __enter__(self) -> "Supervisor":
         return self
@@ -132,20 +131,20 @@ class Supervisor:
             WorkerDiedError: a worker broke, or died again and again.
             KmnistSearchError: another error ended a worker. The others were stopped, with checkpoints.
         """
-        self._look_after()
+        self._start_or_stop()
         while self._children:
             ready = wait([child.pipe for child in self._children], timeout=0.2)
             for child in [child for child in self._children if child.pipe in ready]:
                 try:
                     message = child.pipe.recv()
                 except (EOFError, OSError):  # OSError if it was killed while it sent a message
-                    yield from self._over(child)
+                    yield from self._ended(child)
                 else:
-                    yield from self._heard(child, message)
-            self._look_after()
+                    yield from self._received(child, message)
+            self._start_or_stop()
         if self._error is not None:
             raise self._error
-        self.stopped_by = self._put_together()
+        self.stopped_by = self._reason()
 
     def _start(self, number: int, place: Place, *, deaths: int) -> None:
         ours, theirs = SPAWN.Pipe(duplex=False)
@@ -157,9 +156,9 @@ class Supervisor:
         theirs.close()  # so that ours reaches its end when the child ends
         self._children.append(_Child(number=number, place=place, process=process, pipe=ours, deaths=deaths))
 
-    def _heard(self, child: _Child, message: Message) -> Iterator[Event]:
-        if not isinstance(message, Told):
-            child.last = message
+    def _received(self, child: _Child, message: Message) -> Iterator[Event]:
+        if not isinstance(message, WorkerEvent):
+            child.ending = message
             return
         event = message.event
         match event:
@@ -173,18 +172,18 @@ class Supervisor:
                 if event.outcome in ("complete", "pruned", "failed"):
                     child.deaths = 0
         if message.progress is not None:
-            self._learn(message.progress)
-        if not isinstance(event, SharedNews) or self._is_new(child, event):
+            self._update_progress(message.progress)
+        if not isinstance(event, SharedEvent) or self._is_new(child, event):
             yield event
 
-    def _learn(self, progress: Progress) -> None:
+    def _update_progress(self, progress: Progress) -> None:
         """Take over the progress of a worker, unless another has seen more; keep the best trial of both."""
         if progress.counts.finished < self._progress.counts.finished:
             return
         best = self.study.ranked([trial for trial in (self._progress.best, progress.best) if trial is not None])
         self._progress = replace(progress, best=best[0] if best else None)
 
-    def _is_new(self, child: _Child, event: SharedNews) -> bool:
+    def _is_new(self, child: _Child, event: SharedEvent) -> bool:
         """Return whether to report this: the first worker counts, or the last for the database's return."""
         match event:
             case DatabaseAway():
@@ -193,36 +192,29 @@ class Supervisor:
             case DatabaseBack():
                 self._without_database.discard(child.number)
                 return not self._without_database
-            case Stopping():
-                before, self._is_stopping = self._is_stopping, True
-                return not before
-            case KernelsMissing():
-                before, self._lacks_kernels = self._lacks_kernels, True
-                return not before
-            case NotShown():
-                before, self._lacks_show = self._lacks_show, True
-                return not before
+            case Stopping() | RunWarning():
+                is_new = event not in self._reported
+                self._reported.add(event)
+                return is_new
             case Waiting():  # reported when all workers wait
                 before, self._is_idle = self._is_idle, not any(each.running for each in self._children)
                 return self._is_idle and not before
 
-    def _over(self, child: _Child) -> Iterator[Event]:
+    def _ended(self, child: _Child) -> Iterator[Event]:
         """Handle the end of a worker, which is seen by the end of its pipe."""
         self._children.remove(child)
         self._without_database.discard(child.number)
         child.pipe.close()
         _end(child.process, seconds=STOP_SECONDS)
-        match child.last:
-            case Ended(stopped_by=reason):
+        match child.ending:
+            case None:
+                yield from self._died(child)
+            case KmnistSearchError():
+                self._fail(child.ending)
+            case reason:
                 self._reasons.add(reason)
                 if reason == "target":
                     self._stop()
-            case Failed(error=error):
-                self._fail(error)
-            case Broke(traceback=text):
-                self._fail(WorkerDiedError(f"worker {child.number} ({child.place.device}) broke.\n{text}"))
-            case _:
-                yield from self._died(child)
 
     def _died(self, child: _Child) -> Iterator[Event]:
         """Report a death, and replace the worker unless it died too often."""
@@ -231,7 +223,7 @@ class Supervisor:
             yield self._lost(number, running, f"worker {child.number} {how}")
         if self._stop_at is not None:
             return
-        yield WorkerDied(worker=child.number, device=child.place.device, how=how)
+        yield RunWarning(text=f"worker {child.number} ({child.place.device}) {how}; its trials go back to the queue")
         deaths = child.deaths + 1
         if deaths < DEATHS_IN_A_ROW:
             self._vacant.append((child.number, child.place, deaths))
@@ -271,7 +263,7 @@ class Supervisor:
         for child in self._children:
             _send(child.process, number)
 
-    def _look_after(self) -> None:
+    def _start_or_stop(self) -> None:
         """Start workers in vacant places, and stop all on a signal or when time is up."""
         if self.signals.received is not None:
             self._stop()
@@ -285,7 +277,7 @@ class Supervisor:
                 self._start(number, place, deaths=deaths)
             self._vacant.clear()
 
-    def _put_together(self) -> StoppedBy:
+    def _reason(self) -> StoppedBy:
         """Return why the run ended, from the reasons of the workers."""
         if "budget" in self._reasons:
             return "budget"

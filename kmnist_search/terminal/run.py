@@ -61,7 +61,7 @@ def _tell_recovered(console: Console, search: Search) -> None:
 def _tell_places_or_warn(console: Console, search: Search, places: Sequence[Place]) -> None:
     if len(places) > 1 or (places[0].device == "cpu" and places[0].cores > 1):
         print_line(console, _places_text(places))
-    if search.needs_warning:
+    if search.file.study.meant_for == "gpu" and search.device.type == "cpu":
         print_line(
             console, "This study is meant for a GPU and there is none here. Measuring how long it would take ..."
         )

@@ -20,13 +20,11 @@ from kmnist_search.worker.events import (
     DatabaseBack,
     EpochDone,
     Event,
-    KernelsMissing,
-    NotShown,
+    RunWarning,
     Stopping,
     TrialEnded,
     TrialStarted,
     Waiting,
-    WorkerDied,
 )
 
 RECENT_TRIALS = 8
@@ -45,30 +43,15 @@ def follow(console: Console, search: Search, progress: Callable[[], Progress], e
     """
     if not console.is_terminal:
         for event in events:
-            if line := _warning(event) or _log_line(event, search, progress):
+            if line := _log_line(event, search, progress):
                 print_line(console, line)
         return
     view = RunView(search, progress)
     with Live(view, console=console, refresh_per_second=4):
         for event in events:
-            if line := _warning(event):  # printed above the table, where it stays
-                print_line(console, line)
+            if isinstance(event, RunWarning):  # printed above the table, where it stays
+                print_line(console, event.text)
             view.take(event)
-
-
-def _warning(event: Event) -> str:
-    """Return an event's text if it still matters after the run; else an empty string."""
-    match event:
-        case WorkerDied():
-            return f"worker {event.worker} ({event.device}) {event.how}; its trials go back to the queue"
-        case KernelsMissing():
-            return (
-                f"the fused kernels do not run on this GPU ({event.reason}): trials train in plain torch, several "
-                "times slower. Triton needs a C compiler and Python's headers, such as gcc and python3-dev"
-            )
-        case NotShown():
-            return f"the dashboard will lack some of what it shows, the search continues: {event.reason}"
-    return ""
 
 
 def _log_line(event: Event, search: Search, progress: Callable[[], Progress]) -> str:
@@ -85,6 +68,8 @@ def _log_line(event: Event, search: Search, progress: Callable[[], Progress]) ->
             return _stopping_text(event)
         case Waiting():
             return WAITING_TEXT
+        case RunWarning():
+            return event.text
     return ""
 
 

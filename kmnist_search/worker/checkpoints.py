@@ -30,14 +30,10 @@ class Checkpoints:
             if checkpoint.resume(training, self._path(attempt)) is None:
                 return
 
-    def discard(self) -> None:
-        """Remove the checkpoints of this attempt and of earlier ones, half-written files included."""
-        for attempt in range(1, self.attempt + 1):
+    def discard(self, *, earlier: bool) -> None:
+        """Remove the checkpoint of this attempt, and of `earlier` ones, half-written files included."""
+        for attempt in range(1 if earlier else self.attempt, self.attempt + 1):
             discard(self._path(attempt))
-
-    def discard_own(self) -> None:
-        """Remove the checkpoint of this attempt."""
-        discard(self._path(self.attempt))
 
     def _path(self, attempt: int) -> Path:
         return self.folder / f"{self.number}-{attempt}.pt"

@@ -18,12 +18,12 @@ from uuid import uuid4
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Retry
-from kmnist_search.database.storage import Storage
 from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.host.process import Owner
-from kmnist_search.queue.queue import Claim, Counts, Queue
+from kmnist_search.queue.queue import Claim, Counts
 from kmnist_search.queue.workers import Registration, WorkerInfo
 from kmnist_search.study.cached_storage import CachedStorage
+from kmnist_search.study.study import SearchStudy
 
 #: How soon after a claim the first reports are written. Many trials end earlier.
 FIRST_FLUSH_SECONDS = 0.5
@@ -34,7 +34,7 @@ NEWS_SECONDS = 10.0
 #: All workers of a study together flush at most this often; each flushes less often where there are many.
 FLUSHES_A_SECOND = 10.0
 #: How often the worker shows that it is alive, while it uses the database anyway.
-APPEAR_SECONDS = 10.0
+HEARTBEAT_SECONDS = 10.0
 #: How often trials of dead owners are recovered.
 RECOVER_SECONDS = 5.0
 #: How long a connection stays open after a claim or an ending: the next call usually follows at once.
@@ -49,7 +49,7 @@ class DatabaseThread:
     Each call returns a future and never waits. A context manager: entering starts the thread, leaving ends it.
 
     Attributes:
-        patience: runs each transaction, and retries it while the database is away.
+        retry: runs each transaction, and retries it while the database is away.
         failure: the error after which the thread gave up, or None; it then does no more work.
         registration: this worker as others see it.
         counts: the study's, as of the last claim or ending of a trial in this process.
@@ -57,8 +57,7 @@ class DatabaseThread:
 
     def __init__(
         self,
-        storage: Storage,
-        queue: Queue,
+        study: SearchStudy,
         cached_storage: CachedStorage,
         *,
         lease_seconds: float,
@@ -67,33 +66,33 @@ class DatabaseThread:
         counts: Counts,
         info: WorkerInfo,
     ) -> None:
-        self.storage, self.queue, self.cached_storage = storage, queue, cached_storage
+        self.storage, self.queue, self.cached_storage = study.storage, study.queue, cached_storage
         self.lease_seconds, self.max_retries = lease_seconds, max_retries
         self.owner = Owner.this_process()
         self.registration = Registration(
-            worker_id=uuid4().hex, study_id=queue.study_id, owner=self.owner, info=info, seconds=lease_seconds
+            worker_id=uuid4().hex, study_id=study.queue.study_id, owner=self.owner, info=info, seconds=lease_seconds
         )
-        self.patience = Retry(storage, database_timeout=database_timeout)
+        self.retry = Retry(study.storage, database_timeout=database_timeout)
         self.failure: BaseException | None = None
         self.counts = counts
         self._held: dict[str, Claim] = {}
         self._lost: set[str] = set()
         self._jobs: thread_queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = thread_queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="database_thread", daemon=True)
-        self._flush_at = self._renew_at = self._news_at = self._recover_at = self._let_go_at = self._appear_at = 0.0
+        self._flush_at = self._renew_at = self._news_at = self._recover_at = self._release_at = self._heartbeat_at = 0.0
         self._finished = 0
         self._began_at = time.monotonic()
 
     def __enter__(self) -> "DatabaseThread":
         self._thread.start()
-        self._submit(self._appear_if_due)
+        self._submit(self._heartbeat_if_due)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.patience.hurry()
+        self.retry.hurry()
         self._jobs.put(None)
         # A daemon thread that hangs in a connection does not keep the process alive.
-        self._thread.join(max(self.patience.seconds_left(), 0.5))
+        self._thread.join(max(self.retry.seconds_left(), 0.5))
 
     def claim(self, *, budget: int | None) -> "Future[Claim | None]":
         """Claim the next waiting trial; None if there is none, or if `budget` trials are finished or running."""
@@ -110,7 +109,7 @@ class DatabaseThread:
 
     def refresh(self) -> "Future[None]":
         """Bring the cached storage up to date."""
-        return self._submit(lambda: self.patience.do(self._read_news, self.storage.reading))
+        return self._submit(lambda: self.retry.do(self._read_news, self.storage.reading))
 
     def has_lost(self, claim: Claim) -> bool:
         """Return whether this worker has lost the trial, because its lease was not renewed in time."""
@@ -133,16 +132,16 @@ class DatabaseThread:
             try:
                 item = self._jobs.get(timeout=self._seconds_to_wait())
             except thread_queue.Empty:
-                self._do(self._look_after, None)
+                self._do(self._flush_if_due, None)
                 continue
             if item is None:
-                self._do(lambda: self.patience.do(self.registration.leave), None)
+                self._do(lambda: self.retry.do(self.registration.leave), None)
                 self.storage.let_go()
                 return
             self._do(*item)
-            self._let_go_at = time.monotonic() + LINGER_SECONDS
+            self._release_at = time.monotonic() + LINGER_SECONDS
             if self._seconds_to_wait() == 0:
-                self._do(self._look_after, None)
+                self._do(self._flush_if_due, None)
 
     def _do(self, job: Callable[[], Any], future: "Future[Any] | None") -> None:
         try:
@@ -159,69 +158,69 @@ class DatabaseThread:
 
     def _seconds_to_wait(self) -> float | None:
         due = [self._flush_at] if self._held and self.failure is None else []
-        if self._let_go_at:
-            due.append(self._let_go_at)
+        if self._release_at:
+            due.append(self._release_at)
         return max(min(due) - time.monotonic(), 0.0) if due else None
 
-    def _look_after(self) -> None:
+    def _flush_if_due(self) -> None:
         """Flush and release the connection when that is due."""
         now = time.monotonic()
         if self._held and now >= self._flush_at:
             if self.cached_storage.has_changes() or now >= self._renew_at:
                 self._flush()
-                self._let_go_at = self._let_go_at or now
+                self._release_at = self._release_at or now
             self._flush_at = now + min(self._shared(FLUSH_SECONDS), self.lease_seconds / 4)
-        if self._let_go_at and now >= self._let_go_at:
+        if self._release_at and now >= self._release_at:
             self.storage.let_go()
-            self._let_go_at = 0.0
+            self._release_at = 0.0
 
-    def _appear_if_due(self) -> None:
-        if time.monotonic() >= self._appear_at:
-            self.patience.do(self._appear)
+    def _heartbeat_if_due(self) -> None:
+        if time.monotonic() >= self._heartbeat_at:
+            self.retry.do(self._heartbeat)
 
-    def _appear(self, connection: Connection) -> None:
+    def _heartbeat(self, connection: Connection) -> None:
         now = time.monotonic()
-        self.registration.appear(connection, finished=self._finished, age=now - self._began_at)
-        self._appear_at = now + min(self._shared(APPEAR_SECONDS), self.lease_seconds / 4)
+        self.registration.heartbeat(connection, finished=self._finished, age=now - self._began_at)
+        self._heartbeat_at = now + min(self._shared(HEARTBEAT_SECONDS), self.lease_seconds / 4)
 
     def _counts_when_seen(self, connection: Connection) -> Counts:
-        self._appear(connection)
+        self._heartbeat(connection)
         return self.queue.counts(connection)
 
     def _claim(self, budget: int | None) -> Claim | None:
-        self._appear_if_due()
+        self._heartbeat_if_due()
         if time.monotonic() >= self._recover_at and self._is_calm():
             self._recover()
-        claim = self._take(budget)
+        claim = self._claim_once(budget)
         if claim is None:
             if self._is_calm():
                 self._recover()
-            self.counts = self.patience.do(self.queue.counts)
+            self.counts = self.retry.do(self.queue.counts)
             if self.counts.claimable(budget):
-                claim = self._take(budget)
+                claim = self._claim_once(budget)
         if claim is None:
             return None
         counts = self.counts
         self.counts = replace(counts, running=counts.running + 1, waiting=max(counts.waiting - 1, 0))
-        self._look_after_soon()
+        self._schedule_flush()
         self._held[claim.token] = claim
         news = partial(self._read_news, complete_until=claim.trial_id)
-        self.patience.do(news, self.storage.reading)
+        self.retry.do(news, self.storage.reading)
         if not self.cached_storage.begin(claim.trial_id):  # the process was paused, and the trial was requeued
             del self._held[claim.token]
             return self._claim(budget)
         return claim
 
-    def _look_after_soon(self) -> None:
+    def _schedule_flush(self) -> None:
         """Schedule the first flush of a new trial soon, without delaying that of trials already held."""
         now = time.monotonic()
         first, renewal = now + FIRST_FLUSH_SECONDS, now + self.lease_seconds / 4
         self._flush_at = min(self._flush_at, first) if self._held else first
         self._renew_at = min(self._renew_at, renewal) if self._held else renewal
 
-    def _take(self, budget: int | None) -> Claim | None:
+    def _claim_once(self, budget: int | None) -> Claim | None:
         token = uuid4().hex
-        return self.patience.do(
+        return self.retry.do(
             lambda connection: self.queue.claim(
                 connection, self.owner, token=token, lease_seconds=self.lease_seconds, budget=budget
             )
@@ -229,17 +228,17 @@ class DatabaseThread:
 
     def _is_calm(self) -> bool:
         """Return whether the other workers, too, have had time to reconnect: before that, none is taken for dead."""
-        return time.monotonic() >= self.patience.back_at + 3 * MAX_PAUSE_SECONDS
+        return time.monotonic() >= self.retry.back_at + 3 * MAX_PAUSE_SECONDS
 
     def _recover(self) -> None:
-        self.patience.do(partial(self.queue.recover, max_retries=self.max_retries))
+        self.retry.do(partial(self.queue.recover, max_retries=self.max_retries))
         self._recover_at = time.monotonic() + RECOVER_SECONDS
 
     def _end(self, claim: Claim, end: Callable[[Connection, Claim, Changes], bool], *, finished: bool) -> bool:
         changes = self.cached_storage.take_changes(claim.trial_id)
-        ended = claim.token in self._held and self.patience.do(lambda connection: end(connection, claim, changes))
+        ended = claim.token in self._held and self.retry.do(lambda connection: end(connection, claim, changes))
         self._finished += finished and ended
-        self.counts = self.patience.do(self._counts_when_seen)
+        self.counts = self.retry.do(self._counts_when_seen)
         self._held.pop(claim.token, None)
         self._lost.discard(claim.token)
         self.cached_storage.end(claim.trial_id, finished=finished and ended)
@@ -259,11 +258,11 @@ class DatabaseThread:
                     write_changes(connection, claim.trial_id, changes)
             if wants_news:
                 self._read_news(connection)
-            if time.monotonic() >= self._appear_at:
-                self._appear(connection)
+            if time.monotonic() >= self._heartbeat_at:
+                self._heartbeat(connection)
             return held
 
-        held = self.patience.do(write)
+        held = self.retry.do(write)
         for token in self._held.keys() - held:
             del self._held[token]
             self._lost.add(token)

@@ -63,17 +63,10 @@ class TrialValidated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotShown:
-    """Some dashboard content could not be written; the search continues without it."""
+class RunWarning:
+    """Something that the user should still know after the run; the work continues."""
 
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class KernelsMissing:
-    """The fused kernels cannot run on this GPU; trials train in plain torch, several times slower."""
-
-    reason: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,25 +95,14 @@ class Waiting:
     """Nothing is left to claim; the worker keeps looking for trials that others add or lose."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerDied:
-    """A worker process (numbered from 1) died; `how` gives the cause. Another replaces it."""
-
-    worker: int
-    device: str
-    how: str
-
-
 Event = (
-    KernelsMissing
-    | TrialStarted
+    TrialStarted
     | EpochDone
     | TrialValidated
     | TrialEnded
-    | NotShown
+    | RunWarning
     | DatabaseAway
     | DatabaseBack
     | Stopping
     | Waiting
-    | WorkerDied
 )

@@ -1,4 +1,4 @@
-"""The stop order of a worker: whether it must stop, and why."""
+"""The request that a worker stops, and why."""
 
 import time
 
@@ -7,10 +7,10 @@ from kmnist_search.worker.events import StoppedBy
 
 
 class Stop:
-    """The order to stop; it is never withdrawn.
+    """The request to stop; it is never withdrawn.
 
     Attributes:
-        why: the reason, as the attempts of handed-back trials record it; empty until the order is given.
+        why: the reason, as the attempts of handed-back trials record it; empty before the request.
         by: the limit that was reached, if any.
         urgent_at: when a signal came or time was up, by `time.monotonic`; infinity before.
     """
@@ -21,18 +21,16 @@ class Stop:
         self.by: StoppedBy | None = None
         self.urgent_at = float("inf")
 
-    def look(self) -> None:
-        """Give the order if a signal has come or time is up."""
+    def check(self) -> None:
+        """Request a stop if a signal has come or time is up."""
         if self.signals.received is not None:
-            self._order_urgently(self.signals.received.name, "signal")
+            self.urgent_at = min(self.urgent_at, time.monotonic())
+            self.request(self.signals.received.name, by="signal")
         elif self.deadline is not None and time.monotonic() > self.deadline:
-            self._order_urgently("time is up", "timeout")
+            self.urgent_at = min(self.urgent_at, time.monotonic())
+            self.request("time is up", by="timeout")
 
-    def order(self, why: str, *, by: StoppedBy | None = None) -> None:
-        """Give the order, unless it was given before."""
+    def request(self, why: str, *, by: StoppedBy | None = None) -> None:
+        """Request a stop, unless one was requested before."""
         if not self.why:
             self.why, self.by = why, by
-
-    def _order_urgently(self, why: str, by: StoppedBy) -> None:
-        self.urgent_at = min(self.urgent_at, time.monotonic())
-        self.order(why, by=by)

@@ -11,18 +11,19 @@ from kmnist_search.worker.events import Event
 Result = TypeVar("Result")
 
 
-class Pause(Enum):
-    """Why a task yields: TURN, it is the others' turn; SOON, it has nothing to do at the moment."""
+class State(Enum):
+    """Whether a task can take its next step: READY, at once; IDLE, in a moment; WAITING, when its future is done."""
 
-    TURN = auto()
-    SOON = auto()
-
-
-#: Work that yields events, pauses for the others, and futures to wait for.
-Turns: TypeAlias = Generator["Event | Pause | Future[Any]", None, Result]
+    READY = auto()
+    IDLE = auto()
+    WAITING = auto()
 
 
-def waited(future: "Future[Result]") -> Turns[Result]:
+#: Work that yields events, its state between two steps, and futures to wait for.
+Steps: TypeAlias = Generator["Event | State | Future[Any]", None, Result]
+
+
+def wait_for(future: "Future[Result]") -> Steps[Result]:
     """Wait for a future and return its result."""
     if not future.done():
         yield future
@@ -30,7 +31,7 @@ def waited(future: "Future[Result]") -> Turns[Result]:
 
 
 class Task:
-    """Advances some work one turn at a time, unless the work waits for a future.
+    """Advances some work one step at a time, unless the work waits for a future.
 
     Attributes:
         awaited: the future that the work waits for, if any.
@@ -38,8 +39,8 @@ class Task:
         is_over: True when the work has returned or raised.
     """
 
-    def __init__(self, turns: Turns[None]) -> None:
-        self._turns = turns
+    def __init__(self, steps: Steps[None]) -> None:
+        self._steps = steps
         self.awaited: Future[Any] | None = None
         self.waits_since = 0.0
         self.is_over = False
@@ -48,24 +49,24 @@ class Task:
     def is_waiting(self) -> bool:
         return self.awaited is not None and not self.awaited.done()
 
-    def go_on(self, error: Exception | None = None) -> Event | Pause | None:
-        """Take a turn; return what the work yielded, or None while it waits for a future.
+    def step(self, error: Exception | None = None) -> Event | State:
+        """Take a step, unless the work waits; return the event or the state that it yielded.
 
         Args:
             error: raised in the work instead of resuming it.
         """
         if error is None and self.is_waiting:
-            return None
+            return State.WAITING
         self.awaited = None
         try:
-            turn = next(self._turns) if error is None else self._turns.throw(error)
+            step = next(self._steps) if error is None else self._steps.throw(error)
         except StopIteration:
             self.is_over = True
-            return Pause.TURN
+            return State.READY
         except BaseException:
             self.is_over = True
             raise
-        if isinstance(turn, Future):
-            self.awaited, self.waits_since = turn, time.monotonic()
-            return None
-        return turn
+        if isinstance(step, Future):
+            self.awaited, self.waits_since = step, time.monotonic()
+            return State.WAITING
+        return step

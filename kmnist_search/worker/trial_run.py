@@ -27,7 +27,7 @@ from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated
 from kmnist_search.worker.stop import Stop
-from kmnist_search.worker.tasks import Pause, Turns, waited
+from kmnist_search.worker.tasks import State, Steps, wait_for
 from kmnist_search.worker.trial_attributes import description, is_out_of_memory, reason_of_failure, results
 
 #: A `kill -9` loses at most this much training; a checkpoint of a large net takes about 0.1 s.
@@ -40,7 +40,7 @@ OUT_OF_MEMORY = "out of memory beside other trials"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Workplace:
+class TrialContext:
     """What the trials of a worker share; training on a CPU uses at most `cores`, None means all."""
 
     study: SearchStudy
@@ -65,9 +65,9 @@ class TrialRun:
         left: how the trial was left, if its end could not be written to the database.
     """
 
-    def __init__(self, place: Workplace, claim: Claim) -> None:
-        self.place, self.claim = place, claim
-        self.study, self.database_thread = place.study, place.database_thread
+    def __init__(self, context: TrialContext, claim: Claim) -> None:
+        self.context, self.claim = context, claim
+        self.study, self.database_thread = context.study, context.database_thread
         self.checkpoints = Checkpoints(self.study.checkpoint_dir, claim.number, claim.attempt)
         self.is_at_work = False
         self.epoch_cost = self.epoch_seconds = 0.0
@@ -77,13 +77,13 @@ class TrialRun:
         self._traceback = ""
         self._models: dict[str, Any] = {}
 
-    def turns(self) -> Turns[None]:
+    def steps(self) -> Steps[None]:
         """Train the trial and end it in the study.
 
         Raises:
             DatabaseAwayError: the end could not be written to the database; `left` tells about the checkpoint.
         """
-        trial = self.place.proposals.trial(self.claim)
+        trial = self.context.proposals.trial(self.claim)
         outcome: Outcome
         try:
             outcome, reason = yield from self._train(trial)
@@ -103,40 +103,38 @@ class TrialRun:
                 how = _save(self.checkpoints, self._training)
             self.left = f"Trial {self.claim.number} was left {how}."
             raise
-        if outcome == "lost":
-            self.checkpoints.discard_own()
-        elif outcome != "handed back":
-            self.checkpoints.discard()
-        if outcome == "complete":
-            yield self._validated(trial)
+        if outcome != "handed back":
+            self.checkpoints.discard(earlier=outcome != "lost")
+        if outcome == "complete" and self._training is not None:
+            yield self._validated(trial, self._training)
         if self.is_at_work:
             self._give_back_memory()
         yield replace(ended, outcome=outcome, reason=LOST if outcome == "lost" else ended.reason)
 
-    def _train(self, trial: Trial) -> Turns[tuple[Outcome, str]]:
+    def _train(self, trial: Trial) -> Steps[tuple[Outcome, str]]:
         """Train until the end, a pruning, a stop, or the loss of the trial; return the outcome and its reason."""
-        place = self.place
-        spec = place.file.suggest(trial)
-        config, data = spec.config, place.data.of(spec.data)
-        if place.device.type == "cpu":
-            torch.set_num_threads(threads_for(config, place.cores))
+        context, budget = self.context, self.context.memory_budget
+        spec = context.file.suggest(trial)
+        config, data = spec.config, context.data.of(spec.data)
+        if context.device.type == "cpu":
+            torch.set_num_threads(threads_for(config, context.cores))
         seed = self.study.training_seed(self.claim.number)
-        for key, value in description(config, data.digest, seed, place.device).items():
+        for key, value in description(config, data.digest, seed, context.device).items():
             trial.set_user_attr(key, value)
-        needed, most = place.memory_budget.estimate(config, data), place.memory_budget.capacity()
+        needed, most = budget.estimate(config, data), budget.capacity()
         if needed > most:
             trial.set_constraint(MEMORY_CONSTRAINT, (needed - most) / GIB)
-            return "pruned", f"infeasible: {place.memory_budget.excess_text(needed)}"
-        while not place.memory_budget.fits(needed):
+            return "pruned", f"infeasible: {budget.excess_text(needed)}"
+        while not budget.fits(needed):
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
-            if place.stop.why:
+            if context.stop.why:
                 return "handed back", "before it began"
-            yield Pause.SOON
-        place.memory_budget.reserve(self.claim.trial_id, needed)
+            yield State.IDLE
+        budget.reserve(self.claim.trial_id, needed)
         self.is_at_work = True
         self.epoch_cost = epoch_cost(config, len(data.train_images))
-        training = Training(config, data, seed=seed, device=place.device, keeps_best=spec.keeps_models)
+        training = Training(config, data, seed=seed, device=context.device, keeps_best=spec.keeps_models)
         self._training = training
         self._resume(trial, training)
         yield TrialStarted(
@@ -156,17 +154,17 @@ class TrialRun:
             trial.report(self._metric(epoch), step=epoch.number)
             trial.should_prune()
 
-    def _epochs(self, trial: Trial, training: Training) -> Turns[tuple[Outcome, str]]:
+    def _epochs(self, trial: Trial, training: Training) -> Steps[tuple[Outcome, str]]:
         # A CPU can take its next step at once; a GPU has enough queued for a while.
-        pause = Pause.TURN if self.place.device.type == "cpu" else Pause.SOON
+        state = State.READY if self.context.device.type == "cpu" else State.IDLE
         saved_at = time.monotonic()
         while not training.finished:
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
-            if self.place.stop.why:
+            if self.context.stop.why:
                 return "handed back", _save(self.checkpoints, training)
             if not training.advance():
-                yield pause
+                yield state
                 continue
             before = training.seconds
             epoch = training.read()
@@ -182,7 +180,7 @@ class TrialRun:
 
     def _broken_by(self, error: Exception) -> tuple[Outcome, str]:
         self._traceback = traceback.format_exc()
-        if is_out_of_memory(error) and self.place.memory_budget.is_shared():
+        if is_out_of_memory(error) and self.context.memory_budget.is_shared():
             self.ran_out_beside_others = True
             return "handed back", OUT_OF_MEMORY
         return "failed", reason_of_failure(error)
@@ -200,9 +198,7 @@ class TrialRun:
             seconds=training.seconds_so_far if training else 0.0,
         )
 
-    def _validated(self, trial: Trial) -> TrialValidated:
-        training = self._training
-        assert training is not None
+    def _validated(self, trial: Trial, training: Training) -> TrialValidated:
         return TrialValidated(
             trial_id=self.claim.trial_id,
             number=self.claim.number,
@@ -221,14 +217,14 @@ class TrialRun:
             attributes[TRACEBACK_KEY] = self._traceback
         return attributes
 
-    def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Turns[Outcome]:
+    def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Steps[Outcome]:
         """End the trial in the study; return the outcome, which is "lost" if this worker had lost it."""
         if self.database_thread.has_lost(self.claim):
             self.database_thread.abandon(self.claim)
             return "lost"
         if ended.outcome == "handed back":
-            why = ended.reason if self.ran_out_beside_others else self.place.stop.why
-            kept = yield from waited(self.database_thread.hand_back(self.claim, epochs=ended.epochs, reason=why))
+            why = ended.reason if self.ran_out_beside_others else self.context.stop.why
+            kept = yield from wait_for(self.database_thread.hand_back(self.claim, epochs=ended.epochs, reason=why))
             return "handed back" if kept else "lost"
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
@@ -236,14 +232,14 @@ class TrialRun:
             trial.study.tell(trial, ended.value)
         else:
             trial.study.tell(trial, state=TrialState.PRUNED if ended.outcome == "pruned" else TrialState.FAIL)
-        told = yield from waited(self.database_thread.finish(self.claim, epochs=ended.epochs))
+        told = yield from wait_for(self.database_thread.finish(self.claim, epochs=ended.epochs))
         return ended.outcome if told else "lost"
 
     def _give_back_memory(self) -> None:
         self._training = None
         self.is_at_work = False
-        self.place.memory_budget.release(self.claim.trial_id)
-        self.place.memory_budget.clean_up(after_error=bool(self._traceback))
+        self.context.memory_budget.release(self.claim.trial_id)
+        self.context.memory_budget.clean_up(after_error=bool(self._traceback))
 
     def _metric(self, epoch: Epoch) -> float:
         return float(getattr(epoch, self.study.metric))

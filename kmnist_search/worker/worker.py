@@ -5,45 +5,35 @@ waits for it only when no trial can continue.
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 
-import torch
-
-from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.retry import HURRY_SECONDS, Trouble
 from kmnist_search.engine.backends import missing_kernels
 from kmnist_search.engine.concurrency import Concurrency
-from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
-from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Claim
-from kmnist_search.study.proposals import Proposals
-from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.schema import StudyFile
-from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import (
     DatabaseAway,
     DatabaseBack,
     EpochDone,
     Event,
-    KernelsMissing,
+    RunWarning,
     StoppedBy,
     Stopping,
     TrialEnded,
     Waiting,
 )
 from kmnist_search.worker.limits import Limits
-from kmnist_search.worker.stop import Stop
-from kmnist_search.worker.tasks import Pause, Task, Turns, waited
-from kmnist_search.worker.trial_run import TrialRun, Workplace
+from kmnist_search.worker.tasks import State, Steps, Task, wait_for
+from kmnist_search.worker.trial_run import TrialContext, TrialRun
 
 #: This many failures in a row are not the trials' fault.
 FAILURES_IN_A_ROW = 5
 #: How long the worker sleeps when all its trials wait for a GPU: a hundredth of the work queued there.
-SOON_SECONDS = 0.0005
-#: How often an idle worker looks into the queue; each look is two transactions.
-LOOK_SECONDS = 5.0
+IDLE_SECONDS = 0.0005
+#: How often a worker without trials tries to claim one; each try is two transactions.
+CLAIM_SECONDS = 5.0
 #: A stopping run reports that it waits for the database only after this time.
 ANSWER_SECONDS = 0.1
 
@@ -56,38 +46,14 @@ class Worker:
             run), "signal", "timeout", "target" or "max_trials".
     """
 
-    def __init__(
-        self,
-        study: SearchStudy,
-        file: StudyFile,
-        data: StudyData,
-        proposals: Proposals,
-        database_thread: DatabaseThread,
-        *,
-        device: torch.device,
-        limits: Limits,
-        signals: StopSignals,
-        concurrency: Concurrency,
-        cores: int | None = None,
-    ) -> None:
-        self.study, self.database_thread, self.limits, self.concurrency = study, database_thread, limits, concurrency
-        self.stop = Stop(signals, deadline=limits.deadline)
+    def __init__(self, context: TrialContext, limits: Limits, concurrency: Concurrency) -> None:
+        self.context, self.limits, self.concurrency = context, limits, concurrency
+        self.study, self.database_thread, self.stop = context.study, context.database_thread, context.stop
         self.stopped_by: StoppedBy = "budget"
-        self._place = Workplace(
-            study=study,
-            file=file,
-            data=data.to(device),
-            proposals=proposals,
-            database_thread=database_thread,
-            device=device,
-            cores=cores,
-            memory_budget=MemoryBudget(device),
-            stop=self.stop,
-        )
         self._tasks: list[Task] = []
-        self._lanes: dict[int, TrialRun] = {}  # by the number of the trial
+        self._runs: dict[int, TrialRun] = {}  # by the number of the trial
         self._left: list[str] = []
-        self._look_at = 0.0  # when to look into the queue again
+        self._claim_at = 0.0  # not before this time
         self._finished = 0
         self._is_idle = False
         self._failures_in_a_row = 0
@@ -105,11 +71,14 @@ class Worker:
             TrialsKeepFailingError: one trial after another failed.
             DatabaseAwayError: the database was away for too long; running trials have left a checkpoint.
         """
-        if reason := missing_kernels(self._place.device):
-            yield KernelsMissing(reason=reason)
+        if reason := missing_kernels(self.context.device):
+            yield RunWarning(
+                text=f"the fused kernels do not run on this GPU ({reason}): trials train in plain torch, several times "
+                "slower. Triton needs a C compiler and Python's headers, such as gcc and python3-dev"
+            )
         with self.database_thread:
             while True:
-                self._look_for_stop()
+                self._check_stop()
                 if self._wants_another():
                     self._tasks.append(Task(self._trial()))
                 if self._tasks:
@@ -123,115 +92,111 @@ class Worker:
                     break
             self._conclude()
 
-    def _look_for_stop(self) -> None:
-        self.stop.look()
+    def _check_stop(self) -> None:
+        self.stop.check()
         if self.database_thread.failure is not None:
-            self.stop.order("the database failed")
+            self.stop.request("the database failed")
 
     def _stays(self) -> bool:
         """Return whether to wait while there is nothing to do."""
         return self.limits.waits and not self.stop.why and not self._has_done_its_share()
 
     def _has_done_its_share(self) -> bool:
-        return self.limits.max_trials is not None and self._finished + len(self._lanes) >= self.limits.max_trials
+        return self.limits.max_trials is not None and self._finished + len(self._runs) >= self.limits.max_trials
 
     def _wants_another(self) -> bool:
         """Return whether to claim a trial. Claims come one at a time, so that each proposal knows the earlier ones.
 
         No trial is claimed while one waits for memory. After a claim that found none, the next one waits until a trial
-        here has ended or `LOOK_SECONDS` are over.
+        here has ended or `CLAIM_SECONDS` are over.
         """
-        if self.stop.why or time.monotonic() < self._look_at or len(self._tasks) >= self.concurrency.limit:
+        if self.stop.why or time.monotonic() < self._claim_at or len(self._tasks) >= self.concurrency.limit:
             return False
         if self._has_done_its_share():
             return False
-        return len(self._lanes) == len(self._tasks) and all(trial_run.is_at_work for trial_run in self._lanes.values())
+        return len(self._runs) == len(self._tasks) and all(trial_run.is_at_work for trial_run in self._runs.values())
 
-    def _trial(self) -> Turns[None]:
+    def _trial(self) -> Steps[None]:
         """Claim a trial and run it to its end."""
         claim = yield from self._claim()
         if claim is None:
-            self._look_at = time.monotonic() + LOOK_SECONDS if self.limits.waits else float("inf")
+            self._claim_at = time.monotonic() + CLAIM_SECONDS if self.limits.waits else float("inf")
             return
         self._is_idle = False
-        trial_run = self._lanes[claim.number] = TrialRun(self._place, claim)
+        trial_run = self._runs[claim.number] = TrialRun(self.context, claim)
         try:
-            yield from trial_run.turns()
+            yield from trial_run.steps()
             if trial_run.ran_out_beside_others:
                 self.concurrency.out_of_memory(self._at_work() + 1)
         finally:
-            del self._lanes[claim.number]
+            del self._runs[claim.number]
             if trial_run.left:
                 self._left.append(trial_run.left)
 
-    def _claim(self) -> Turns[Claim | None]:
+    def _claim(self) -> Steps[Claim | None]:
         if self.limits.budget is not None and self.database_thread.counts.finished >= self.limits.budget:
             return None
         if self.limits.target is not None and (yield from self._is_reached(self.limits.target)):
-            self.stop.order("the target is reached", by="target")
+            self.stop.request("the target is reached", by="target")
             return None
-        return (yield from waited(self.database_thread.claim(budget=self.limits.budget)))
+        return (yield from wait_for(self.database_thread.claim(budget=self.limits.budget)))
 
-    def _is_reached(self, target: float) -> Turns[bool]:
+    def _is_reached(self, target: float) -> Steps[bool]:
         cached_storage = self.database_thread.cached_storage
-        yield from waited(self.database_thread.refresh())
+        yield from wait_for(self.database_thread.refresh())
         best = self.study.ranked(cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))[:1]
         return bool(best) and self.study.is_as_good(best[0].values[0], target)
 
     def _round(self) -> Iterator[Event]:
-        """Give each task a turn; rest if none could use it."""
-        turns = []
+        """Let each task take a step; rest if none could."""
+        steps = []
         for task in self._tasks:
-            turn = self._turn(task)
-            turns.append(turn)
-            if turn is not None and not isinstance(turn, Pause):
-                self._take_in(turn)
-                yield turn
-        yield from self._trouble_told()
-        yield from self._hurried()
+            steps.append(step := self._step(task))
+            if not isinstance(step, State):
+                self._record(step)
+                yield step
+        yield from self._database_events()
+        yield from self._give_up_database()
         self._tasks = [task for task in self._tasks if not task.is_over]
-        self._rest(turns)
+        if all(step is State.WAITING for step in steps):
+            wait([task.awaited for task in self._tasks if task.awaited], timeout=0.1, return_when=FIRST_COMPLETED)
+        elif all(step in (State.WAITING, State.IDLE) for step in steps):
+            time.sleep(IDLE_SECONDS)
 
-    def _turn(self, task: Task, error: Exception | None = None) -> Event | Pause | None:
+    def _step(self, task: Task, error: Exception | None = None) -> Event | State:
         if task.awaited is not None and task.awaited.done():
             self._answered_at = time.monotonic()
         try:
-            return task.go_on(error)
-        except Exception as broken:  # the other tasks must still hand their trials back
-            self._error = self._error or broken
-            self.stop.order("the run broke down")
-            return Pause.TURN
+            return task.step(error)
+        except Exception as unexpected:  # the other tasks must still hand their trials back
+            self._error = self._error or unexpected
+            self.stop.request("the run failed")
+            return State.READY
 
-    def _rest(self, turns: Sequence[Event | Pause | None]) -> None:
-        if all(turn is None for turn in turns):
-            wait([task.awaited for task in self._tasks if task.awaited], timeout=0.1, return_when=FIRST_COMPLETED)
-        elif all(turn in (None, Pause.SOON) for turn in turns):
-            time.sleep(SOON_SECONDS)
-
-    def _take_in(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         match event:
             case EpochDone():
-                trial_run = self._lanes[event.number]
+                trial_run = self._runs[event.number]
                 self.concurrency.epoch_done(
                     trial_run.epoch_cost, seconds=trial_run.epoch_seconds, active=self._at_work(), now=time.monotonic()
                 )
             case TrialEnded():
-                self._look_at = 0.0
+                self._claim_at = 0.0
                 self._finished += event.outcome in ("complete", "pruned", "failed")
                 self._give_up_if_all_fail(event)
 
     def _at_work(self) -> int:
-        return sum(trial_run.is_at_work for trial_run in self._lanes.values())
+        return sum(trial_run.is_at_work for trial_run in self._runs.values())
 
-    def _trouble_told(self) -> Iterator[Event]:
+    def _database_events(self) -> Iterator[Event]:
         """Report once that the database went away, and once that it came back."""
-        before, self._trouble = self._trouble, self.database_thread.patience.trouble
+        before, self._trouble = self._trouble, self.database_thread.retry.trouble
         if before is None and self._trouble is not None:
             yield DatabaseAway(reason=self._trouble.reason)
         elif before is not None and self._trouble is None:
             yield DatabaseBack(seconds=time.monotonic() - before.since)
 
-    def _hurried(self) -> Iterator[Event]:
+    def _give_up_database(self) -> Iterator[Event]:
         """Wait a little longer for a silent database when a stop is urgent, then give up."""
         waiting = [task for task in self._tasks if task.is_waiting]
         if not waiting:
@@ -244,12 +209,12 @@ class Worker:
         if not self._is_in_a_hurry:
             self._is_in_a_hurry = True
             yield Stopping(seconds=HURRY_SECONDS)
-            self.database_thread.patience.hurry()
+            self.database_thread.retry.hurry()
         if silence > ANSWER_SECONDS + HURRY_SECONDS + 0.5:
-            trouble = self.database_thread.patience.trouble
+            trouble = self.database_thread.retry.trouble
             reason = trouble.reason if trouble else "no answer"
             for task in waiting:
-                self._turn(task, DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}."))
+                self._step(task, DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}."))
 
     def _give_up_if_all_fail(self, ended: TrialEnded) -> None:
         self._failures_in_a_row = self._failures_in_a_row + 1 if ended.outcome == "failed" else 0
@@ -259,16 +224,15 @@ class Worker:
                 "so the run was ended; the trials not yet tried wait in the queue. "
                 "The tracebacks: kmnist-search status --json"
             )
-            self.stop.order("one trial after another failed")
+            self.stop.request("one trial after another failed")
 
     def _conclude(self) -> None:
         """Raise the error that ended the work, or set `stopped_by`."""
         if isinstance(self._error, DatabaseAwayError) and self._left:
-            goes, its_lease = ("It goes", "its lease runs") if len(self._left) == 1 else ("They go", "their leases run")
             raise DatabaseAwayError(
-                f"{self._error}\n{' '.join(self._left)} {goes} back to the queue when {its_lease} out, "
-                f"{self.database_thread.lease_seconds:g} s after the database was last told of it. "
-                "When the database is back, start the same command again."
+                f"{self._error}\n{' '.join(self._left)} A trial goes back to the queue when its lease runs out, "
+                f"{self.database_thread.lease_seconds:g} s after its last renewal. "
+                "When the database is back, repeat the command."
             ) from self._error
         if (error := self._error or self.database_thread.failure) is not None:
             raise error

@@ -16,7 +16,8 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.attempts import PROCESS_DIED
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
-from kmnist_search.run.search import Search, prepare
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.run.supervisor import Supervisor
 from kmnist_search.study_file.parser import load
 from tests.support.command import Command
@@ -171,7 +172,7 @@ def _break(options: RunOptions) -> Search:
         (
             _break,
             WorkerDiedError,
-            r"(?s)^worker 1 \(cpu\) broke\.\nTraceback .*RuntimeError: nobody foresaw this on cpu",
+            r"(?s)^worker 1 \(cpu\) failed unexpectedly\.\nTraceback .*RuntimeError: nobody foresaw this on cpu",
         ),
     ],
 )

@@ -29,7 +29,8 @@ from kmnist_search.database import tables
 from kmnist_search.database.storage import Storage
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.search import Search, prepare
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.study_file.builtin import builtin_studies
 from kmnist_search.study_file.parser import load
 from tests.support.postgres import PostgresServer

@@ -90,8 +90,7 @@ class Desk:
         self.study: SearchStudy = open_study(open_storage(url, create=True), self.file)
         self.proposals = Proposals(self.study, self.file)
         self.database_thread = DatabaseThread(
-            self.study.storage,
-            self.study.queue,
+            self.study,
             self.proposals.cached_storage,
             lease_seconds=self.file.study.lease_seconds,
             max_retries=3,

@@ -12,7 +12,7 @@ from click.testing import Result
 from kmnist_search.database.url import without_password
 from kmnist_search.launch import sbatch
 from kmnist_search.run import submission
-from kmnist_search.run.submission import Submission
+from kmnist_search.run.search import Search
 from kmnist_search.study import poller as poller
 from tests.support.postgres import PostgresServer
 from tests.support.slurm import OTHER_PARTITION, PARTITION, SlurmCluster, wait_for
@@ -217,14 +217,14 @@ def test_what_was_submitted_and_how_to_go_on_is_said(
 def test_a_job_that_slurm_no_longer_takes_leaves_the_queue_for_the_same_command(
     invoke: Invoke, full_slurm: SlurmCluster, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def submit_and_close(*arguments: object, **options: object) -> Submission:
-        made: Submission = original(*arguments, **options)  # type: ignore[arg-type]
+    def submit_and_close(*arguments: object, **options: object) -> Search:
+        made: Search = original(*arguments, **options)  # type: ignore[arg-type]
         full_slurm.do("scontrol", "update", f"PartitionName={PARTITION}", "State=INACTIVE")
         return made
 
-    original = submission.submit
+    original = submission.prepare
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(submission, "submit", submit_and_close)
+        meanwhile.setattr(submission, "prepare", submit_and_close)
         result = _submit(invoke, "--storage", url)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: Slurm has not taken the job:\n  sbatch: error: ")

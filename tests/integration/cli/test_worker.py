@@ -16,12 +16,12 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
-from kmnist_search.run.submission import submit
+from kmnist_search.run.submission import prepare
 from kmnist_search.study.opening import find_study
 from kmnist_search.study.status import status_of
 from kmnist_search.study.study import VERSION_KEY, SearchStudy
 from kmnist_search.study_file.parser import load
-from kmnist_search.worker import worker as worker_module
+from kmnist_search.worker import worker
 from kmnist_search.worker.worker import Worker
 from tests.support.postgres import PostgresServer
 
@@ -94,7 +94,7 @@ def test_max_trials_ends_a_worker_that_could_do_more(invoke: Invoke) -> None:
 def test_a_worker_that_waits_takes_what_is_added_and_leaves_when_time_is_up(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 2.0)
+    monkeypatch.setattr(worker, "CLAIM_SECONDS", 2.0)
     invoke("submit", "queue", "tiny.toml", "--trials", 1)
     study = _tiny()
 
@@ -129,7 +129,7 @@ def test_a_worker_waits_for_its_study_and_no_longer_than_it_may(invoke: Invoke, 
 
 
 def _submit(file: Path) -> None:
-    submit(load(file), RunOptions(storage_url=LOCAL, trials=1, data_dir=file.parent))
+    prepare(load(file), RunOptions(storage_url=LOCAL, trials=1, data_dir=file.parent))
 
 
 def test_a_worker_refuses_a_study_of_another_version_until_a_run_takes_it_over(invoke: Invoke) -> None:
@@ -229,8 +229,6 @@ def test_a_worker_at_work_is_seen_with_its_trial(
 
 @pytest.fixture
 def prepared_worker(tiny_study: Path, tmp_path: Path) -> Callable[[str], tuple[Search, Worker]]:
-    from kmnist_search.run.search import prepare
-
     def make(url: str) -> tuple[Search, Worker]:
         file = load(tiny_study, overrides=["train.epochs=2000", "study.pruner=none"])
         search = prepare(file, RunOptions(storage_url=url, trials=2, data_dir=tmp_path, device="cpu"))

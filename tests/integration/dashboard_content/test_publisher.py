@@ -27,12 +27,13 @@ from kmnist_search.database.tables import study_system_attributes
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Counts
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.search import Search, prepare
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.study.artifacts import open_artifact_store
 from kmnist_search.study.opening import find_study
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
-from kmnist_search.worker.events import Event, NotShown, TrialEnded
+from kmnist_search.worker.events import Event, RunWarning, TrialEnded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -101,7 +102,7 @@ def test_after_a_search_the_note_the_plots_and_the_artifacts_of_the_ten_best_are
 ) -> None:
     search = prepared(any_storage_url)
     events = work(search)
-    assert not [event for event in events if isinstance(event, NotShown)]
+    assert not [event for event in events if isinstance(event, RunWarning)]
     study = search.study
     note = optuna_dashboard.get_note(study.optuna)
     first = best(study)[0]
@@ -164,7 +165,7 @@ def test_two_workers_at_once_share_the_duty_and_leave_exactly_the_best(
         thread.join(120)
     study = searches[0].study
     assert study.counts().complete == 16
-    assert not [event for event in told if isinstance(event, NotShown)]
+    assert not [event for event in told if isinstance(event, RunWarning)]
     assert writers
     # None wrote over another's: versions rise, and one that comes again is the same text, for there was no news.
     versions = [version for version, _ in notes]
@@ -181,8 +182,8 @@ def test_a_store_that_cannot_be_written_is_told_once_and_fails_no_trial(
     (tmp_path / "artifacts").rmdir()
     (tmp_path / "artifacts").write_text("in the way")
     events = work(search)
-    (told,) = [event for event in events if isinstance(event, NotShown)]
-    assert str(tmp_path / "artifacts") in told.reason
+    (told,) = [event for event in events if isinstance(event, RunWarning)]
+    assert str(tmp_path / "artifacts") in told.text
     assert [event.outcome for event in events if isinstance(event, TrialEnded)] == ["complete"] * 4
     assert "**4 of 4 trials** finished" in optuna_dashboard.get_note(search.study.optuna)
     assert artifacts(search.study) == {}
@@ -203,7 +204,7 @@ def test_a_database_that_goes_away_keeps_nobody_and_is_no_news_of_the_showcase(
                 ended = time.monotonic()
                 break
     assert time.monotonic() - ended < 5
-    assert not [event for event in told if isinstance(event, NotShown)]
+    assert not [event for event in told if isinstance(event, RunWarning)]
 
 
 @contextmanager

@@ -43,9 +43,9 @@ def register(study_id: int) -> Callable[..., Registration]:
     return make
 
 
-def _appear(storage: Storage, registration: Registration, *, finished: int = 0, age: float = 0.0) -> None:
+def _heartbeat(storage: Storage, registration: Registration, *, finished: int = 0, age: float = 0.0) -> None:
     with storage.writing() as connection:
-        registration.appear(connection, finished=finished, age=age)
+        registration.heartbeat(connection, finished=finished, age=age)
 
 
 def _members(storage: Storage, study_id: int | None = None) -> list[RegisteredWorker]:
@@ -53,13 +53,13 @@ def _members(storage: Storage, study_id: int | None = None) -> list[RegisteredWo
         return registered_workers(connection, study_id)
 
 
-def test_a_worker_is_there_once_however_often_it_appears_and_gone_when_it_leaves(
+def test_a_worker_is_there_once_however_many_heartbeats_it_sends_and_gone_when_it_leaves(
     storage: Storage, study_id: int, register: Callable[..., Registration]
 ) -> None:
     older, newer = register("older"), register("newer", HERE)
-    _appear(storage, newer, age=10)
+    _heartbeat(storage, newer, age=10)
     for finished in (0, 3):
-        _appear(storage, older, finished=finished, age=3600)
+        _heartbeat(storage, older, finished=finished, age=3600)
     first, second = _members(storage, study_id)
     assert (first.owner, first.info, first.finished) == (ELSEWHERE, FACTS, 3)
     assert first.age == pytest.approx(3600, abs=1)
@@ -76,8 +76,8 @@ def test_a_worker_is_there_once_however_often_it_appears_and_gone_when_it_leaves
 def test_who_was_not_seen_for_its_time_or_is_known_dead_is_gone(
     storage: Storage, study_id: int, register: Callable[..., Registration], dead_owner: Owner
 ) -> None:
-    _appear(storage, register("silent", seconds=0.2))
-    _appear(storage, register("dead", dead_owner))
+    _heartbeat(storage, register("silent", seconds=0.2))
+    _heartbeat(storage, register("dead", dead_owner))
     assert [member.is_gone for member in _members(storage, study_id)] == [False, True]
     time.sleep(0.3)
     silent, _ = _members(storage, study_id)
@@ -89,7 +89,7 @@ def test_the_dead_are_forgotten_at_once_and_the_silent_after_an_hour(
     storage: Storage, study_id: int, register: Callable[..., Registration], dead_owner: Owner
 ) -> None:
     for name, owner in (("dead", dead_owner), ("silent", ELSEWHERE), ("seen", ELSEWHERE)):
-        _appear(storage, register(name, owner))
+        _heartbeat(storage, register(name, owner))
     with storage.writing() as connection:
         remove_gone_workers(connection, study_id)
     assert len(_members(storage)) == 2
@@ -104,11 +104,11 @@ def test_nobody_is_a_worker_of_a_study_that_was_deleted(
     storage: Storage, study_id: int, register: Callable[..., Registration]
 ) -> None:
     optuna.delete_study(study_name="s", storage=storage.rdb)
-    _appear(storage, register("late"))
+    _heartbeat(storage, register("late"))
     assert _members(storage) == []
 
 
-def test_a_database_of_before_there_was_a_roster_gets_one(any_storage_url: str) -> None:
+def test_a_database_without_a_table_of_workers_gets_one(any_storage_url: str) -> None:
     storage = open_storage(any_storage_url, create=True)
     with storage.writing() as connection:
         connection.execute(text("DROP TABLE kmnist_search_workers"))

@@ -26,7 +26,7 @@ from kmnist_search.retrain.preparation import prepare
 from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
-from kmnist_search.run.search import prepare as prepare_search
+from kmnist_search.run.submission import prepare as prepare_search
 from kmnist_search.saved_model import trial_models
 from kmnist_search.saved_model.folder import load_model
 from kmnist_search.study.opening import find_study

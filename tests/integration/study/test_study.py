@@ -60,8 +60,7 @@ class Clerk:
 def clerk_of(study: SearchStudy, file: SearchFile) -> Iterator[Clerk]:
     proposals = Proposals(study, file)
     with DatabaseThread(
-        study.storage,
-        study.queue,
+        study,
         proposals.cached_storage,
         lease_seconds=100,
         max_retries=3,

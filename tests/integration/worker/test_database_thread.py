@@ -21,7 +21,7 @@ from kmnist_search.study.proposals import Proposals
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import StudyFile
-from kmnist_search.worker import database_thread as courier_module
+from kmnist_search.worker import database_thread
 from kmnist_search.worker.database_thread import DatabaseThread
 from tests.support.postgres import PostgresServer
 
@@ -36,8 +36,7 @@ class Desk:
         self.study: SearchStudy = open_study(open_storage(url, create=True), file)
         self.proposals = Proposals(self.study, file)
         self.database_thread = DatabaseThread(
-            self.study.storage,
-            self.study.queue,
+            self.study,
             self.proposals.cached_storage,
             lease_seconds=lease_seconds,
             max_retries=100,
@@ -107,7 +106,7 @@ def _facts(trials: list[FrozenTrial]) -> list[object]:
     ]
 
 
-def test_the_mirror_shows_what_the_database_holds_whatever_happened_in_which_order(start: Start) -> None:
+def test_the_cached_storage_shows_what_the_database_holds_whatever_happened_in_which_order(start: Start) -> None:
     chance = random.Random(1)
     desks = [start(trials=60) for _ in range(3)]
     held: list[list[tuple[Claim, Trial]]] = [[] for _ in desks]
@@ -160,8 +159,8 @@ def test_samplers_see_the_trials_that_others_finished_and_those_they_run(start: 
 
 
 def test_pruners_see_what_others_report_while_a_trial_runs(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.05)
-    monkeypatch.setattr(courier_module, "NEWS_SECONDS", 0.1)
+    monkeypatch.setattr(database_thread, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(database_thread, "NEWS_SECONDS", 0.1)
     one, other = start(), start()
     _, mine = one.taken()
     other.taken()
@@ -174,9 +173,9 @@ def test_pruners_see_what_others_report_while_a_trial_runs(start: Start, monkeyp
 def test_a_reported_epoch_costs_at_most_three_statements(
     postgres: PostgresServer, tiny_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier_module, "FIRST_FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.1)
-    monkeypatch.setattr(courier_module, "NEWS_SECONDS", 0.2)
+    monkeypatch.setattr(database_thread, "FIRST_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(database_thread, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(database_thread, "NEWS_SECONDS", 0.2)
     url = postgres.new_database()
     epochs = 27
     overrides = [f"train.epochs={epochs}", "study.pruner={name = 'hyperband', reduction_factor = 2}"]
@@ -216,7 +215,7 @@ def test_a_report_waits_for_no_database(start: Start) -> None:
 
 
 def test_who_loses_a_lease_is_told_and_writes_nothing_more(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(database_thread, "FLUSH_SECONDS", 0.05)
     paused, other = start(), start()
     claim, trial = paused.taken()
     with other.study.storage.writing() as connection:
@@ -266,7 +265,7 @@ def test_leases_are_renewed_without_any_report(start: Start) -> None:
 def test_trials_that_are_claimed_again_and_again_put_off_no_lease_and_no_report(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.3)
+    monkeypatch.setattr(database_thread, "FLUSH_SECONDS", 0.3)
     desk, other = start(lease_seconds=2.0, trials=100), start()
     _, long_one = desk.taken()
     deadline = time.monotonic() + 3
@@ -282,17 +281,17 @@ def test_trials_that_are_claimed_again_and_again_put_off_no_lease_and_no_report(
 def test_news_are_read_while_one_trial_has_just_noted_a_rung_and_another_has_not(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.05)
-    monkeypatch.setattr(courier_module, "NEWS_SECONDS", 0.1)
+    monkeypatch.setattr(database_thread, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(database_thread, "NEWS_SECONDS", 0.1)
     one, other = start(), start()
-    rungs, plain = one.taken()[1], one.taken()[1]
+    rungs, other_trial = one.taken()[1], one.taken()[1]
     other.end(*other.taken(), 0.7)
     deadline = time.monotonic() + 20
     step = 0
     while not any(trial.state == TrialState.COMPLETE for trial in one.seen()):
         step += 1
         rungs.storage.set_trial_system_attr(rungs._trial_id, f"completed_rung_{step}", 0.5)
-        plain.report(0.5, step)
+        other_trial.report(0.5, step)
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
 
@@ -300,7 +299,7 @@ def test_news_are_read_while_one_trial_has_just_noted_a_rung_and_another_has_not
 def test_a_worker_holds_no_connection_while_it_trains(
     postgres: PostgresServer, tiny_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier_module, "FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr(database_thread, "FLUSH_SECONDS", 0.5)
     url = postgres.new_database()
     desk = Desk(url, load(tiny_study), 100)
     desk.study.fill(2)

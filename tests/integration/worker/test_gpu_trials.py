@@ -15,7 +15,8 @@ from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.training import Training
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.search import Search, prepare
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.study_file.parser import load
 from kmnist_search.worker.events import TrialEnded, TrialStarted
 

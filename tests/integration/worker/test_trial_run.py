@@ -21,7 +21,8 @@ from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.search import Search, prepare
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.study_file.parser import load
 from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.database_thread import DatabaseThread
@@ -287,10 +288,10 @@ def test_a_database_that_is_gone_leaves_all_trials_with_checkpoints(
     do = Retry.do
     is_away = False
 
-    def do_or_give_up(patience: Retry, *arguments: Any) -> Any:
+    def do_or_give_up(retry: Retry, *arguments: Any) -> Any:
         if is_away:
             raise DatabaseAwayError("the database could not be used for 600 s: it is gone.")
-        return do(patience, *arguments)
+        return do(retry, *arguments)
 
     monkeypatch.setattr(Retry, "do", do_or_give_up)
     monkeypatch.setattr("kmnist_search.worker.database_thread.FLUSH_SECONDS", 0.1)
@@ -305,7 +306,7 @@ def test_a_database_that_is_gone_leaves_all_trials_with_checkpoints(
     for number in range(LANES):
         assert f"Trial {number} was left with a checkpoint at step " in message
         assert (search.study.checkpoint_dir / f"{number}-1.pt").exists()
-    assert ". They go back to the queue when their leases run out, 120 s after" in message
+    assert ". A trial goes back to the queue when its lease runs out, 120 s after its last" in message
 
 
 def test_a_lane_that_waits_for_the_database_holds_up_no_other(

@@ -18,10 +18,11 @@ from kmnist_search.engine.training import Training
 from kmnist_search.errors import ConfigError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.search import Search, prepare
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.study.status import status_of
 from kmnist_search.study_file.parser import load
-from kmnist_search.worker import trial_run as lane_module
+from kmnist_search.worker import trial_run
 from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.events import EpochDone, Event, Stopping, TrialEnded, TrialStarted
 from kmnist_search.worker.limits import Limits
@@ -242,7 +243,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_only_itself(prepared: Prepare
 
 
 def test_long_trials_are_checkpointed_on_the_way(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(trial_run, "CHECKPOINT_EVERY_SECONDS", 0.0)
     search = prepared("study.pruner=none", trials=1)
     _, events = search.work(StopSignals())
     for event in events:

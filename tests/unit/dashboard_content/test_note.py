@@ -50,6 +50,7 @@ for each in TRIALS[:3]:
 
 def member(host: str, pid: int, *, unseen: float = 3.0) -> RegisteredWorker:
     return RegisteredWorker(
+        worker_id=f"{host} {pid}",
         owner=Owner(host=host, machine=f"of {host}", pid=pid, born=1.0),
         info=WorkerInfo(device="CPU", versions={}, job=None),
         finished=1,

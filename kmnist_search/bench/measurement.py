@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmnist_search.bench.nets import EPOCH_IMAGES, STEP_COST, shape_text, trials_per_hour
-from kmnist_search.bench.pace import Pace
-from kmnist_search.bench.peak import matrix_peak
+from kmnist_search.bench.pace import Pace, matrix_peak
 from kmnist_search.bench.runners import Runner
 from kmnist_search.config import TrialConfig
 from kmnist_search.config.cost import flops_per_image, num_parameters
@@ -67,11 +66,7 @@ class Report:
 
 
 def measure(
-    runner: Runner,
-    nets: Mapping[str, TrialConfig],
-    *,
-    on_stage: Callable[[str], None],
-    seconds: float = SECONDS,
+    runner: Runner, nets: Mapping[str, TrialConfig], *, on_stage: Callable[[str], None], seconds: float = SECONDS
 ) -> Report:
     """Measure a machine and return the report.
 

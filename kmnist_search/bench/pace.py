@@ -1,14 +1,17 @@
-"""The pace of trainings: how many images a second they train on, and how long they take to set up."""
+"""The pace of trainings, in images a second, and the peak of a device, in operations a second."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.backends import Backend
+from kmnist_search.engine.onednn import onednn_products
 from kmnist_search.engine.training import POLL_SECONDS, Training
 
 #: Share of the measuring time that is trained before it begins: on a GPU, slices of an epoch find their size.
@@ -86,3 +89,48 @@ def _images_per_second(trainings: Sequence[Training], device: torch.device, seco
     synchronise(device)
     images = sum(training.images_trained for training in trainings) - before
     return images / (time.perf_counter() - started)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """Floating-point operations a second, in products of square matrices of a number format and a size."""
+
+    flops_per_second: float
+    precision: str
+    size: int
+
+
+def matrix_peak(device: torch.device, *, size: int | None = None, seconds: float = 1.0) -> Peak:
+    """Return the peak of a device, from the median time of at least five products.
+
+    In bfloat16 on a GPU. In float32 on a CPU, with the faster of torch's own products and oneDNN's.
+
+    Args:
+        device: the device to measure.
+        size: side of the matrices; None is 8192 on a GPU, 2048 on a CPU.
+        seconds: how long to measure at least.
+    """
+    if device.type == "cuda":
+        size = size or 8192
+        found = _flops_per_second(device, size, torch.bfloat16, seconds)
+        return Peak(flops_per_second=found, precision="bfloat16", size=size)
+    size = size or 2048
+    own = _flops_per_second(device, size, torch.float32, seconds / 2)
+    with onednn_products(device):
+        onednn = _flops_per_second(device, size, torch.float32, seconds / 2)
+    return Peak(flops_per_second=max(own, onednn), precision="float32", size=size)
+
+
+@torch.no_grad()
+def _flops_per_second(device: torch.device, size: int, dtype: torch.dtype, seconds: float) -> float:
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    bias = torch.zeros(size, device=device, dtype=dtype)
+    F.linear(a, b, bias)
+    synchronise(device)
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < seconds:
+        started = time.perf_counter()
+        F.linear(a, b, bias)
+        synchronise(device)
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(times)

@@ -37,13 +37,7 @@ class Runner:
     def __init__(
         self, device: torch.device, trials_at_once: tuple[int, ...], pool: ProcessPoolExecutor | None = None
     ) -> None:
-        """Prepare a runner.
-
-        Args:
-            device: the device that trains.
-            trials_at_once: see above.
-            pool: a process for each training; None trains all in this process, a step of each in turn.
-        """
+        """`pool` has a process for each training; None trains all in this process, a step of each in turn."""
         self.device, self.trials_at_once, self._pool = device, trials_at_once, pool
         if pool is None:
             _begin(device)

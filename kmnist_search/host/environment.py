@@ -7,6 +7,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from kmnist_search.host.resources import usable_cores
+
 PACKAGES = ("kmnist-search", "torch", "optuna")
 
 
@@ -22,8 +24,7 @@ def package_version() -> str:
 
 def machine() -> str:
     """Return the processor, the number of usable cores and the operating system as one text."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, {platform.system()} {platform.release()}"
+    return f"{_processor()}, {usable_cores()} cores, {platform.system()} {platform.release()}"
 
 
 def scheduler_job() -> str | None:

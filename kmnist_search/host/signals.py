@@ -26,7 +26,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._interrupted_at: float | None = None
+        self._interrupted_at = float("inf")
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -40,9 +40,9 @@ class StopSignals:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             now = time.monotonic()
-            if self._interrupted_at is not None and now - self._interrupted_at > self.ECHO_SECONDS:
+            if now - self._interrupted_at > self.ECHO_SECONDS:
                 signal.default_int_handler(number, _frame)
-            self._interrupted_at = now if self._interrupted_at is None else self._interrupted_at
+            self._interrupted_at = min(self._interrupted_at, now)
         self.received = signal.Signals(number)
 
 

@@ -132,29 +132,25 @@ class DatabaseThread:
             try:
                 item = self._jobs.get(timeout=self._seconds_to_wait())
             except thread_queue.Empty:
-                self._do(self._flush_if_due, None)
+                self._do(self._flush_if_due, Future())
                 continue
             if item is None:
-                self._do(lambda: self.retry.do(self.registration.leave), None)
+                self._do(lambda: self.retry.do(self.registration.leave), Future())
                 self.storage.let_go()
                 return
             self._do(*item)
             self._release_at = time.monotonic() + LINGER_SECONDS
             if self._seconds_to_wait() == 0:
-                self._do(self._flush_if_due, None)
+                self._do(self._flush_if_due, Future())
 
-    def _do(self, job: Callable[[], Any], future: "Future[Any] | None") -> None:
+    def _do(self, job: Callable[[], Any], future: "Future[Any]") -> None:
         try:
             if self.failure is not None:
                 raise self.failure
-            result = job()
+            future.set_result(job())
         except BaseException as error:
             self.failure = error
-            if future is not None:
-                future.set_exception(error)
-        else:
-            if future is not None:
-                future.set_result(result)
+            future.set_exception(error)
 
     def _seconds_to_wait(self) -> float | None:
         due = [self._flush_at] if self._held and self.failure is None else []

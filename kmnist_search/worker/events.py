@@ -19,7 +19,6 @@ class TrialStarted:
 
     number: int
     params: dict[str, Any]
-    num_parameters: int
     epochs_done: int
 
 

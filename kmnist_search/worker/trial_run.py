@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from optuna.trial import Trial, TrialState
 
-from kmnist_search.config import cost
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.engine.concurrency import epoch_cost
@@ -106,7 +105,13 @@ class TrialRun:
         if outcome != "handed back":
             self.checkpoints.discard(earlier=outcome != "lost")
         if outcome == "complete" and self._training is not None:
-            yield self._validated(trial, self._training)
+            yield TrialValidated(
+                trial_id=self.claim.trial_id,
+                number=self.claim.number,
+                params=trial.params,
+                history=self._training.history,
+                val_probabilities=self._training.val_probabilities(),
+            )
         if self.is_at_work:
             self._give_back_memory()
         yield replace(ended, outcome=outcome, reason=LOST if outcome == "lost" else ended.reason)
@@ -137,12 +142,7 @@ class TrialRun:
         training = Training(config, data, seed=seed, device=context.device, keeps_best=spec.keeps_models)
         self._training = training
         self._resume(trial, training)
-        yield TrialStarted(
-            number=trial.number,
-            params=trial.params,
-            num_parameters=cost.num_parameters(config.model),
-            epochs_done=len(training.history),
-        )
+        yield TrialStarted(number=trial.number, params=trial.params, epochs_done=len(training.history))
         outcome, reason = yield from self._epochs(trial, training)
         if outcome == "complete" and spec.keeps_models:
             self._models = trial_models.keep(training, spec.data.dataset, self.study.checkpoint_dir, trial.number)
@@ -196,15 +196,6 @@ class TrialRun:
             reason=reason,
             epochs=len(history),
             seconds=training.seconds_so_far if training else 0.0,
-        )
-
-    def _validated(self, trial: Trial, training: Training) -> TrialValidated:
-        return TrialValidated(
-            trial_id=self.claim.trial_id,
-            number=self.claim.number,
-            params=trial.params,
-            history=training.history,
-            val_probabilities=training.val_probabilities(),
         )
 
     def _attributes(self, reason: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _epoch(number: int, val_accuracy: float) -> Epoch:
 def test_each_trial_at_work_has_a_line_of_its_own(view: RunView) -> None:
     assert "now     claiming a trial ..." in _shown(view)
     for number in (0, 1):
-        view.take(TrialStarted(number=number, params={"dim": 8 + number}, num_parameters=1, epochs_done=0))
+        view.take(TrialStarted(number=number, params={"dim": 8 + number}, epochs_done=0))
     view.take(EpochDone(number=1, epoch=_epoch(3, 0.9)))
     shown = _shown(view)
     assert "now     trial 0" in shown

@@ -16,8 +16,7 @@ from rich.console import Console
 from kmnist_search.bench import measurement, nets
 from kmnist_search.bench.measurement import AtOnce, NetReport, Report, as_json, measure
 from kmnist_search.bench.nets import noise, trials_per_hour
-from kmnist_search.bench.pace import training_pace
-from kmnist_search.bench.peak import matrix_peak
+from kmnist_search.bench.pace import matrix_peak, training_pace
 from kmnist_search.bench.runners import Runner, runner_for
 from kmnist_search.config import TrainConfig, trial_config
 from kmnist_search.errors import MeasurementError

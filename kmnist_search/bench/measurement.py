@@ -125,17 +125,15 @@ def _measure_net(
         parameters=num_parameters(config.model),
         flops_per_image=flops_per_image(config.model),
         setup_seconds=setup_seconds,
-        at_once=tuple(_at_once(config, trials, pace, setup_seconds, peak) for trials, pace in paces.items()),
+        at_once=tuple(
+            AtOnce(
+                trials=trials,
+                images_per_second=pace.images_per_second,
+                epoch_seconds=EPOCH_IMAGES / pace.images_per_second,
+                trials_per_hour=trials_per_hour(pace.images_per_second, setup_seconds, trials),
+                share_of_peak=STEP_COST * flops_per_image(config.model) * pace.images_per_second / peak,
+            )
+            for trials, pace in paces.items()
+        ),
         missing=missing,
-    )
-
-
-def _at_once(config: TrialConfig, trials: int, pace: Pace, setup_seconds: float, peak: float) -> AtOnce:
-    rate = pace.images_per_second
-    return AtOnce(
-        trials=trials,
-        images_per_second=rate,
-        epoch_seconds=EPOCH_IMAGES / rate,
-        trials_per_hour=trials_per_hour(rate, setup_seconds, trials),
-        share_of_peak=STEP_COST * flops_per_image(config.model) * rate / peak,
     )

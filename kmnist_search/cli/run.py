@@ -48,7 +48,7 @@ def run(asked: AskedStudy, timeout: float | None, target: float | None, options:
     from kmnist_search.study.status import status_of
     from kmnist_search.study.summary import status_summary
     from kmnist_search.terminal.run import announce, conclude
-    from kmnist_search.worker.limits import Limits
+    from kmnist_search.worker.stop import Limits
 
     file, devices = asked.file(), devices_here(options)
     options = replace(options, trials=asked.trials, limits=Limits(target=target))

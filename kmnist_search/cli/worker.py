@@ -65,7 +65,7 @@ def worker(
     from kmnist_search.run.join import already_reached, join, until_reachable
     from kmnist_search.study.status import status_of
     from kmnist_search.terminal.run import conclude, introduce
-    from kmnist_search.worker.limits import Limits
+    from kmnist_search.worker.stop import Limits
 
     deadline = None if timeout is None else time.monotonic() + timeout
     options = replace(options, limits=Limits(max_trials=max_trials, waits=waits, deadline=deadline))

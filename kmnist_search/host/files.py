@@ -79,7 +79,7 @@ def check_writable(folder: Path, *, option: str = "--checkpoints") -> None:
     except OSError as error:
         raise ConfigError(
             f"{option} {folder}: no file can be written there: {error.strerror}. "
-            "Name another folder, or mend its permissions."
+            "Name another folder, or fix its permissions."
         ) from None
 
 
@@ -95,7 +95,7 @@ def check_result_folder(folder: Path, *, is_ours: bool, force: bool) -> None:
         raise ResultFolderError(f"{folder} is a file. Choose another --out.")
     if folder.exists() and any(folder.iterdir()):
         if not is_ours:
-            raise ResultFolderError(f"{folder} is there already and holds something else. Choose another --out.")
+            raise ResultFolderError(f"{folder} exists and holds something else. Choose another --out.")
         if not force:
             raise ResultFolderError(
                 f"{folder} holds the result of another retraining. Choose another --out, or replace it with --force."
@@ -105,7 +105,7 @@ def check_result_folder(folder: Path, *, is_ours: bool, force: bool) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_part_prefix(folder)):
             pass
     except OSError as error:
-        raise ResultFolderError(f"{folder} cannot be made: {error.strerror}. Choose another --out.") from None
+        raise ResultFolderError(f"{folder} cannot be created: {error.strerror}. Choose another --out.") from None
 
 
 @contextmanager

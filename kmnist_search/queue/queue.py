@@ -153,16 +153,13 @@ class Queue:
         """Insert waiting trials, numbered from `begin`, with the hyperparameters that are not empty."""
         if not added:
             return
-        numbered = dict(enumerate(added, start=begin))
         waiting = {"study_id": self.study_id, "state": TrialState.WAITING}
-        connection.execute(insert(trials), [{**waiting, "number": number} for number in numbered])
-        with_params = [number for number, params in numbered.items() if params]
-        new_ids = select(trials.c.number, trials.c.trial_id).where(
-            trials.c.study_id == self.study_id, trials.c.number.in_(with_params)
-        )
+        rows = [{**waiting, "number": number} for number in range(begin, begin + len(added))]
+        new = connection.execute(insert(trials).returning(trials.c.number, trials.c.trial_id), rows).all()
         fixed = [
-            {"trial_id": trial_id, "key": FIXED_PARAMS_KEY, "value_json": json.dumps(dict(numbered[number]))}
-            for number, trial_id in connection.execute(new_ids)
+            {"trial_id": trial_id, "key": FIXED_PARAMS_KEY, "value_json": json.dumps(dict(added[number - begin]))}
+            for number, trial_id in new
+            if added[number - begin]
         ]
         put(connection, system_attributes, fixed, unique=("trial_id", "key"))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kmnist_search.errors import ConfigError
-from kmnist_search.worker.limits import Limits
+from kmnist_search.worker.stop import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class RunOptions:
         limits: when each worker stops.
 
     Raises:
-        ConfigError: the options contradict each other, or a number is out of range.
+        ConfigError: the options contradict each other.
     """
 
     storage_url: str
@@ -44,9 +44,6 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.gpus is not None and self.device != "auto":
             raise ConfigError("--gpus and --device both name the devices. Leave one of them out.")
-        for option, number in {"--trials": self.trials, "--workers": self.workers, "--per-gpu": self.per_gpu}.items():
-            if number is not None and number < 1:
-                raise ConfigError(f"{option} {number}: must be at least 1")
 
     def on(self, device: str) -> "RunOptions":
         """Return the options of the worker process on one device."""

@@ -68,7 +68,7 @@ def _devices(device: str, gpus: Sequence[int] | None) -> list[str]:
     numbers = range(present) if gpus is None else gpus
     missing = [str(number) for number in numbers if number >= present]
     if missing:
-        has = f"its {present} usable GPUs are numbered from 0" if present else "this machine has no usable GPU"
+        has = f"the {present} usable GPUs are numbered from 0" if present else "this machine has no usable GPU"
         raise ConfigError(f"--gpus: there is no GPU {', '.join(missing)}; {has}. Leave --gpus out to use all there are")
     return [f"cuda:{number}" for number in numbers]
 

@@ -3,24 +3,19 @@
 The parent process uses no GPU, and no database while the workers run: each worker sends its progress.
 """
 
-import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from typing import Any
+from dataclasses import replace
+from multiprocessing.connection import wait
 
 from kmnist_search.database.errors import when_it_answers
-from kmnist_search.engine.replica import Epoch
 from kmnist_search.errors import KmnistSearchError, WorkerDiedError
-from kmnist_search.host.signals import StopSignals, blocked
+from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
-from kmnist_search.run.worker_process import Message, WorkerEvent, work_for_parent
+from kmnist_search.run.worker_process import Message, RunningTrial, WorkerEvent, WorkerProcess
 from kmnist_search.study.status import Progress, status_of
 from kmnist_search.worker.events import (
     DatabaseAway,
@@ -41,34 +36,8 @@ DEATHS_IN_A_ROW = 3
 #: A worker stops at the next step, and waits a few seconds for a database that is away; a slower one hangs.
 STOP_SECONDS = 60.0
 
-#: A process that has imported torch cannot be forked: its threads and its CUDA context are not copied.
-SPAWN = multiprocessing.get_context("spawn")
-
-
 #: Events that all workers may send at the same time, and that are reported once.
 SharedEvent = DatabaseAway | DatabaseBack | Stopping | RunWarning | Waiting
-
-
-@dataclass(eq=False, kw_only=True)
-class _Running:
-    """A trial that one of the workers trains."""
-
-    params: dict[str, Any]
-    begun: float
-    epoch: Epoch | None = None
-
-
-@dataclass(eq=False, kw_only=True)
-class _Child:
-    """A worker process, its trials, and how many predecessors in its place died in a row."""
-
-    number: int
-    place: Place
-    process: SpawnProcess
-    pipe: "Connection[Any, Message]"
-    deaths: int
-    running: dict[int, _Running] = field(default_factory=dict)
-    ending: StoppedBy | KmnistSearchError | None = None
 
 
 class Supervisor:
@@ -99,7 +68,7 @@ class Supervisor:
         self._progress = when_it_answers()(status_of, self.study).progress
         self.study.storage.let_go()
         self._vacant = [(number, place, 0) for number, place in enumerate(places, start=1)]
-        self._children: list[_Child] = []
+        self._children: list[WorkerProcess] = []
         self._reasons: set[StoppedBy] = set()
         self._error: KmnistSearchError | None = None
         self._stop_at: float | None = None
@@ -114,10 +83,10 @@ class Supervisor:
         at_once = kind is not None and issubclass(kind, KeyboardInterrupt)
         for child in self._children:
             child.pipe.close()  # else a process with many messages would block on a full pipe
-            child.process.kill() if at_once else child.process.terminate()
+            child.send(signal.SIGKILL if at_once else signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         for child in self._children:
-            _end(child.process, seconds=deadline - time.monotonic())
+            child.end(seconds=deadline - time.monotonic())
 
     def progress(self) -> Progress:
         """Return the progress of the study as the workers have reported it."""
@@ -146,24 +115,14 @@ class Supervisor:
             raise self._error
         self.stopped_by = self._reason()
 
-    def _start(self, number: int, place: Place, *, deaths: int) -> None:
-        ours, theirs = SPAWN.Pipe(duplex=False)
-        process = SPAWN.Process(
-            target=work_for_parent, args=(theirs, place, self.prepare, self.options), name=f"worker {number}"
-        )
-        with blocked(*StopSignals.SIGNALS):  # the child handles them after it has imported torch
-            process.start()
-        theirs.close()  # so that ours reaches its end when the child ends
-        self._children.append(_Child(number=number, place=place, process=process, pipe=ours, deaths=deaths))
-
-    def _received(self, child: _Child, message: Message) -> Iterator[Event]:
+    def _received(self, child: WorkerProcess, message: Message) -> Iterator[Event]:
         if not isinstance(message, WorkerEvent):
             child.ending = message
             return
         event = message.event
         match event:
             case TrialStarted():
-                child.running[event.number] = _Running(params=event.params, begun=time.monotonic())
+                child.running[event.number] = RunningTrial(params=event.params, begun=time.monotonic())
                 self._is_idle = False
             case EpochDone() if event.number in child.running:
                 child.running[event.number].epoch = event.epoch
@@ -183,7 +142,7 @@ class Supervisor:
         best = self.study.ranked([trial for trial in (self._progress.best, progress.best) if trial is not None])
         self._progress = replace(progress, best=best[0] if best else None)
 
-    def _is_new(self, child: _Child, event: SharedEvent) -> bool:
+    def _is_new(self, child: WorkerProcess, event: SharedEvent) -> bool:
         """Return whether to report this: the first worker counts, or the last for the database's return."""
         match event:
             case DatabaseAway():
@@ -200,12 +159,12 @@ class Supervisor:
                 before, self._is_idle = self._is_idle, not any(each.running for each in self._children)
                 return self._is_idle and not before
 
-    def _ended(self, child: _Child) -> Iterator[Event]:
+    def _ended(self, child: WorkerProcess) -> Iterator[Event]:
         """Handle the end of a worker, which is seen by the end of its pipe."""
         self._children.remove(child)
         self._without_database.discard(child.number)
         child.pipe.close()
-        _end(child.process, seconds=STOP_SECONDS)
+        child.end(seconds=STOP_SECONDS)
         match child.ending:
             case None:
                 yield from self._died(child)
@@ -216,9 +175,9 @@ class Supervisor:
                 if reason == "target":
                     self._stop()
 
-    def _died(self, child: _Child) -> Iterator[Event]:
+    def _died(self, child: WorkerProcess) -> Iterator[Event]:
         """Report a death, and replace the worker unless it died too often."""
-        how = _how_it_died(child.process.exitcode)
+        how = child.how_it_died
         for number, running in child.running.items():
             yield self._lost(number, running, f"worker {child.number} {how}")
         if self._stop_at is not None:
@@ -231,12 +190,12 @@ class Supervisor:
         self._fail(
             WorkerDiedError(
                 f"worker {child.number} ({child.place.device}) died {deaths} times in a row without finishing a trial, "
-                f"the last time it {how}. The other workers were stopped. Its trial goes back to the queue with the "
-                "next run, and is failed if it loses its worker too often."
+                f"the last time it {how}. The other workers were stopped. The next run puts its trial "
+                "back into the queue; a trial that loses its worker too often fails."
             )
         )
 
-    def _lost(self, number: int, running: _Running, reason: str) -> TrialEnded:
+    def _lost(self, number: int, running: RunningTrial, reason: str) -> TrialEnded:
         epoch = running.epoch
         return TrialEnded(
             number=number,
@@ -261,7 +220,7 @@ class Supervisor:
         # Ctrl-C has reached the workers, too, and a second SIGINT would end them at once.
         number = signal.SIGTERM if received in (None, signal.SIGINT) else received
         for child in self._children:
-            _send(child.process, number)
+            child.send(number)
 
     def _start_or_stop(self) -> None:
         """Start workers in vacant places, and stop all on a signal or when time is up."""
@@ -271,11 +230,10 @@ class Supervisor:
             self._vacant.clear()
             if time.monotonic() > self._stop_at:
                 for child in self._children:
-                    child.process.kill()
+                    child.send(signal.SIGKILL)
         elif not self._without_database:  # else a new worker could not open the study
-            for number, place, deaths in self._vacant:
-                self._start(number, place, deaths=deaths)
-            self._vacant.clear()
+            while self._vacant:
+                self._children.append(WorkerProcess(*self._vacant.pop(0), self.prepare, self.options))
 
     def _reason(self) -> StoppedBy:
         """Return why the run ended, from the reasons of the workers."""
@@ -286,24 +244,3 @@ class Supervisor:
         if "target" in self._reasons:  # the others were stopped by a signal of ours
             return "target"
         return next((reason for reason in ("signal", "timeout", "max_trials") if reason in self._reasons), "queue")
-
-
-def _send(process: SpawnProcess, number: signal.Signals) -> None:
-    """Send a signal, unless the process has ended: its id may belong to another by now."""
-    if process.is_alive() and process.pid is not None:
-        os.kill(process.pid, number)
-
-
-def _end(process: SpawnProcess, *, seconds: float) -> None:
-    """Wait `seconds` for the end of a process, then kill it."""
-    process.join(max(seconds, 0.0))
-    if process.is_alive():
-        process.kill()
-        process.join()
-
-
-def _how_it_died(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
-    return f"was killed by {name}" + (" (as happens when memory runs out)" if name == "SIGKILL" else "")

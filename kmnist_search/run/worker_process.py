@@ -1,6 +1,7 @@
-"""The work of one of several worker processes, and the messages that it sends to its parent."""
+"""One of several worker processes: its work, the messages that it sends, and the process as its parent sees it."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -14,13 +15,17 @@ from typing import Any
 import torch
 
 from kmnist_search.database.errors import DATABASE_ERRORS, reason_of
+from kmnist_search.engine.replica import Epoch
 from kmnist_search.errors import KmnistSearchError, WorkerDiedError, WorkError
-from kmnist_search.host.signals import StopSignals
+from kmnist_search.host.signals import StopSignals, blocked
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
 from kmnist_search.worker.events import Event, StoppedBy, TrialEnded, TrialStarted
+
+#: A process that has imported torch cannot be forked: its threads and its CUDA context are not copied.
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,61 @@ class WorkerEvent:
 Message = WorkerEvent | StoppedBy | KmnistSearchError
 
 
-def work_for_parent(
+@dataclass(eq=False, kw_only=True)
+class RunningTrial:
+    """A trial that one of the workers trains."""
+
+    params: dict[str, Any]
+    begun: float
+    epoch: Epoch | None = None
+
+
+class WorkerProcess:
+    """A worker process as its parent sees it.
+
+    Attributes:
+        deaths: how many predecessors in its place died in a row without a finished trial.
+        pipe: receives its messages, and ends when the process ends.
+        running: its trials, by number.
+        ending: its last message, if that said how it ended.
+    """
+
+    def __init__(
+        self, number: int, place: Place, deaths: int, prepare: Callable[[RunOptions], Search], options: RunOptions
+    ) -> None:
+        self.number, self.place, self.deaths = number, place, deaths
+        self.running: dict[int, RunningTrial] = {}
+        self.ending: StoppedBy | KmnistSearchError | None = None
+        self.pipe: Connection[Any, Message]
+        self.pipe, theirs = SPAWN.Pipe(duplex=False)
+        arguments = theirs, place, prepare, options
+        self._process = SPAWN.Process(target=_work_for_parent, args=arguments, name=f"worker {number}")
+        with blocked(*StopSignals.SIGNALS):  # the child handles them after it has imported torch
+            self._process.start()
+        theirs.close()  # so that ours reaches its end when the child ends
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended: its id may belong to another by now."""
+        if self._process.is_alive() and self._process.pid is not None:
+            os.kill(self._process.pid, number)
+
+    def end(self, *, seconds: float) -> None:
+        """Wait `seconds` for the end of the process, then kill it."""
+        self._process.join(max(seconds, 0.0))
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    @property
+    def how_it_died(self) -> str:
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return f"ended with exit code {code}"
+        name = signal.Signals(-code).name
+        return f"was killed by {name}" + (" (as happens when memory runs out)" if name == "SIGKILL" else "")
+
+
+def _work_for_parent(
     pipe: "Connection[Message, Any]", place: Place, prepare: Callable[[RunOptions], Search], options: RunOptions
 ) -> None:
     """Work until a limit is reached, a signal arrives, nothing is left to claim, or the parent is gone.

@@ -1,9 +1,29 @@
-"""The request that a worker stops, and why."""
+"""When a worker stops: its limits, and the request to stop."""
 
 import time
+from dataclasses import dataclass
 
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.worker.events import StoppedBy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a worker stops; None means no such limit.
+
+    Attributes:
+        budget: finished trials of the study; None means all in its queue.
+        deadline: in seconds of `time.monotonic`, which all processes of a machine share.
+        target: the metric that the best trial must reach.
+        max_trials: trials that this worker finishes.
+        waits: wait when nothing is left to claim, because others may add or lose trials.
+    """
+
+    budget: int | None = None
+    deadline: float | None = None
+    target: float | None = None
+    max_trials: int | None = None
+    waits: bool = False
 
 
 class Stop:

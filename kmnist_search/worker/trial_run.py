@@ -34,7 +34,7 @@ CHECKPOINT_EVERY_SECONDS = 30.0
 #: The constraint that a trial violates if it needs too much memory; the sampler learns from it.
 MEMORY_CONSTRAINT = "memory"
 
-LOST = "it is no longer this worker's: its lease ran out, or the study was deleted"
+LOST = "its lease ran out, or the study was deleted"
 OUT_OF_MEMORY = "out of memory beside other trials"
 
 
@@ -134,7 +134,7 @@ class TrialRun:
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
             if context.stop.why:
-                return "handed back", "before it began"
+                return "handed back", "before its training started"
             yield State.IDLE
         budget.reserve(self.claim.trial_id, needed)
         self.is_at_work = True

@@ -24,7 +24,7 @@ from kmnist_search.worker.events import (
     TrialEnded,
     Waiting,
 )
-from kmnist_search.worker.limits import Limits
+from kmnist_search.worker.stop import Limits
 from kmnist_search.worker.tasks import State, Steps, Task, wait_for
 from kmnist_search.worker.trial_run import TrialContext, TrialRun
 
@@ -221,7 +221,7 @@ class Worker:
         if self._failures_in_a_row == FAILURES_IN_A_ROW:
             self._error = self._error or TrialsKeepFailingError(
                 f"{FAILURES_IN_A_ROW} trials in a row failed, the last (number {ended.number}) with\n  {ended.reason}\n"
-                "so the run was ended; the trials not yet tried wait in the queue. "
+                "so the run stopped; the trials not yet tried wait in the queue. "
                 "The tracebacks: kmnist-search status --json"
             )
             self.stop.request("one trial after another failed")

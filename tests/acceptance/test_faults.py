@@ -159,7 +159,7 @@ def test_a_worker_paused_beyond_its_lease_leaves_the_trial_to_who_took_it_and_go
     assert "back in the queue, because its worker is gone: trial 0" in other.output
     paused.signal(signal.SIGCONT)
     assert (paused.ended(), other.ended()) == (0, 0)
-    assert "trial 0 lost (it is no longer this worker's: its lease ran out, or the study was deleted)" in paused.output
+    assert "trial 0 lost (its lease ran out, or the study was deleted)" in paused.output
     assert "trial 1 complete" in paused.output
     assert_exact(look, start.started, trials=3, epochs=EPOCHS)
     assert look.hows() == [f"{LEASE_RAN_OUT} (2 s)", "complete"]

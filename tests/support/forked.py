@@ -189,7 +189,7 @@ def _slow_down(step_seconds: float) -> None:
 def _fork_workers() -> None:
     import torch
 
-    from kmnist_search.run import supervisor as supervisor
+    from kmnist_search.run import worker_process
 
     torch.set_num_threads(1)  # others would not come along
-    supervisor.SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    worker_process.SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]

@@ -123,7 +123,7 @@ def test_a_folder_of_something_else_is_never_touched(searched: Invoke, tmp_path:
     for arguments in ((), ("--force",)):
         refused = searched(*RETRAIN, "--out", "thesis", *arguments)
         assert refused.exit_code == 2
-        assert "thesis is there already and holds something else" in refused.output
+        assert "thesis exists and holds something else" in refused.output
     assert [path.name for path in kept.iterdir()] == ["chapter.txt"]
     assert not list(tmp_path.glob("*.checkpoints/*/final-*"))
 

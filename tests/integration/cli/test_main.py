@@ -266,7 +266,7 @@ def test_a_folder_that_no_checkpoint_can_be_written_to_is_refused_before_anythin
     _refused(
         invoke("run", "tiny.toml", "--checkpoints", "taken/here"),
         "--checkpoints taken/here: no file can be written there: Not a directory. "
-        "Name another folder, or mend its permissions.",
+        "Name another folder, or fix its permissions.",
     )
     assert not Path("kmnist-search.db").exists()
     assert invoke("run", "tiny.toml", "--trials", 1, "--checkpoints", "not/yet/there").exit_code == 0

@@ -370,7 +370,7 @@ def test_the_command_trains_tests_and_shows_and_does_none_of_it_twice(
     (folder / "references.json").write_text("something else")
     refused = invoke(*arguments)
     assert refused.exit_code == 2
-    assert "references is there already and holds something else. Choose another --out." in refused.stderr
+    assert "references exists and holds something else. Choose another --out." in refused.stderr
 
 
 def test_test_images_that_are_missing_are_missed_before_anything_is_trained(

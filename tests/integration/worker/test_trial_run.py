@@ -1,4 +1,4 @@
-"""A worker that trains three trials side by side: what each of them comes to, and what becomes of the others."""
+"""A worker that trains three trials at once: the result of each, and what happens to the others."""
 
 import gc
 import itertools
@@ -27,17 +27,17 @@ from kmnist_search.study_file.parser import load
 from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import EpochDone, Event, TrialEnded, TrialStarted
-from kmnist_search.worker.limits import Limits
+from kmnist_search.worker.stop import Limits
 from kmnist_search.worker.worker import Worker
 
-LANES = 3
+AT_ONCE = 3
 
 Prepare = Callable[..., Search]
 
 
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
-    def make(*overrides: str, trials: int = 7, trial_runs: int = LANES, target: float | None = None) -> Search:
+    def make(*overrides: str, trials: int = 7, trial_runs: int = AT_ONCE, target: float | None = None) -> Search:
         options = RunOptions(
             storage_url=storage_url, trials=trials, data_dir=tmp_path, device="cpu", limits=Limits(target=target)
         )
@@ -68,11 +68,11 @@ def _how(search: Search, number: int) -> str:
     return str(search.study.optuna.trials[number].user_attrs["attempts"][-1]["how"])
 
 
-def test_three_lanes_end_with_exactly_the_budget_and_take_turns(prepared: Prepare) -> None:
+def test_three_trials_at_once_end_with_exactly_the_budget_and_alternate(prepared: Prepare) -> None:
     search = prepared("study.pruner=none")
     worker, events = _work(search)
     assert worker.stopped_by == "budget"
-    assert _most_at_once(events) == LANES
+    assert _most_at_once(events) == AT_ONCE
     epochs = [event.number for event in events if isinstance(event, EpochDone)]
     assert len(epochs) == 7 * 4
     assert sum(one != other for one, other in itertools.pairwise(epochs)) > 7 * 2
@@ -90,13 +90,13 @@ def test_a_smaller_budget_leaves_the_rest_waiting(prepared: Prepare) -> None:
     assert (counts.finished, counts.waiting) == (4, 3)
 
 
-def test_each_trial_comes_to_what_it_comes_to_alone(prepared: Prepare) -> None:
+def test_each_trial_has_the_same_result_as_alone(prepared: Prepare) -> None:
     settings = ("study.sampler=random", "study.pruner=none", "fixed.dropout=0.1", "fixed.shift=1.0", "train.epochs=3")
     alone = prepared("study.name=alone", *settings, trial_runs=1)
     beside = prepared("study.name=beside", *settings)
     _work(alone)
     _, events = _work(beside)
-    assert _most_at_once(events) == LANES
+    assert _most_at_once(events) == AT_ONCE
 
     def facts(trial: FrozenTrial) -> Any:
         curves = {key: value for key, value in trial.user_attrs.items() if key.endswith("_curve")}
@@ -107,7 +107,7 @@ def test_each_trial_comes_to_what_it_comes_to_alone(prepared: Prepare) -> None:
     ]
 
 
-def test_trials_are_pruned_beside_those_that_go_on(prepared: Prepare) -> None:
+def test_trials_are_pruned_beside_those_that_continue(prepared: Prepare) -> None:
     search = prepared("train.epochs=8", trials=12)
     _, events = _work(search)
     outcomes = {ended.outcome for ended in _endings(events)}
@@ -137,7 +137,7 @@ def test_a_trial_is_proposed_knowing_those_that_run_beside_it(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_hands_all_trials_back_with_checkpoints_and_the_next_run_goes_on(
+def test_a_signal_hands_all_trials_back_with_checkpoints_and_the_next_run_resumes(
     prepared: Prepare, number: signal.Signals
 ) -> None:
     search = prepared("train.epochs=2000", "study.pruner=none")
@@ -146,7 +146,7 @@ def test_a_signal_hands_all_trials_back_with_checkpoints_and_the_next_run_goes_o
         drawn = []
         for event in events:
             drawn.append(event)
-            if isinstance(event, EpochDone) and event.number == LANES - 1 and event.epoch.number == 2:
+            if isinstance(event, EpochDone) and event.number == AT_ONCE - 1 and event.epoch.number == 2:
                 os.kill(os.getpid(), number)
     assert worker.stopped_by == "signal"
     ended = _endings(drawn)
@@ -210,7 +210,7 @@ def test_five_failures_in_a_row_hand_back_what_runs_beside_them(
     assert (search.study.checkpoint_dir / "0-1.pt").exists()
 
 
-def test_out_of_memory_beside_others_hands_the_trial_back_and_takes_a_lane_away(
+def test_out_of_memory_beside_others_hands_the_trial_back_and_lowers_the_limit(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = prepared("study.pruner=none")
@@ -250,7 +250,7 @@ def test_a_trial_that_runs_out_of_memory_alone_fails(prepared: Prepare, monkeypa
     assert search.study.counts().complete == 3
 
 
-def test_a_trial_waits_until_those_beside_it_leave_it_room(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_waits_until_the_others_leave_enough_memory(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     search = prepared("study.sampler=random", "study.pruner=none", trials=8)
     sizes = {8: 10, 16: 60}  # of 100: large ones run alone or beside small ones
     monkeypatch.setattr(MemoryBudget, "estimate", lambda memory_budget, config, data: sizes[config.model.dim])
@@ -268,7 +268,7 @@ def test_a_trial_waits_until_those_beside_it_leave_it_room(prepared: Prepare, mo
     assert _most_at_once(events) > 1
 
 
-def test_a_trial_that_waits_for_room_is_handed_back_when_the_run_stops(
+def test_a_trial_that_waits_for_memory_is_handed_back_when_the_run_stops(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryBudget, "fits", lambda memory_budget, needed: not memory_budget._reserved)
@@ -277,7 +277,7 @@ def test_a_trial_that_waits_for_room_is_handed_back_when_the_run_stops(
     ended = {event.number: event for event in _endings(events)}
     assert sorted(ended) == [0, 1]  # no third was claimed while the second waited
     assert [event.outcome for event in ended.values()] == ["handed back"] * 2
-    assert ended[1].reason == "before it began"
+    assert ended[1].reason == "before its training started"
     assert search.study.counts().waiting == 4
 
 
@@ -297,19 +297,19 @@ def test_a_database_that_is_gone_leaves_all_trials_with_checkpoints(
     monkeypatch.setattr("kmnist_search.worker.database_thread.FLUSH_SECONDS", 0.1)
     _, events = search.work(StopSignals())
     for event in events:
-        if isinstance(event, EpochDone) and event.number == LANES - 1:
+        if isinstance(event, EpochDone) and event.number == AT_ONCE - 1:
             is_away = True
             break
     with pytest.raises(DatabaseAwayError) as raised:
         list(events)
     message = str(raised.value)
-    for number in range(LANES):
+    for number in range(AT_ONCE):
         assert f"Trial {number} was left with a checkpoint at step " in message
         assert (search.study.checkpoint_dir / f"{number}-1.pt").exists()
     assert ". A trial goes back to the queue when its lease runs out, 120 s after its last" in message
 
 
-def test_a_lane_that_waits_for_the_database_holds_up_no_other(
+def test_a_trial_that_waits_for_the_database_delays_no_other(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = prepared("study.pruner=none", "train.epochs=30", trials=3)
@@ -328,7 +328,7 @@ def test_a_lane_that_waits_for_the_database_holds_up_no_other(
     for event in events:
         if isinstance(event, TrialEnded):
             ended.append(event.number)
-            if len(ended) == 2:  # the others have come to their end meanwhile
+            if len(ended) == 2:  # the others have ended meanwhile
                 ((claim, epochs, future),) = held
                 future.set_result(finish(worker.database_thread, claim, epochs=epochs).result(30))
     assert sorted(ended[:2]) == [1, 2]
@@ -353,5 +353,5 @@ def test_an_ended_trial_leaves_no_training_behind(prepared: Prepare, monkeypatch
     finally:
         gc.enable()
     assert len(left) == 12
-    assert max(left) < LANES
+    assert max(left) < AT_ONCE
     assert left[-1] == 0

@@ -25,7 +25,7 @@ from kmnist_search.study_file.parser import load
 from kmnist_search.worker import trial_run
 from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.events import EpochDone, Event, Stopping, TrialEnded, TrialStarted
-from kmnist_search.worker.limits import Limits
+from kmnist_search.worker.stop import Limits
 from kmnist_search.worker.worker import Worker
 
 Prepare = Callable[..., Search]

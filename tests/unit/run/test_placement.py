@@ -72,7 +72,7 @@ def test_all_gpus_are_taken_or_those_that_are_named_with_a_process_each(machine:
 
 
 def test_gpus_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--gpus: there is no GPU 4, 7; its 4 usable GPUs are numbered from 0"):
+    with pytest.raises(ConfigError, match="--gpus: there is no GPU 4, 7; the 4 usable GPUs are numbered from 0"):
         _devices(gpus=[0, 4, 7])
 
 

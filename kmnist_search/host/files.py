@@ -84,7 +84,7 @@ def check_writable(folder: Path, *, option: str = "--checkpoints") -> None:
 
 
 def check_result_folder(folder: Path, *, is_ours: bool, force: bool) -> None:
-    """Raise ResultFolderError if a result cannot be written to `folder`.
+    """Raise InputError if a result cannot be written to `folder`.
 
     Args:
         folder: of the result.
@@ -100,12 +100,7 @@ def check_result_folder(folder: Path, *, is_ours: bool, force: bool) -> None:
             raise ResultFolderError(
                 f"{folder} holds the result of another retraining. Choose another --out, or replace it with --force."
             )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_part_prefix(folder)):
-            pass
-    except OSError as error:
-        raise ResultFolderError(f"{folder} cannot be created: {error.strerror}. Choose another --out.") from None
+    check_writable(folder.parent, option="--out")
 
 
 @contextmanager

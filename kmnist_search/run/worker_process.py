@@ -106,7 +106,7 @@ def _work_for_parent(
         options: of the run; `place` gives the device.
     """
     with StopSignals() as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `Supervisor`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `WorkerProcess`
         threading.Thread(target=_stop_when_orphaned, daemon=True).start()
         last: Message
         try:

@@ -7,7 +7,7 @@ JSON text, unchanged (it may hold NaN, which strict JSON does not allow).
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
@@ -200,17 +200,18 @@ def add_study(connection: Connection, study: StudyRecord) -> int:
     """
     insertion = insert(tables.studies).values(study_name=study.name).returning(tables.studies.c.study_id)
     study_id = int(connection.execute(insertion).scalar_one())
-    directions = (
-        {"study_id": study_id, "objective": objective, "direction": StudyDirection[direction]}
-        for objective, direction in enumerate(study.directions)
-    )
-    _insert(connection, tables.study_directions, directions)
+    rows: dict[Table, list[dict[str, Any]]] = {
+        tables.study_directions: [
+            {"study_id": study_id, "objective": objective, "direction": StudyDirection[direction]}
+            for objective, direction in enumerate(study.directions)
+        ]
+    }
     for table, attributes in (
         (tables.study_user_attributes, study.user_attrs),
         (tables.study_system_attributes, study.system_attrs),
     ):
-        rows = ({"study_id": study_id, "key": key, "value_json": text} for key, text in attributes.items())
-        _insert(connection, table, rows)
+        rows[table] = [{"study_id": study_id, "key": key, "value_json": text} for key, text in attributes.items()]
+    _insert(connection, rows)
     return study_id
 
 
@@ -222,7 +223,7 @@ def add_trials(connection: Connection, study_id: int, trials: Iterable[TrialReco
 
 
 def _add_batch(connection: Connection, study_id: int, batch: Sequence[TrialRecord]) -> None:
-    rows = [
+    own_rows = [
         {
             "study_id": study_id,
             "number": trial.number,
@@ -233,51 +234,32 @@ def _add_batch(connection: Connection, study_id: int, batch: Sequence[TrialRecor
         for trial in batch
     ]
     insertion = insert(tables.trials).returning(tables.trials.c.trial_id, sort_by_parameter_order=True)
-    with_ids = list(zip(connection.scalars(insertion, rows), batch, strict=True))
-    _insert(
-        connection,
-        tables.params,
-        (
-            {"trial_id": key, "param_name": name, "param_value": value, "distribution_json": distribution}
-            for key, trial in with_ids
-            for name, (value, distribution) in trial.params.items()
-        ),
-    )
-    _insert(
-        connection,
-        tables.values,
-        (
-            {"trial_id": key, "objective": objective, "value": stored, "value_type": kind}
-            for key, trial in with_ids
-            for objective, value in enumerate(trial.values)
-            for stored, kind in [stored_value(value)]
-        ),
-    )
-    _insert(
-        connection,
-        tables.reports,
-        (
-            {"trial_id": key, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
-            for key, trial in with_ids
-            for step, value in trial.intermediate_values.items()
-            for stored, kind in [stored_report(value)]
-        ),
-    )
-    for table, attributes in ((tables.user_attributes, "user_attrs"), (tables.system_attributes, "system_attrs")):
-        _insert(
-            connection,
-            table,
-            (
-                {"trial_id": key, "key": name, "value_json": text}
-                for key, trial in with_ids
-                for name, text in getattr(trial, attributes).items()
-            ),
-        )
+    rows: dict[Table, list[dict[str, Any]]] = defaultdict(list)
+    for trial_id, trial in zip(connection.scalars(insertion, own_rows), batch, strict=True):
+        for name, (number, distribution) in trial.params.items():
+            param = {"param_name": name, "param_value": number, "distribution_json": distribution}
+            rows[tables.params].append({"trial_id": trial_id, **param})
+        for objective, value in enumerate(trial.values):
+            stored, kind = stored_value(value)
+            rows[tables.values].append(
+                {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
+            )
+        for step, value in trial.intermediate_values.items():
+            stored, kind = stored_report(value)
+            report = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+            rows[tables.reports].append({"trial_id": trial_id, **report})
+        for table, attributes in (
+            (tables.user_attributes, trial.user_attrs),
+            (tables.system_attributes, trial.system_attrs),
+        ):
+            rows[table] += [{"trial_id": trial_id, "key": key, "value_json": text} for key, text in attributes.items()]
+    _insert(connection, rows)
 
 
-def _insert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]) -> None:
-    if listed := list(rows):
-        connection.execute(insert(table), listed)
+def _insert(connection: Connection, rows: Mapping[Table, Sequence[dict[str, Any]]]) -> None:
+    for table, listed in rows.items():
+        if listed:
+            connection.execute(insert(table), listed)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

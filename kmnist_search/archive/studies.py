@@ -9,8 +9,9 @@ beginning in the target. Artifacts and plots are not part of it either; workers 
 
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,28 +90,23 @@ def write_study(storage: Storage, name: str, out: BinaryIO) -> int:
 def import_study(storage: Storage, file: Path, name: str | None = None) -> Arrival:
     """Add the study in `file` to the database, under `name` if given, completely or not at all.
 
+    Args:
+        storage: the database.
+        file: the exported study; "-" is the standard input.
+        name: new name of the study.
+
     Raises:
         ArchiveError: the file is no exported study, or is damaged or incomplete.
         ConfigError: `name` is no valid name of a study.
         StudyExistsError: a study of that name exists already.
     """
+    is_piped = str(file) == "-"
+    shown = Path("standard input") if is_piped else file
     try:
-        with file.open("rb") as lines:
-            return receive_study(storage, lines, file, name)
+        with nullcontext(sys.stdin.buffer) if is_piped else file.open("rb") as lines:
+            return _put(storage, *records_in(lines, shown), name)
     except OSError as error:
-        raise ArchiveError(f"{file}: cannot be read: {error.strerror}.") from None
-
-
-def receive_study(storage: Storage, lines: BinaryIO, source: Path, name: str | None = None) -> Arrival:
-    """Add a study from an open file, called `source` in messages, as `import_study` does.
-
-    Raises:
-        ArchiveError: the file is no exported study, or is damaged or incomplete.
-        ConfigError: `name` is no valid name of a study.
-        StudyExistsError: a study of that name exists already.
-        OSError: `lines` cannot be read.
-    """
-    return _put(storage, *records_in(lines, source), name)
+        raise ArchiveError(f"{shown}: cannot be read: {error.strerror}.") from None
 
 
 def copy_study(source: Storage, name: str, target: Storage, new_name: str | None = None) -> Arrival:
@@ -230,7 +226,7 @@ def _check_nothing_runs(connection: Connection, study_id: int, name: str, otherw
         numbers = ", ".join(str(number) for number in running)
         raise StudyInUseError(
             f"study {name!r} has trials that run: {numbers}. Stop its workers first (Ctrl-C; if one was killed, "
-            f"the next run takes up its trial), or {otherwise} the study all the same with --force."
+            f"the next run resumes its trial), or {otherwise} the study all the same with --force."
         )
 
 

@@ -23,14 +23,13 @@ def bench(device: str, as_json: bool) -> None:
     """Measure this machine and recommend trials at once.
 
     Measures the peak of the device, and three nets, each alone and several at once. The last line recommends how many
-    trials to run at once. It takes about a minute, downloads nothing and keeps nothing.
+    trials to run at once. This takes about a minute, downloads nothing and keeps nothing.
     """
     threads_wait_passively()
 
     from rich.console import Console
 
-    from kmnist_search.bench.measurement import as_json as report_as_json
-    from kmnist_search.bench.measurement import measure
+    from kmnist_search.bench import measurement
     from kmnist_search.bench.nets import nets_for
     from kmnist_search.bench.runners import runner_for
     from kmnist_search.engine.device import device_named
@@ -40,11 +39,11 @@ def bench(device: str, as_json: bool) -> None:
     chosen = device_named(device)
     try:
         with shown_stages(Console(stderr=True)) as show, runner_for(chosen, cores=usable_cores()) as runner:
-            report = measure(runner, nets_for(chosen.type), on_stage=show)
+            report = measurement.measure(runner, nets_for(chosen.type), on_stage=show)
     except KeyboardInterrupt:
         click.echo("Interrupted. Nothing was kept.", err=True)
         sys.exit(INTERRUPTED)
     if as_json:
-        print_json(report_as_json(report))
+        print_json(measurement.as_json(report))
     else:
         Console().print(report_view(report))

@@ -29,7 +29,7 @@ DEFAULT_USER = "kmnist"
     "--user",
     envvar="KMNIST_SEARCH_DASHBOARD_USER",
     show_envvar=True,
-    help=f"User name that goes with the password.  [default: {DEFAULT_USER}]",
+    help=f"User name for the login.  [default: {DEFAULT_USER}]",
 )
 @click.option(
     "--password-file",
@@ -42,7 +42,7 @@ DEFAULT_USER = "kmnist"
     "--i-know-it-is-open",
     "is_open",
     is_flag=True,
-    help="Listen on another address than this machine's own without a password: whoever can reach it may do anything.",
+    help="Listen on other addresses without a password: anyone who can reach it may do anything.",
 )
 def dashboard(
     storage_url: str,
@@ -82,17 +82,15 @@ def _login(user: str | None, password_file: Path | None, *, is_open: bool) -> "L
 
     if password_file is None:
         if user is not None:
-            raise click.UsageError(
-                f"--user {user}: there is no password to go with it. Name its file by --password-file."
-            )
+            raise click.UsageError(f"--user {user}: a user needs a password. Give its file with --password-file.")
         return None
     if is_open:
-        raise click.UsageError("--password-file and --i-know-it-is-open: what is it to be? Leave one of them out.")
+        raise click.UsageError("--password-file and --i-know-it-is-open exclude each other. Leave one of them out.")
     return Login(user=DEFAULT_USER if user is None else user, password=read_password(password_file))
 
 
 def _check_database(database: "Database") -> None:
-    """Say if there is nothing to show yet, or the database is away; raise any other error."""
+    """Print if there is nothing to show yet, or if the database is away; raise any other error."""
     from kmnist_search.errors import StorageAwayError, StorageEmptyError
 
     try:

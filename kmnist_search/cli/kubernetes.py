@@ -1,16 +1,15 @@
-"""The command `submit kubernetes`: renders a study and its workers as manifests, or applies them.
+"""The command `submit kubernetes`: applies a study and its workers as manifests, or prints them.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from kmnist_search.cli.options import TIME, data_dir_option, per_gpu_option, storage_option
+from kmnist_search.cli.options import TIME, data_dir_option, is_given, per_gpu_option, storage_option
 from kmnist_search.cli.study_options import AskedStudy, study_options
 
 if TYPE_CHECKING:
@@ -20,19 +19,19 @@ CLAIM = "Name of a PersistentVolumeClaim"
 
 
 @click.command(
-    epilog="Example: kmnist-search submit kubernetes kmnist --trials 200 --workers 16 --image me/kmnist-search --apply"
+    epilog="Example: kmnist-search submit kubernetes kmnist --trials 200 --workers 16 --image me/kmnist-search"
 )
 @study_options
 @click.option("--workers", type=click.IntRange(1, 10_000), required=True, help="Pods, each with one worker.")
 @click.option("--image", required=True, help="Image of kmnist-search, see docker/Dockerfile.")
-@click.option("--apply", "applies", is_flag=True, help="Hand the manifests to kubectl instead of printing them.")
-@click.option("--namespace", help="Namespace of all of it.  [default: that of kubectl's context]")
+@click.option("--namespace", help="Namespace of all manifests.  [default: that of kubectl's context]")
 @click.option("--gpus", type=click.IntRange(0, 64), default=1, show_default=True, help="GPUs of a worker; 0 for CPUs.")
 @per_gpu_option
-@click.option("--cpu", default="4", show_default=True, help="Cores of a worker.")
+@click.option("--cpus", default="4", show_default=True, help="Cores of a worker.")
 @click.option("--memory", default="16Gi", show_default=True, help="Memory of a worker.")
 @click.option(
     "--grace-period",
+    "grace_seconds",
     type=TIME,
     default="2m",
     show_default=True,
@@ -44,8 +43,8 @@ CLAIM = "Name of a PersistentVolumeClaim"
     show_default=True,
     help="Name of the secret with the database's URL (key storage), or with --postgres its password (key password).",
 )
-@click.option("--postgres", is_flag=True, help="Bring a Postgres server along.")
-@click.option("--dashboard", is_flag=True, help="Bring a dashboard along.")
+@click.option("--postgres", is_flag=True, help="Include a Postgres server.")
+@click.option("--dashboard", is_flag=True, help="Include a dashboard.")
 @click.option("--data-claim", help=f"{CLAIM} that has the images; it is only read.  [default: each pod downloads them]")
 @click.option("--checkpoints-claim", help=f"{CLAIM} that all pods write to.  [default: checkpoints end with their pod]")
 @click.option(
@@ -53,38 +52,25 @@ CLAIM = "Name of a PersistentVolumeClaim"
     metavar="URL",
     envvar="KMNIST_SEARCH_ARTIFACTS",
     show_envvar=True,
-    help="Bucket (s3://, gs://) of the best trials' pictures; the pods must have the right to it.  "
+    help="Bucket (s3://, gs://) for pictures of the best trials; the pods need access.  "
     "[default: with the checkpoints]",
 )
 @storage_option
 @data_dir_option
-@click.pass_context
+@click.option("--dry-run", is_flag=True, help="Print the manifests; create and submit nothing.")
 def kubernetes(
-    context: click.Context,
     asked: AskedStudy,
-    workers: int,
-    image: str,
-    applies: bool,
-    namespace: str | None,
-    gpus: int,
-    per_gpu: int | None,
-    cpu: str,
-    memory: str,
-    grace_period: float,
-    secret: str,
-    postgres: bool,
-    dashboard: bool,
-    data_claim: str | None,
-    checkpoints_claim: str | None,
     artifacts: str | None,
     storage_url: str,
     data_dir: Path | None,
+    dry_run: bool,
+    **others: Any,
 ) -> None:
-    """Print or apply the Kubernetes manifests of a study's workers.
+    """Create a study and submit its workers as a Kubernetes job.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. The pods make study and
+    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The pods create study and
     queue themselves, in the database that the secret names. If --storage names the same database as it is reached from
-    here, it is looked at first, and with --apply study and queue are made from here.
+    here, it is checked first, and study and queue are created from here.
     """
     from kmnist_search.launch import kubectl
     from kmnist_search.launch.kubernetes import KubernetesJob
@@ -96,49 +82,36 @@ def kubernetes(
     if artifacts is not None:
         check_bucket(artifacts)
     file, is_builtin = asked.file(), asked.source in builtin_studies()
-    changes = replace(asked, name=None).changes()  # the name is told by itself
     job = KubernetesJob(
         study=file.study.name,
         source=asked.source if is_builtin else asked.path().read_text(encoding="utf-8"),
         is_builtin=is_builtin,
-        changes=tuple(f"--set={change}" for change in changes),
+        changes=replace(asked, name=None).changes(),  # the job passes the name by itself
         trials=asked.trials if asked.trials is not None else file.study.trials,
-        image=image,
-        workers=workers,
-        gpus=gpus,
-        cpu=cpu,
-        memory=memory,
-        per_gpu=per_gpu,
-        grace_seconds=round(grace_period),
-        namespace=namespace,
-        secret=secret,
-        data_claim=data_claim,
-        checkpoints_claim=checkpoints_claim,
         artifacts=artifacts,
-        postgres=postgres,
-        dashboard=dashboard,
+        **others,
     )
-    program = kubectl.find() if applies else None
-    is_reachable = context.get_parameter_source("storage_url") is not ParameterSource.DEFAULT
+    program = None if dry_run else kubectl.find()
+    is_reachable = is_given("storage_url")
     if is_reachable:
-        _check_database(storage_url, file, own_postgres=postgres)
+        _check_database(storage_url, file, own_postgres=job.postgres)
     text = as_yaml(job.manifests())
     if program is None:
         click.echo(text, nl=False)
     else:
         kubectl.check(program, text)
         if is_reachable:
-            _make_queue(file, job.trials, storage_url, data_dir)
+            _fill_queue(file, job.trials, storage_url, data_dir)
         click.echo(kubectl.apply(program, text), nl=False)
-    for note in notes(job, is_applied=applies):
+    for note in notes(job, is_applied=not dry_run):
         click.echo(note, err=True)
 
 
 def _check_database(storage_url: str, file: "StudyFile", *, own_postgres: bool) -> None:
-    """Look into a database that is reached from here; nothing is made.
+    """Check a database that is reached from here; create nothing.
 
     Raises:
-        InputError: it is of no use to the pods, cannot be reached, or has another study of the name.
+        InputError: the pods cannot use it, it cannot be reached, or it has another study of the same name.
     """
     from kmnist_search.database.storage import open_storage
     from kmnist_search.database.url import check_shared_url
@@ -147,7 +120,7 @@ def _check_database(storage_url: str, file: "StudyFile", *, own_postgres: bool) 
 
     if own_postgres:
         raise click.UsageError(
-            "--postgres brings a database of its own, and --storage (KMNIST_SEARCH_STORAGE) names another. "
+            "--postgres includes a database, and --storage (KMNIST_SEARCH_STORAGE) names another. "
             "Leave one of them out."
         )
     try:
@@ -162,7 +135,7 @@ def _check_database(storage_url: str, file: "StudyFile", *, own_postgres: bool) 
     storage.let_go()
 
 
-def _make_queue(file: "StudyFile", trials: int, storage_url: str, data_dir: Path | None) -> None:
+def _fill_queue(file: "StudyFile", trials: int, storage_url: str, data_dir: Path | None) -> None:
     from rich.console import Console
 
     from kmnist_search.cli.submitted import announce

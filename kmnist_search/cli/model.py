@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmnist_search.cli.options import data_dir_option, json_option, print_json
+from kmnist_search.cli.options import data_dir_option, force_option, json_option, print_json
 
 if TYPE_CHECKING:
     from kmnist_search.saved_model.export import Format
@@ -21,7 +21,7 @@ WIDE = 10_000
 
 
 @click.command(epilog="Example: kmnist-search predict result/model scans/ --csv")
-@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.argument("model_dir", metavar="MODEL", type=click.Path(path_type=Path))
 @click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--dataset", type=click.Choice(["test"]), help="Predict the test set of the model's data set instead.")
 @data_dir_option
@@ -32,7 +32,7 @@ def predict(
 ) -> None:
     """Predict the character on each image.
 
-    MODEL_DIR is the folder of a saved model. IMAGE is a PNG or JPEG file with one character, dark on light or light
+    MODEL is the folder of a saved model. IMAGE is a PNG or JPEG file with one character, dark on light or light
     on dark, or a folder of such files.
 
     --dataset test needs no images. The output does not say which predictions are right: to compare them with the truth
@@ -60,7 +60,7 @@ def predict(
 
 
 @click.command(epilog="Example: kmnist-search export result/model --format onnx --out hiragana.onnx")
-@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.argument("model_dir", metavar="MODEL", type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "to",
@@ -68,21 +68,23 @@ def predict(
     required=True,
     help="onnx for onnxruntime and other programs; safetensors for the weights and the configuration alone.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: model.onnx, .safetensors]")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path), help="File to write.  [default: model.onnx, .safetensors]"
+)
+@force_option
 def export(model_dir: Path, to: "Format", out: Path | None, force: bool) -> None:
     """Export a saved model to another format.
 
     The file is checked: it must predict what the model predicts.
 
-    MODEL_DIR is the folder of a saved model.
+    MODEL is the folder of a saved model.
     """
-    from kmnist_search.saved_model import export as exporting
+    from kmnist_search.saved_model.export import SUFFIXES, export
     from kmnist_search.saved_model.folder import load_model
 
     saved = load_model(model_dir)
-    file = out or Path(f"model{exporting.SUFFIXES[to]}")
-    exporting.export(saved, to, file, force=force)
+    file = out or Path(f"model{SUFFIXES[to]}")
+    export(saved, to, file, force=force)
     click.echo(f"{model_dir} is in {file} ({file.stat().st_size:,} bytes), and predicts the same there")
 
 

@@ -3,6 +3,7 @@
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
 
+import functools
 import json
 import os
 import re
@@ -10,31 +11,33 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from kmnist_search.errors import KmnistSearchError
 
+if TYPE_CHECKING:
+    from kmnist_search.study.study import SearchStudy
+
 WORK_FAILED = 1
 INTERRUPTED = 130
-DEFAULT_STORAGE = "sqlite:///kmnist-search.db"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _Time(click.ParamType[float]):
+class _Time(click.ParamType[int]):
     """A time above zero, in seconds: 45, 45s, 90m, 2h or 1h30m."""
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", str(value).strip())
         if not match or not any(match.groups()):
             self.fail(f"{value!r} is not a time. Write 45 or 45s (seconds), 90m, 2h or 1h30m.", param, ctx)
         hours, minutes, seconds = (int(group or 0) for group in match.groups())
-        total = 3600.0 * hours + 60 * minutes + seconds
+        total = 3600 * hours + 60 * minutes + seconds
         if not total:
             self.fail(f"{value!r} is no time at all. Write 45 or 45s (seconds), 90m, 2h or 1h30m.", param, ctx)
         return total
@@ -54,7 +57,7 @@ class Commands(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("Interrupted. The next run takes up what was left.", err=True)
+            click.echo("Interrupted. To resume, run the same command again.", err=True)
             ctx.exit(INTERRUPTED)
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
@@ -65,55 +68,47 @@ class Commands(click.Group):
                 raise
             click.echo(f"Error: the database failed: {reason_of(error)}.", err=True)
             if ctx.invoked_subcommand == "run":
-                click.echo("What it holds is kept; the next run takes up the trial that was at work.", err=True)
+                click.echo("Everything in it is kept. The same command resumes the trial that was running.", err=True)
             ctx.exit(WORK_FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order they are used, not of the alphabet
+        return list(self.commands)  # in the order of use
 
 
-def storage_option(command: Command) -> Command:
-    return click.option(
-        "--storage",
-        "storage_url",
-        metavar="URL",
-        default=DEFAULT_STORAGE,
-        envvar="KMNIST_SEARCH_STORAGE",
-        show_default=True,
-        show_envvar=True,
-        callback=_or_as_given_before,
-        help="Database of the studies.",
-    )(command)
+def grouped(parameter: str, make: Callable[..., Any], *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command the options, and a single parameter for them: `make` of their values."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def gathered(**values: Any) -> Any:
+            own = {name: values.pop(name) for name in names}
+            return command(**{parameter: make(**own)}, **values)
+
+        num_others = len(getattr(command, "__click_params__", ()))
+        for option in reversed(options):
+            option(gathered)
+        names = [param.name for param in gathered.__click_params__[num_others:]]  # type: ignore[attr-defined]
+        return gathered  # type: ignore[return-value]
+
+    return decorate
+
+
+def is_typed(option: str) -> bool:
+    """Return whether an option of this command was typed, neither a default nor from the environment."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
+def is_given(option: str) -> bool:
+    """Return whether an option of this command has a value that is not its default."""
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def _or_as_given_before(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Return what was typed with a subcommand, or else before it, or else the environment's or the default."""
+    """Return the value typed after a subcommand, else before it, else that of the environment, else the default."""
     group, name = ctx.parent, str(param.name)
-    typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    if typed or group is None or group.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+    if is_typed(name) or group is None or group.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
         return value
     return group.params[name]
-
-
-def json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
-
-
-def device_option(command: Command) -> Command:
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
-
-
-def per_gpu_option(command: Command) -> Command:
-    return click.option(
-        "--per-gpu",
-        metavar="auto|N",
-        default="auto",
-        callback=_auto_or_number,
-        envvar="KMNIST_SEARCH_PER_GPU",
-        show_default=True,
-        show_envvar=True,
-        help="Trials to train at a time on a GPU; auto is as many as pay.",
-    )(command)
 
 
 def _auto_or_number(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
@@ -123,6 +118,72 @@ def _auto_or_number(_ctx: click.Context, _param: click.Parameter, value: str) ->
     if not value.isdecimal() or int(value) < 1:
         raise click.BadParameter(f"{value!r} is neither auto nor a number of trials.")
     return int(value)
+
+
+#: The name of a study in the storage.
+study_argument = click.argument("study", required=False)
+storage_option = click.option(
+    "--storage",
+    "storage_url",
+    metavar="URL",
+    default="sqlite:///kmnist-search.db",
+    envvar="KMNIST_SEARCH_STORAGE",
+    show_default=True,
+    show_envvar=True,
+    callback=_or_as_given_before,
+    help="Database that holds the studies.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+per_gpu_option = click.option(
+    "--per-gpu",
+    metavar="auto|N",
+    default="auto",
+    callback=_auto_or_number,
+    envvar="KMNIST_SEARCH_PER_GPU",
+    show_default=True,
+    show_envvar=True,
+    help="Trials to train at the same time on a GPU; auto measures how many are fastest.",
+)
+checkpoints_option = click.option(
+    "--checkpoints",
+    "checkpoint_dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="KMNIST_SEARCH_CHECKPOINTS",
+    show_envvar=True,
+    help="Folder for checkpoints. Share it so that any machine can resume a trial.  "
+    "[default: beside a SQLite file, else here]",
+)
+artifacts_option = click.option(
+    "--artifacts",
+    metavar="FOLDER|URL",
+    envvar="KMNIST_SEARCH_ARTIFACTS",
+    show_envvar=True,
+    help="Folder or bucket (s3://, gs://) for pictures of the best trials.  [default: beside the checkpoints]",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    envvar="KMNIST_SEARCH_DATA",
+    show_envvar=True,
+    help="Folder that contains the images.  [default: your cache folder]",
+)
+force_option = click.option("--force", is_flag=True, help="Replace what is there already.")
+watch_option = click.option("--watch", "watches", is_flag=True, help="Show the study until all trials are finished.")
+
+
+def stored_study(storage_url: str, name: str | None, checkpoint_dir: Path | None = None) -> "SearchStudy":
+    """Return a study of a storage; without a name, the only one or the one last worked on.
+
+    Raises:
+        InputError: there is no such storage, or no such study in it.
+    """
+    from kmnist_search.database.storage import open_storage
+    from kmnist_search.study.opening import find_study
+
+    return find_study(open_storage(storage_url, create=False, checkpoint_dir=checkpoint_dir), name)
 
 
 def typed_command() -> str:
@@ -136,41 +197,10 @@ def typed_command() -> str:
     return shlex.join(shown)
 
 
-def checkpoints_option(command: Command) -> Command:
-    return click.option(
-        "--checkpoints",
-        "checkpoint_dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="KMNIST_SEARCH_CHECKPOINTS",
-        show_envvar=True,
-        help="Folder of the checkpoints; shared, others can go on.  [default: beside a SQLite file, else here]",
-    )(command)
-
-
-def artifacts_option(command: Command) -> Command:
-    return click.option(
-        "--artifacts",
-        metavar="FOLDER|URL",
-        envvar="KMNIST_SEARCH_ARTIFACTS",
-        show_envvar=True,
-        help="Folder or bucket (s3://, gs://) of the best trials' pictures.  [default: beside the checkpoints]",
-    )(command)
-
-
-def data_dir_option(command: Command) -> Command:
-    return click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path, file_okay=False, exists=True),
-        envvar="KMNIST_SEARCH_DATA",
-        show_envvar=True,
-        help="Folder of the images.  [default: the user's cache folder]",
-    )(command)
-
-
 def threads_wait_passively() -> None:
-    """Tell OpenMP, which reads it when torch is imported, not to spin while it waits.
+    """Make OpenMP threads sleep while they wait. OpenMP reads this when torch is imported.
 
-    Threads that spin steal the cores from each other: two runs on two cores made 15 steps/s each instead of 53
+    Threads that spin take the cores from each other: two runs on two cores made 15 steps/s each instead of 53
     (tests/benchmarks/LOG.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,28 +33,29 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: kmnist-search references --only S4 --seeds 3")
 @click.option(
-    "--only", multiple=True, metavar="NAME", help="S0 to S4, or one setting of them, such as S2-3; again for more."
+    "--only", multiple=True, metavar="SYSTEM", help="S0 to S4, or one setting of them, such as S2-3; may be repeated."
 )
-@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Trainings of each.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Trainings of each setting.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs at most.  [default: as many as published]")
-@click.option("--name", default="references", show_default=True, help="Name of the study in the storage.")
+@click.option(
+    "--name", metavar="NAME", default="references", show_default=True, help="Name of the study in the storage."
+)
 @click.option(
     "--out",
+    metavar="FOLDER",
     type=click.Path(path_type=Path),
     default=Path("references"),
     show_default=True,
-    help="Folder of table and page; a former one is replaced.",
+    help="Folder of table and page; an earlier one is replaced.",
 )
 @work_options
 @json_option
 def references(
     only: Sequence[str],
-    seeds: int,
-    epochs: int | None,
-    name: str,
     out: Path,
     options: "RunOptions",
     as_json: bool,
+    **size: Any,
 ) -> None:
     """Reproduce five published systems and compare the accuracies.
 
@@ -70,9 +71,10 @@ def references(
     from kmnist_search.references import result_folder, systems
     from kmnist_search.references.testing import check_test_files
     from kmnist_search.run.submission import prepare
+    from kmnist_search.terminal.line import print_line
 
     chosen, devices = systems.chosen(only), devices_here(options)
-    file = systems.study_file(chosen, name=name, seeds=seeds, epochs=epochs)
+    file = systems.study_file(chosen, **size)
     result_folder.check_place(out)
     check_test_files(chosen, options.data_dir or default_data_dir())
     search = prepare(file, options.on(devices[0]))
@@ -83,55 +85,59 @@ def references(
         print_json(comparison.model_dump(mode="json"))
     trained = sum(each.reproduced.seeds for each in comparison.references if each.reproduced) if comparison else 0
     if missing := len(file.enqueue) - trained:
-        tell = (
-            f"{missing} of {len(file.enqueue)} trainings did not get to their end; why: kmnist-search status {name}. "
+        print_line(
+            console,
+            f"{missing} of {len(file.enqueue)} trainings did not finish; why: kmnist-search status {file.study.name}. "
+            "The same command tries failed ones again.",
         )
-        console.print(f"{tell}Failed ones are tried again by the same command.", soft_wrap=True, highlight=False)
         sys.exit(WORK_FAILED)
 
 
 def _train(console: "Console", search: "Search", file: "ComparisonFile", devices: Sequence[str]) -> None:
-    """Train what waits, and wait for what others train; after a signal end the process."""
+    """Train the waiting trials, and wait for those that others train; after a signal end the process."""
     from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.run.submission import prepare
-    from kmnist_search.terminal import run as terminal
-    from kmnist_search.watch import watch as watching
+    from kmnist_search.terminal.line import print_line
+    from kmnist_search.terminal.run import announce
+    from kmnist_search.watch.watch import watch
 
     if search.trials_left():
         places = search.places(devices)
-        terminal.announce(console, search, places)
+        announce(console, search, places)
         if search.device.type == "cpu":
-            _tell_time(console, search, file, len(places))
+            _print_estimate(console, search, file, len(places))
         with StopSignals() as signals:
             stopped_by = run_workers(console, search, partial(prepare, file), places, signals=signals)
         if stopped_by == "signal":
-            console.print(f"Stopped. To go on: {typed_command()}", soft_wrap=True, highlight=False, markup=False)
+            print_line(console, f"Stopped. To resume: {typed_command()}")
             sys.exit(INTERRUPTED)
     if search.counts().unfinished:
-        watching.watch(console, search.study, is_over=lambda status: not status.progress.counts.unfinished)
+        watch(console, search.study, is_over=lambda status: not status.progress.counts.unfinished)
 
 
-def _tell_time(console: "Console", search: "Search", file: "ComparisonFile", workers: int) -> None:
-    """Say how long all that is asked for takes on this CPU, by what a middling net takes; measures for two seconds."""
+def _print_estimate(console: "Console", search: "Search", file: "ComparisonFile", workers: int) -> None:
+    """Print how long all trainings take on this CPU, by the pace of a middling net, measured for two seconds."""
     from kmnist_search.config.cost import flops_per_image
     from kmnist_search.engine.estimate import seconds_per_epoch
     from kmnist_search.references.systems import flops
+    from kmnist_search.terminal.line import print_line
     from kmnist_search.wording import duration_text
 
     config, images = file.middle(), search.data.train_images
     data = search.data.of(file.datas_of(file.enqueue)[0])
     epoch = 3.0 * images * flops_per_image(config.model)
     seconds = seconds_per_epoch(config, data) * flops(file, images) / epoch / workers
-    text = f"all that is asked for takes this CPU about {duration_text(seconds)}"
-    console.print(f"{text}; less: --only, --epochs, --seeds", soft_wrap=True, highlight=False, markup=False)
+    print_line(
+        console, f"all trainings take about {duration_text(seconds)} on this CPU; for less: --only, --epochs, --seeds"
+    )
 
 
 def _compare(console: "Console", search: "Search", chosen: "Sequence[Reference]", out: Path) -> "ReferenceTable | None":
-    """Test what is trained, and write and show the table; None if nothing is."""
+    """Test the trained models, and write and show the table; None if no model is trained."""
     from kmnist_search.evaluation.lock import alone
     from kmnist_search.references import result_folder, results, testing
-    from kmnist_search.terminal import references as terminal
+    from kmnist_search.terminal.references import conclude, follow
 
     trained = results.requested(results.trained(search.study), search.file.enqueue)
     if not trained:
@@ -139,8 +145,8 @@ def _compare(console: "Console", search: "Search", chosen: "Sequence[Reference]"
     with alone(search.study):
         test = testing.Test(search.study, trained, search.data.data_dir)
         before = {each.trained.number for each in results.tested(test.ledger, trained)}
-        tested = terminal.follow(console, test.work(), len(trained), before=before)
+        tested = follow(console, test.work(), len(trained), before=before)
         comparison = result_folder.compare(chosen, test, tested, command=typed_command())
         result_folder.write(out, comparison, test, search.data.data_dir)
-    terminal.conclude(console, comparison, out)
+    conclude(console, comparison, out)
     return comparison

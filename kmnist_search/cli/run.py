@@ -1,4 +1,4 @@
-"""The command `run`: begins or resumes a search.
+"""The command `run`: starts or resumes a search.
 
 Imports that take time wait inside the command, so that `--help` answers at once.
 """
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def run(asked: AskedStudy, timeout: float | None, target: float | None, options: "RunOptions", as_json: bool) -> None:
     """Run a search until all its trials are finished, or resume it.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. The same command again
-    resumes the study where it stands. Any number of processes may work on one study at a time.
+    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The same command again
+    resumes the study. Any number of processes may work on one study at the same time.
     """
     threads_wait_passively()
 

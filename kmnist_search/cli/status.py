@@ -1,42 +1,40 @@
 """The command `status`: shows the state of a study, once or until Ctrl-C.
 
-Slow imports are inside the command, so that `--help` answers at once.
+Imports that take time wait inside the command, so that `--help` answers at once.
 """
 
 from datetime import datetime
 
 import click
 
-from kmnist_search.cli.options import json_option, print_json, storage_option
+from kmnist_search.cli.options import json_option, print_json, storage_option, stored_study, study_argument
 
 
 @click.command(epilog="Example: kmnist-search status quickstart --json")
-@click.argument("study", required=False)
+@study_argument
 @storage_option
-@click.option("--watch", is_flag=True, help="Fill the screen with it until Ctrl-C.")
+@click.option("--watch", "watches", is_flag=True, help="Show it on the full screen until Ctrl-C.")
 @json_option
-def status(study: str | None, storage_url: str, watch: bool, as_json: bool) -> None:
+def status(study: str | None, storage_url: str, watches: bool, as_json: bool) -> None:
     """Show how far a study has come, and who works on it.
 
     STUDY is its name in the storage; without it, the only one or the one last worked on.
     """
-    if watch and as_json:
+    if watches and as_json:
         raise click.UsageError("--json is printed once. Leave it or --watch out.")
 
     from rich.console import Console
 
-    from kmnist_search.database.storage import open_storage
     from kmnist_search.errors import ReadOnlyError
-    from kmnist_search.study.opening import find_study
     from kmnist_search.study.status import status_of
     from kmnist_search.study.summary import status_summary
     from kmnist_search.terminal.status import StatusView
-    from kmnist_search.watch import watch as watching
+    from kmnist_search.watch.watch import watch
 
-    found = find_study(open_storage(storage_url, create=False), study)
-    if watch:
+    found = stored_study(storage_url, study)
+    if watches:
         try:
-            watching.watch(Console(), found, is_over=lambda _status: False)
+            watch(Console(), found, is_over=lambda _status: False)
         except KeyboardInterrupt:
             return  # Ctrl-C is the usual end
     try:

@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmnist_search.cli.options import Commands, artifacts_option, json_option, print_json, storage_option
+from kmnist_search.cli.options import (
+    Commands,
+    artifacts_option,
+    json_option,
+    print_json,
+    storage_option,
+    stored_study,
+)
+from kmnist_search.wording import count
 
 if TYPE_CHECKING:
     from kmnist_search.archive.studies import Arrival
     from kmnist_search.database.storage import Storage
+
+study_argument = click.argument("study")
+name_option = click.option("--name", metavar="NAME", help="Name of the study there.  [default: the same]")
 
 
 @click.group(
@@ -52,55 +63,55 @@ def studies(ctx: click.Context, storage_url: str, as_json: bool) -> None:
 
 
 @studies.command(epilog="Example: kmnist-search studies show quickstart")
-@click.argument("name")
+@study_argument
 @storage_option
 @json_option
-def show(name: str, storage_url: str, as_json: bool) -> None:
-    """Print the study file of a study, as the database remembers it.
+def show(study: str, storage_url: str, as_json: bool) -> None:
+    """Print the study file of a study, as the database stores it.
 
     Write it to a file: kmnist-search run FILE resumes the study, or repeats it in another database.
     """
-    from kmnist_search.database.storage import open_storage
-    from kmnist_search.study.opening import find_study
     from kmnist_search.study_file.writer import as_toml
 
-    storage = open_storage(storage_url, create=False)
-    study = find_study(storage, name)
-    counts = study.counts()
+    found = stored_study(storage_url, study)
+    counts = found.counts()
     if as_json:
         trials = {**asdict(counts), "finished": counts.finished, "total": counts.total}
-        print_json({"study": study.name, "trials": trials, "settings": study.settings})
+        print_json({"study": found.name, "trials": trials, "settings": found.settings})
         return
-    states = ", ".join(f"{number} {state}" for state, number in asdict(counts).items() if number)
-    facts = [f"study {study.name} in {storage.shown_url}", f"{_trials(counts.total)}{f': {states}' if states else ''}"]
-    click.echo(as_toml(study.settings, facts=facts), nl=False)
+    states = "".join(f", {number} {state}" for state, number in asdict(counts).items() if number)
+    facts = [
+        f"study {found.name} in {found.storage.shown_url}",
+        count(counts.total, "trial") + states.replace(",", ":", 1),
+    ]
+    click.echo(as_toml(found.settings, facts=facts), nl=False)
 
 
 @studies.command(epilog="Example: kmnist-search studies rename quickstart first-try")
-@click.argument("old")
-@click.argument("new")
+@study_argument
+@click.argument("name")
 @click.option("--force", is_flag=True, help="Rename it even while trials of it run; their workers keep running.")
 @storage_option
-def rename(old: str, new: str, force: bool, storage_url: str) -> None:
+def rename(study: str, name: str, force: bool, storage_url: str) -> None:
     """Give a study another name.
 
-    To resume it, give the new name: kmnist-search run FILE --name NEW.
+    To resume it, give the new name: kmnist-search run FILE --name NAME.
     """
     from kmnist_search.archive.studies import rename_study
     from kmnist_search.database.storage import open_storage
 
     storage = open_storage(storage_url, create=False)
-    rename_study(storage, old, new, force=force)
-    click.echo(f"study {old} in {storage.shown_url} is called {new} now")
+    rename_study(storage, study, name, force=force)
+    click.echo(f"study {study} in {storage.shown_url} is called {name} now")
 
 
 @studies.command(epilog="Example: kmnist-search studies delete quickstart --yes")
-@click.argument("name")
+@study_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Delete it even while trials of it run; their workers will end.")
 @artifacts_option
 @storage_option
-def delete(name: str, yes: bool, force: bool, artifacts: str | None, storage_url: str) -> None:
+def delete(study: str, yes: bool, force: bool, artifacts: str | None, storage_url: str) -> None:
     """Delete a study with its trials, checkpoints and artifacts."""
     from kmnist_search.archive.studies import delete_study
     from kmnist_search.database.storage import default_artifact_dir, open_storage
@@ -110,84 +121,76 @@ def delete(name: str, yes: bool, force: bool, artifacts: str | None, storage_url
     storage = open_storage(storage_url, create=False)
     store = open_artifact_store(artifacts, storage.url)
     if not yes:
-        counts = find_study(storage, name).counts()
-        lost = f"{_trials(counts.total)} ({counts.complete} complete)"
-        click.confirm(f"Delete study {name} in {storage.shown_url} and lose its {lost}?", abort=True, err=True)
-    deleted = delete_study(storage, name, force=force, store=store)
-    click.echo(f"study {name} with {_trials(deleted.num_trials)} is deleted from {storage.shown_url}")
+        counts = find_study(storage, study).counts()
+        lost = f"{count(counts.total, 'trial')} ({counts.complete} complete)"
+        click.confirm(f"Delete study {study} in {storage.shown_url} and lose its {lost}?", abort=True, err=True)
+    deleted = delete_study(storage, study, force=force, store=store)
+    click.echo(f"study {study} with {count(deleted.num_trials, 'trial')} is deleted from {storage.shown_url}")
     if deleted.num_missing:
         click.echo(
             f"{deleted.num_missing} of its {deleted.num_artifacts} artifacts were not in "
-            f"{artifacts or default_artifact_dir(storage.url)}; if they lie elsewhere, they lie there still",
+            f"{artifacts or default_artifact_dir(storage.url)}. If they are elsewhere, they are still there.",
             err=True,
         )
 
 
 @studies.command(epilog="Example: kmnist-search studies export quickstart quickstart.jsonl")
-@click.argument("name")
+@study_argument
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @storage_option
-def export(name: str, file: Path, storage_url: str) -> None:
+def export(study: str, file: Path, storage_url: str) -> None:
     """Write a study to one file that any kmnist-search can import.
 
-    FILE is JSON lines, the study and then one trial a line; - is the standard output. It is written whole or not at
-    all, and shows the study as it is at one moment, also while it is worked on.
+    FILE is JSON lines, the study and then one trial a line; - is the standard output. It is written completely or not
+    at all, and shows the study at one moment, also while trials of it run.
     """
     from kmnist_search.archive.studies import export_study, write_study
     from kmnist_search.database.storage import open_storage
 
     storage = open_storage(storage_url, create=False)
     if str(file) == "-":
-        write_study(storage, name, sys.stdout.buffer)
+        write_study(storage, study, sys.stdout.buffer)
         return
-    num_trials = export_study(storage, name, file)
-    click.echo(f"study {name} with {_trials(num_trials)} is in {file}")
+    num_trials = export_study(storage, study, file)
+    click.echo(f"study {study} with {count(num_trials, 'trial')} is in {file}")
 
 
 @studies.command("import", epilog="Example: kmnist-search studies import quickstart.jsonl --name quickstart-2")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--name", help="Name of the study in the storage.  [default: the file's]")
+@name_option
 @storage_option
 def import_(file: Path, name: str | None, storage_url: str) -> None:
-    """Put a study that was exported into a storage, whole or not at all.
+    """Add an exported study to a storage, completely or not at all.
 
     FILE is what export wrote; - is the standard input. A trial that was running then waits here. Checkpoints are not
-    part of the file: a waiting trial begins anew.
+    part of the file: a waiting trial starts from the beginning.
     """
-    from kmnist_search.archive.studies import import_study, receive_study
+    from kmnist_search.archive.studies import import_study
     from kmnist_search.database.storage import open_storage
 
     storage = open_storage(storage_url, create=True)
-    if str(file) == "-":
-        arrival = receive_study(storage, sys.stdin.buffer, Path("standard input"), name)
-    else:
-        arrival = import_study(storage, file, name)
-    _say_arrived(arrival, storage)
+    _print_arrival(import_study(storage, file, name), storage)
 
 
 @studies.command(epilog="Example: kmnist-search studies copy quickstart --to postgresql://user@host/database")
-@click.argument("name")
+@study_argument
 @click.option("--to", "target_url", metavar="URL", required=True, help="Database to put the copy into.")
-@click.option("--name", "new_name", metavar="TEXT", help="Name of the copy.  [default: the same]")
+@name_option
 @storage_option
-def copy(name: str, target_url: str, new_name: str | None, storage_url: str) -> None:
-    """Copy a study into another storage, whole or not at all.
+def copy(study: str, target_url: str, name: str | None, storage_url: str) -> None:
+    """Copy a study into another storage, completely or not at all.
 
-    A trial that runs in the one waits in the other, and begins anew there.
+    A trial that runs in the source waits in the copy, and starts from the beginning there.
     """
     from kmnist_search.archive.studies import copy_study
     from kmnist_search.database.storage import open_storage
 
     source = open_storage(storage_url, create=False)
     target = open_storage(target_url, create=True)
-    _say_arrived(copy_study(source, name, target, new_name), target)
+    _print_arrival(copy_study(source, study, target, name), target)
 
 
-def _say_arrived(arrival: "Arrival", storage: "Storage") -> None:
-    click.echo(f"study {arrival.name} with {_trials(arrival.num_trials)} is in {storage.shown_url}")
+def _print_arrival(arrival: "Arrival", storage: "Storage") -> None:
+    click.echo(f"study {arrival.name} with {count(arrival.num_trials, 'trial')} is in {storage.shown_url}")
     if arrival.num_requeued:
-        click.echo(f"{_trials(arrival.num_requeued)} that ran where it comes from: waiting here")
-
-
-def _trials(number: int) -> str:
-    return "1 trial" if number == 1 else f"{number:,} trials"
+        click.echo(f"{count(arrival.num_requeued, 'trial')} ran in the source: waiting here")

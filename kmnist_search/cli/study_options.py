@@ -1,9 +1,8 @@
-"""The options that say which study is meant, and which of its settings are changed.
+"""The options that name a study file and override its settings.
 
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
 
-import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmnist_search.cli.options import Command
+from kmnist_search.cli.options import grouped
 
 if TYPE_CHECKING:
     from kmnist_search.study_file.schema import StudyFile
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedStudy:
-    """A study as it is asked for.
+    """The study that a command asks for. None leaves a setting as it is in the study file.
 
     Attributes:
-        source: a built-in study or the path of a study file.
-        trials: that it shall end with; None is what the file says, and so for the others.
-        overrides: `table.key=value` each, put over what the file says.
+        source: name of a built-in study, or the path of a study file.
+        trials: the budget.
+        overrides: settings to change, each as `table.key=value`.
     """
 
     source: str
@@ -52,17 +51,17 @@ class AskedStudy:
         return find_study_file(self.source)
 
     def file(self) -> "StudyFile":
-        """Return the study file with all that is to be different.
+        """Return the study file with all changes.
 
         Raises:
-            StudyFileError: there is none, or something is wrong with it.
+            StudyFileError: there is none, or it has a mistake.
         """
         from kmnist_search.study_file.parser import load
 
         return load(self.path(), overrides=self.changes())
 
     def changes(self) -> list[str]:
-        """Return what is to be different, options that have names of their own among it."""
+        """Return all changes as `table.key=value`, also those by options with names of their own."""
         named = {key: value for key, (_, value) in self._named().items() if value is not None}
         return [*self.overrides, *(f"{key}={json.dumps(value)}" for key, value in named.items())]
 
@@ -74,29 +73,14 @@ class AskedStudy:
         }
 
 
-def study_options(command: Command) -> Command:
-    """Give a command the parameter `asked`, an `AskedStudy`, and the argument and options that it is made of."""
-
-    @functools.wraps(command)
-    def gathered(*, study: str, **values: Any) -> Any:
-        names = ("trials", "name", "seed", "epochs", "overrides")
-        asked = AskedStudy(source=study, **{name: values.pop(name) for name in names})
-        return command(asked=asked, **values)
-
-    options: Any = gathered
-    for option in (
-        click.option(
-            "--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Change the study file's value."
-        ),
-        click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial.  [default: the study's]"),
-        click.option(
-            "--seed", type=click.IntRange(min=0), help="Seed of proposals and trainings.  [default: the study's]"
-        ),
-        click.option("--name", help="Name of the study in the storage.  [default: the study file's]"),
-        click.option(
-            "--trials", type=click.IntRange(min=1), help="Trials the study shall end with.  [default: the study's]"
-        ),
-        click.argument("study", default="kmnist"),
-    ):
-        options = option(options)
-    return options  # type: ignore[no-any-return]
+#: Gives a command the parameter `asked`, an `AskedStudy`.
+study_options = grouped(
+    "asked",
+    AskedStudy,
+    click.argument("source", metavar="[STUDY|FILE]", default="kmnist"),
+    click.option("--trials", type=click.IntRange(min=1), help="Trials in all.  [default: the study file's]"),
+    click.option("--name", metavar="NAME", help="Name of the study in the storage.  [default: the study file's]"),
+    click.option("--seed", type=click.IntRange(min=0), help="Seed of the study.  [default: the study file's]"),
+    click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial.  [default: the study file's]"),
+    click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Change a study file's value."),
+)

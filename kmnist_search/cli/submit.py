@@ -1,21 +1,20 @@
-"""The commands `submit`: make a study and its queue for workers elsewhere.
+"""The commands `submit`: create a study and its queue for workers elsewhere.
 
 Imports that take time wait inside the commands, so that `--help` answers at once.
 """
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import click
 
-from kmnist_search.cli.options import TIME, Commands, data_dir_option, storage_option
+from kmnist_search.cli.options import TIME, Commands, data_dir_option, storage_option, watch_option
 from kmnist_search.cli.study_options import AskedStudy, study_options
 
 
 @click.group(cls=Commands, epilog="Example: kmnist-search submit queue kmnist --trials 100")
 def submit() -> None:
-    """Make a study and its queue for workers on other machines."""
+    """Create a study and its queue for workers on other machines."""
 
 
 @submit.command(
@@ -24,7 +23,7 @@ def submit() -> None:
 @study_options
 @storage_option
 @data_dir_option
-@click.option("--watch", "watches", is_flag=True, help="Show the study until all its trials are finished.")
+@watch_option
 @click.option(
     "--database-timeout",
     type=TIME,
@@ -33,11 +32,13 @@ def submit() -> None:
 def queue(
     asked: AskedStudy, storage_url: str, data_dir: Path | None, watches: bool, database_timeout: float | None
 ) -> None:
-    """Make a study and its queue; you start the workers.
+    """Create a study and its queue; you start the workers.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart) or the path of a study file. It is safe to repeat
+    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. It is safe to repeat
     the command, from any machine: --trials is the number of trials in all.
     """
+    from contextlib import nullcontext
+
     from rich.console import Console
 
     from kmnist_search.cli.submitted import announce, follow, invite
@@ -45,15 +46,13 @@ def queue(
     from kmnist_search.run.options import RunOptions
     from kmnist_search.run.submission import prepare
 
+    file = asked.file()
     options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir)
-    make = partial(prepare, asked.file(), options)
-    if database_timeout is None:
-        made = make()
-    else:
+    if database_timeout is not None:
         for reason in until_reachable(replace(options, database_timeout=database_timeout)):
             click.echo(f"Waiting: {reason}")
-        with already_reached():
-            made = make()
+    with nullcontext() if database_timeout is None else already_reached():
+        made = prepare(file, options)
     console = Console()
     announce(console, made)
     invite(console, made)

@@ -1,23 +1,22 @@
-"""The options that say where and with what a command works on a study.
+"""The options of the commands that train: database, devices and folders.
 
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from kmnist_search.cli.options import (
     TIME,
-    Command,
     artifacts_option,
     checkpoints_option,
     data_dir_option,
     device_option,
+    grouped,
+    is_typed,
     per_gpu_option,
     storage_option,
 )
@@ -25,66 +24,22 @@ from kmnist_search.cli.options import (
 if TYPE_CHECKING:
     from kmnist_search.run.options import RunOptions
 
-#: Of `RunOptions`, those that are parameters of each command that works.
-NAMES = (
-    *("storage_url", "device", "gpus", "per_gpu", "workers"),
-    *("checkpoint_dir", "artifacts", "data_dir", "database_timeout"),
-)
-
 
 def devices_here(options: "RunOptions") -> list[str]:
     """Return the devices of a run. A number of workers that was typed must be possible, one set for all runs need not.
 
     Raises:
-        ConfigError: there are no such GPUs, or the number of workers cannot be.
+        ConfigError: there are no such GPUs, or the number of workers is not possible.
     """
     from kmnist_search.run.placement import devices_of
 
-    source = click.get_current_context().get_parameter_source("workers")
-    return devices_of(options, insist_on_workers=source is ParameterSource.COMMANDLINE)
+    return devices_of(options, insist_on_workers=is_typed("workers"))
 
 
-def work_options(command: Command) -> Command:
-    """Give a command the parameter `options`, `RunOptions`, and the options of the command line that set them."""
+def _run_options(**values: Any) -> "RunOptions":
+    from kmnist_search.run.options import RunOptions
 
-    @functools.wraps(command)
-    def gathered(**values: Any) -> Any:
-        from kmnist_search.run.options import RunOptions
-
-        options = RunOptions(**{name: values.pop(name) for name in NAMES})
-        return command(options=options, **values)
-
-    options: Any = gathered
-    for option in (
-        data_dir_option,
-        click.option(
-            "--database-timeout",
-            type=TIME,
-            default="10m",
-            show_default=True,
-            help="Give up on a database that is away for longer.",
-        ),
-        artifacts_option,
-        checkpoints_option,
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            envvar="KMNIST_SEARCH_WORKERS",
-            show_envvar=True,
-            help="Processes on a CPU.  [default: as many as are fastest]",
-        ),
-        click.option(
-            "--gpus",
-            callback=_gpu_numbers,
-            metavar="NUMBERS",
-            help="One process on each of these GPUs: 4 for the first four, or 0,2.  [default: all, or else the CPU]",
-        ),
-        per_gpu_option,
-        device_option,
-        storage_option,
-    ):
-        options = option(options)
-    return options  # type: ignore[no-any-return]
+    return RunOptions(**values)
 
 
 def _gpu_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sequence[int] | None:
@@ -99,3 +54,36 @@ def _gpu_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None
     if numbers == [0]:
         raise click.BadParameter("0 is no number of GPUs. The GPU numbered 0, and only that, is --device cuda:0.")
     return numbers if len(numbers) > 1 else range(numbers[0])
+
+
+#: Gives a command the parameter `options`, `RunOptions`.
+work_options = grouped(
+    "options",
+    _run_options,
+    storage_option,
+    device_option,
+    per_gpu_option,
+    click.option(
+        "--gpus",
+        callback=_gpu_numbers,
+        metavar="NUMBERS",
+        help="One process on each of these GPUs: 4 for the first four, or 0,2.  [default: all, or else the CPU]",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        envvar="KMNIST_SEARCH_WORKERS",
+        show_envvar=True,
+        help="Processes on a CPU.  [default: as many as are fastest]",
+    ),
+    checkpoints_option,
+    artifacts_option,
+    click.option(
+        "--database-timeout",
+        type=TIME,
+        default="10m",
+        show_default=True,
+        help="Give up on a database that is away for longer.",
+    ),
+    data_dir_option,
+)

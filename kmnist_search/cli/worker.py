@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmnist_search.cli.options import INTERRUPTED, TIME, WORK_FAILED, threads_wait_passively, typed_command
+from kmnist_search.cli.options import (
+    INTERRUPTED,
+    TIME,
+    WORK_FAILED,
+    study_argument,
+    threads_wait_passively,
+    typed_command,
+)
 from kmnist_search.cli.work_options import devices_here, work_options
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ def _name_today(option: str) -> str:
     epilog="Example: kmnist-search worker kmnist --storage postgresql://me@server/kmnist --timeout 55m",
     context_settings={"token_normalize_func": _name_today},
 )
-@click.argument("study", required=False)
+@study_argument
 @click.option(
     "--wait", "waits", is_flag=True, help="Keep running when the queue is empty; also wait for the study to be created."
 )
@@ -37,7 +44,7 @@ def _name_today(option: str) -> str:
 @click.option("--timeout", type=TIME, help="Stop after this time, such as 55m: before a limit that kills.")
 @work_options
 @click.option(
-    "--is-alive", is_flag=True, help="Do no work. Exit with 0 if a worker of this host was seen lately, else with 1."
+    "--is-alive", is_flag=True, help="Only check: exit with 0 if a worker of this host was seen lately, else with 1."
 )
 def worker(
     study: str | None,
@@ -47,13 +54,13 @@ def worker(
     options: "RunOptions",
     is_alive: bool,
 ) -> None:
-    """Join a study and work on its queue until it is empty.
+    """Join a study and train its trials until the queue is empty.
 
-    STUDY is its name in the storage; without it, the only study or the one last worked on. The study carries its own
+    STUDY is its name in the storage; without it, the only one or the one last worked on. The study has its own
     settings: a worker needs only the images. One process works on each GPU.
     """
     if is_alive:
-        _tell_whether_alive(options.storage_url)
+        _exit_by_liveness(options.storage_url)
     threads_wait_passively()
 
     from rich.console import Console
@@ -78,7 +85,7 @@ def worker(
             search = join(study, options.on(devices[0]))
         places = search.places(devices)
         introduce(console, search, places)
-        join_again = partial(join, search.study.name)  # the same study, whatever others begin meanwhile
+        join_again = partial(join, search.study.name)  # the same study, whatever others start meanwhile
         stopped_by = run_workers(console, search, join_again, places, signals=signals)
         progress = when_it_answers()(status_of, search.study).progress
     conclude(console, search, progress, stopped_by, command=typed_command())
@@ -88,11 +95,11 @@ def worker(
 
 def _wait(reasons: Iterator[str], signals: "StopSignals", deadline: float | None) -> None:
     """Wait while there are reasons; print each once. End the process at a signal or the deadline."""
-    told = ""
+    shown = ""
     for reason in reasons:
-        if reason != told:
+        if reason != shown:
             click.echo(f"Waiting: {reason}")
-            told = reason
+            shown = reason
         if signals.received is not None:
             click.echo("Stopped before there was anything to do.")
             sys.exit(INTERRUPTED)
@@ -101,7 +108,7 @@ def _wait(reasons: Iterator[str], signals: "StopSignals", deadline: float | None
             sys.exit(0)
 
 
-def _tell_whether_alive(storage_url: str) -> None:
+def _exit_by_liveness(storage_url: str) -> None:
     """End the process, with exit code 0 if a worker of this host was seen within its lease."""
     from kmnist_search.database.storage import open_storage
     from kmnist_search.host.process import Owner

@@ -15,8 +15,8 @@ def find() -> str:
     found = shutil.which("kubectl")
     if found is None:
         raise InputError(
-            "there is no kubectl on the path, and --apply hands the manifests over with it. Install it, or leave "
-            "--apply out, and hand over what is printed from where there is one: kubectl apply -f FILE"
+            "there is no kubectl on the PATH. Install it, or print the manifests with --dry-run and submit them where "
+            "it is installed: kubectl apply -f FILE"
         )
     return found
 
@@ -29,7 +29,7 @@ def check(kubectl: str, text: str) -> None:
     """
     done = _run(kubectl, "apply", "--dry-run=server", "-f", "-", text=text)
     if done.returncode:
-        raise InputError(f"the cluster does not take the job, and nothing was made: {_said(done)}")
+        raise InputError(f"the cluster does not accept the job, and nothing was created: {_said(done)}")
 
 
 def apply(kubectl: str, text: str) -> str:
@@ -41,7 +41,7 @@ def apply(kubectl: str, text: str) -> str:
     done = _run(kubectl, "apply", "-f", "-", text=text)
     if done.returncode:
         raise WorkError(
-            f"kubectl apply failed: {_said(done)}\nWhat it had made before stays. The same command again goes on."
+            f"kubectl apply failed: {_said(done)}\nWhat it created stays. To continue, run the same command again."
         )
     return done.stdout
 
@@ -51,4 +51,4 @@ def _run(kubectl: str, *arguments: str, text: str) -> subprocess.CompletedProces
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:
-    return done.stderr.strip() or f"exit code {done.returncode}, without a word"
+    return done.stderr.strip() or f"exit code {done.returncode} and no message"

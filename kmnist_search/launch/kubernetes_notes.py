@@ -1,8 +1,9 @@
 """Notes for the user about a Kubernetes job: what to create first, how to watch the job and how to end it."""
 
-from kmnist_search.launch.kubernetes import KubernetesJob
-from kmnist_search.launch.kubernetes_parts import DASHBOARD, PASSWORD_KEY, URL_KEY
-from kmnist_search.launch.kubernetes_services import DASHBOARD_PORT
+from kmnist_search.launch.kubernetes import PASSWORD_KEY, URL_KEY, KubernetesJob
+
+#: The dashboard's service and secret, and its port.
+DASHBOARD, DASHBOARD_PORT = "kmnist-search-dashboard", 8080
 
 
 def notes(job: KubernetesJob, *, is_applied: bool) -> list[str]:
@@ -12,7 +13,7 @@ def notes(job: KubernetesJob, *, is_applied: bool) -> list[str]:
         job: the job.
         is_applied: whether the cluster has the job already.
     """
-    handing_over = [] if is_applied else ["Hand it over with --apply, or: ... | kubectl apply -f -"]
+    handing_over = [] if is_applied else ["To submit, leave out --dry-run, or: ... | kubectl apply -f -"]
     return ["", *_costs(job), *_secret(job), *_dashboard_secret(job), *handing_over, *_commands(job)]
 
 
@@ -20,11 +21,11 @@ def _costs(job: KubernetesJob) -> list[str]:
     """Return the consequences of the options that were left out."""
     found = []
     if job.checkpoints_claim is None:
-        found.append("Without --checkpoints-claim checkpoints end with their pod: what a pod leaves begins anew.")
+        found.append("Without --checkpoints-claim, checkpoints end with their pod: a lost pod's trials start again.")
         if job.artifacts is None:
-            found.append("Without --artifacts, too, the pictures of the best trials end with their pod.")
+            found.append("Without --artifacts, the pictures of the best trials end with their pod, too.")
     if job.data_claim is None:
-        found.append("Without --data-claim each pod downloads its images, if the data set is one that is downloaded.")
+        found.append("Without --data-claim, each pod downloads the images, unless the data set needs no download.")
     return found
 
 
@@ -33,11 +34,11 @@ def _secret(job: KubernetesJob) -> list[str]:
     make = f"{_kubectl(job)} create secret generic {job.secret}"
     if job.postgres:
         return [
-            f"The pods wait for a secret {job.secret} with a password for Postgres. Make it once:",
+            f"The pods wait for a secret {job.secret} with a password for Postgres. Create it once:",
             f"  openssl rand -hex 24 | tr -d '\\n' | {make} --from-file={PASSWORD_KEY}=/dev/stdin",
         ]
     return [
-        f"The pods wait for a secret {job.secret} with the URL of the database. Make it once, then type the URL:",
+        f"The pods wait for a secret {job.secret} with the URL of the database. Create it once, then type the URL:",
         f'  read -rs url && printf %s "$url" | {make} --from-file={URL_KEY}=/dev/stdin',
     ]
 
@@ -48,7 +49,7 @@ def _dashboard_secret(job: KubernetesJob) -> list[str]:
         return []
     make = f"{_kubectl(job)} create secret generic {DASHBOARD}"
     return [
-        f"The dashboard waits for a secret {DASHBOARD} with the password of its user kmnist. Make it once:",
+        f"The dashboard waits for a secret {DASHBOARD} with the password of its user kmnist. Create it once:",
         f"  openssl rand -hex 12 | tr -d '\\n' | {make} --from-file={PASSWORD_KEY}=/dev/stdin",
     ]
 
@@ -59,7 +60,7 @@ def _commands(job: KubernetesJob) -> list[str]:
     lines = [
         f"pods:  {kubectl} get pods {its_pods}",
         f"logs:  {kubectl} logs --follow --prefix --max-log-requests {max(job.workers, 5)} {its_pods}",
-        f"stop:  {kubectl} delete job {job.name}   (what runs goes back to the queue; the same command goes on)",
+        f"stop:  {kubectl} delete job {job.name}   (running trials go back to the queue; the same command resumes)",
     ]
     if job.dashboard:
         forward = f"{kubectl} port-forward service/{DASHBOARD} {DASHBOARD_PORT}"

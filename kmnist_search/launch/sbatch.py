@@ -23,8 +23,8 @@ def check_there() -> None:
     """
     if shutil.which("sbatch") is None:
         raise SchedulerError(
-            "there is no sbatch on the PATH. Run this on a login node of a Slurm cluster (some want: module load "
-            "slurm); --dry-run prints the script without."
+            "there is no sbatch on the PATH. Run this on a login node of a Slurm cluster (some need: module load "
+            "slurm), or print the script with --dry-run."
         )
 
 
@@ -36,7 +36,7 @@ def check(job: SlurmJob) -> None:
     """
     done = _sbatch(job, "--test-only")
     if done.returncode:
-        raise SchedulerError(f"Slurm does not take this job:\n{_said(done)}\nNothing was made and nothing submitted.")
+        raise SchedulerError(f"Slurm does not accept this job:\n{_said(done)}\nNothing was created or submitted.")
 
 
 def submit(job: SlurmJob, environment: Mapping[str, str]) -> str:
@@ -51,7 +51,7 @@ def submit(job: SlurmJob, environment: Mapping[str, str]) -> str:
     """
     done = _sbatch(job, "--parsable", environment=environment)
     if done.returncode:
-        raise SubmissionError(f"Slurm has not taken the job:\n{_said(done)}")
+        raise SubmissionError(f"Slurm did not accept the job:\n{_said(done)}")
     return done.stdout.strip().partition(";")[0]  # where there are several clusters, the name of one follows
 
 
@@ -103,7 +103,7 @@ def _run(
             env={**os.environ, **(environment or {})},
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"{command[0]} has not answered in {TIMEOUT_SECONDS} s")
+        return subprocess.CompletedProcess(command, 124, "", f"{command[0]} did not answer in {TIMEOUT_SECONDS} s")
 
 
 def _said(done: "subprocess.CompletedProcess[str]") -> str:

@@ -17,23 +17,8 @@ from kmnist_search.errors import ConfigError
 
 #: Slurm rounds time limits up to multiples of this, in seconds.
 LIMIT_UNIT = 60
-#: Options that the job sets itself: the user may not pass them as further options.
-OWN_OPTIONS = (
-    *("job-name", "array", "ntasks", "cpus-per-task", "gres", "mem", "partition", "account", "qos", "time"),
-    *(
-        "signal",
-        "requeue",
-        "no-requeue",
-        "open-mode",
-        "output",
-        "error",
-        "export",
-        "parsable",
-        "test-only",
-        "wait",
-        "wrap",
-    ),
-)
+#: Options of sbatch that only this package passes, besides those of a job.
+RESERVED = {"error", "parsable", "test-only", "wait", "wrap"}
 
 SCRIPT = r"""#!/bin/bash
 {directives}
@@ -45,22 +30,22 @@ set -u
 worker='' received='' signals=0
 # shellcheck disable=SC2329 # the traps call it
 pass_on() {{
-    echo "Slurm sends $1: the worker is to stop."
+    echo "Slurm sent $1: the worker stops."
     received="$received $1" signals=$((signals + 1))
     [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
 }}
-trap 'pass_on USR1' USR1 # the end of the time is near
-trap 'pass_on TERM' TERM # scancel, scontrol requeue or preemption: Slurm itself knows whether to run this again
+trap 'pass_on USR1' USR1 # the time limit is near
+trap 'pass_on TERM' TERM # scancel, scontrol requeue or preemption: Slurm decides whether to run this again
 
 {command} &
 worker=$!
-for signal in $received; do kill -s "$signal" "$worker"; done # what came before there was a worker
+for signal in $received; do kill -s "$signal" "$worker"; done # signals that came before the worker started
 
 while
     before=$signals
     wait "$worker"
     status=$?
-    [ "$signals" -ne "$before" ] # then a signal has ended the waiting, not the worker
+    [ "$signals" -ne "$before" ] # a signal ended the wait, not the worker
 do :; done
 {ending}
 exit "$status"
@@ -68,11 +53,11 @@ exit "$status"
 
 REQUEUE = r"""
 if [ "$status" -eq 130 ] && [[ $received == *USR1* && $received != *TERM* ]]; then
-    echo "It has stopped before the end of its time; this task waits for its next turn."
+    echo "The worker stopped before the time limit. Slurm starts this task again."
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 fi"""
 
-STORAGE_FROM_OUTSIDE = ': "${KMNIST_SEARCH_STORAGE:?is the URL of the database: export it, then run sbatch}"'
+STORAGE_FROM_OUTSIDE = ': "${KMNIST_SEARCH_STORAGE:?must be the URL of the database: export it, then run sbatch}"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +83,8 @@ class SlurmJob:
     log_dir: Path
     storage_url: str | None
     gres: str | None = "gpu:1"
-    cpus_per_task: int | None = None
-    mem: str | None = None
+    cpus: int | None = None
+    memory: str | None = None
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -116,41 +101,49 @@ class SlurmJob:
                 f"{limit} s (--time {self.time})"
             )
         for other in self.others:
-            _check_other(other)
+            self._check_other(other)
         for argument in self.arguments():
             if re.search(r"[\r\n]", argument):
                 raise ConfigError(f"{argument!r} has a line break, which no option of sbatch can have")
         if "\\" in str(self.log_dir):
-            raise ConfigError(f"--logs {self.log_dir}: Slurm drops a backslash. Name another folder.")
+            raise ConfigError(f"--logs {self.log_dir}: Slurm removes backslashes. Choose another folder.")
 
-    def options(self) -> list[tuple[str, str | None]]:
-        """Return the options of sbatch and their values; None for an option without a value."""
+    def options(self) -> dict[str, str | int | None]:
+        """Return the options of sbatch and their values; True for a flag, False or None to leave the option out."""
         log = str(self.log_dir).replace("%", "%%") + "/%A_%a.log"
-        asked = {
+        return {
+            "job-name": self.name,
+            "array": f"0-{self.workers - 1}",
+            "ntasks": 1,
             "gres": self.gres,
-            "cpus-per-task": self.cpus_per_task,
-            "mem": self.mem,
+            "cpus-per-task": self.cpus,
+            "mem": self.memory,
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
             "time": self.time,
+            "signal": f"B:USR1@{self.grace_seconds}",
+            "requeue": self.requeue,
+            "no-requeue": not self.requeue,
+            "open-mode": "append",
+            "output": log,
+            "export": "ALL",
         }
-        return [
-            ("job-name", self.name),
-            ("array", f"0-{self.workers - 1}"),
-            ("ntasks", "1"),
-            *((option, str(value)) for option, value in asked.items() if value is not None),
-            ("signal", f"B:USR1@{self.grace_seconds}"),
-            ("requeue" if self.requeue else "no-requeue", None),
-            ("open-mode", "append"),
-            ("output", log),
-            ("export", "ALL"),
-        ]
 
     def arguments(self) -> list[str]:
         """Return the options as arguments, which override SBATCH_* variables in the environment."""
-        own = [f"--{option}" if value is None else f"--{option}={value}" for option, value in self.options()]
+        given = {option: value for option, value in self.options().items() if value is not None and value is not False}
+        own = [f"--{option}" if value is True else f"--{option}={value}" for option, value in given.items()]
         return [*own, *self.others]
+
+    def _check_other(self, option: str) -> None:
+        name = option.removeprefix("--").partition("=")[0]
+        if not re.fullmatch(r"--[a-z][a-z-]*(=.*)?", option, re.DOTALL):
+            raise ConfigError(
+                f"--sbatch {option!r}: write one long option of sbatch, such as --sbatch=--constraint=a100"
+            )
+        if name in RESERVED | self.options().keys():
+            raise ConfigError(f"--sbatch {option}: --{name} is set by submit slurm")
 
 
 def worker_command(
@@ -203,7 +196,9 @@ def limit_seconds(time: str) -> int | None:
         return None
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
     if match is None:
-        raise ConfigError(f"--time {time}: Slurm writes 90 (minutes), 4:00:00 or 1-12:00:00 (a day and a half)")
+        raise ConfigError(
+            f"--time {time}: write it as Slurm does: 90 (minutes), 4:00:00 or 1-12:00:00 (a day and a half)"
+        )
     days, *rest = match.groups()
     numbers = [int(number) for number in rest if number is not None]
     # With days: hours, minutes, seconds. Without days: minutes; minutes, seconds; or hours, minutes, seconds.
@@ -212,11 +207,3 @@ def limit_seconds(time: str) -> int | None:
     if not seconds:
         raise ConfigError(f"--time {time}: leaves no time to work")
     return math.ceil(seconds / LIMIT_UNIT) * LIMIT_UNIT
-
-
-def _check_other(option: str) -> None:
-    name = option.removeprefix("--").partition("=")[0]
-    if not re.fullmatch(r"--[a-z][a-z-]*(=.*)?", option, re.DOTALL):
-        raise ConfigError(f"--sbatch {option!r}: write one long option of sbatch, such as --sbatch=--constraint=a100")
-    if name in OWN_OPTIONS:
-        raise ConfigError(f"--sbatch {option}: --{name} is an option of submit slurm, or has to be as it is")

@@ -46,7 +46,7 @@ class RetrainOptions:
         """Return the command that does the same for the study called `name`."""
         epochs = "" if self.epochs is None else f" --epochs {self.epochs}"
         return (
-            f"kmnist-search best {name} --retrain --top-k {self.top_k} --seeds {self.seeds} "
+            f"kmnist-search best {name} --retrain --top {self.top_k} --seeds {self.seeds} "
             f"--final-seeds {self.final_seeds}{epochs}"
         )
 

@@ -183,7 +183,7 @@ class Retraining:
             raise TrainingDivergedError(
                 f"the loss of the final model with seed {replica.seed} is not finite in epoch "
                 f"{len(replica.history) + 1}. The test set was not opened. Choose among more candidates "
-                "(--top-k) or with more reruns (--seeds)."
+                "(--top) or with more reruns (--seeds)."
             )
         return self.final_models.keep(recipe, replica, training.evaluated_model(index))
 

@@ -9,6 +9,8 @@ from rich.text import Text
 
 from kmnist_search.bench.measurement import NetReport, Report
 from kmnist_search.bench.nets import TRIAL_EPOCHS, TRIAL_IMAGES
+from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.progress import labelled
 from kmnist_search.wording import duration_text, percent
 
 
@@ -21,7 +23,7 @@ def shown_stages(console: Console) -> Iterator[Callable[[str], None]]:
             if console.is_terminal:
                 status.update(f"Measuring: {stage} ...")
             else:
-                console.print(f"measuring: {stage}", soft_wrap=True, highlight=False, markup=False)
+                print_line(console, f"measuring: {stage}")
 
         yield show
 
@@ -52,16 +54,14 @@ def recommendation(report: Report) -> str:
 
 
 def _machine_view(report: Report) -> RenderableType:
-    rows = Table.grid(padding=(0, 2))
     peak = f"{_flops(report.peak_flops_per_second)} in {report.peak_precision} products of {report.peak_size:,} squared"
-    for name, value in (
-        ("device", report.device),
-        ("machine", report.machine),
-        ("versions", "  ".join(f"{name} {version}" for name, version in report.versions.items())),
-        ("peak", peak),
-    ):
-        rows.add_row(Text(name, style="dim"), Text(value))
-    return rows
+    facts = {
+        "device": report.device,
+        "machine": report.machine,
+        "versions": "  ".join(f"{name} {version}" for name, version in report.versions.items()),
+        "peak": peak,
+    }
+    return labelled([(name, Text(value)) for name, value in facts.items()])
 
 
 def _net_view(net: NetReport) -> Iterator[RenderableType]:

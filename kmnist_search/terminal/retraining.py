@@ -34,14 +34,12 @@ def announce(console: Console, preparation: Preparation) -> None:
     )
     epochs = preparation.options.epochs
     if epochs is not None and epochs != study.epochs:
-        print_line(
-            console, f"epochs of a training: {epochs}, in the study {study.epochs}: for that, too, scores differ"
-        )
+        print_line(console, f"epochs of a training: {epochs}, in the study {study.epochs}: scores differ for that, too")
     if candidates < preparation.options.top_k:
-        print_line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top-k asks for")
+        print_line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top asks for")
     unfinished = study.counts()
     if open_trials := unfinished.waiting + unfinished.running:
-        print_line(console, f"{open_trials} of its trials are not finished yet: with them another may be the best")
+        print_line(console, f"{open_trials} of its trials are not finished yet: one of them may be the best")
 
 
 def follow(console: Console, events: Iterator[RetrainingEvent]) -> None:
@@ -126,6 +124,6 @@ def _chosen(event: WinnerChosen) -> Iterator[str]:
         may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "its reruns confirm it"
         yield f"the study's best score (trial {first.trial}, {percent(first.study_val_accuracy)}): {may}"
     if test is not None:
-        told = "distinguishable" if test.distinguishable else "not distinguishable"
+        verdict = "distinguishable" if test.distinguishable else "not distinguishable"
         p = "too few reruns to tell" if test.p_value is None else f"p = {test.p_value:.2g}, {len(winner.reruns)} reruns"
-        yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind, {told} ({p})"
+        yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind, {verdict} ({p})"

@@ -20,20 +20,25 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
     counts, name = search.counts(), search.study.name
     datasets, images = search.data.datasets, search.data.train_images
     print_line(console, f"study {name} in {search.study.storage.shown_url}: {datasets}, {images:,} training images")
-    _tell_recovered(console, search)
-    if search.version_before is not None:
-        print_line(
-            console,
-            f"its trials so far were made by kmnist-search {search.version_before}; from now on it takes only "
-            f"workers of {package_version()}",
-        )
+    _print_recovered(console, search)
+    announce_version(console, search.version_before)
     if counts.finished >= search.goal(counts):
         print_line(
             console, f"{counts.finished} trials are finished, {search.goal(counts)} were asked for: nothing to do."
         )
         print_line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
         return
-    _tell_places_or_warn(console, search, places)
+    _print_places_or_warn(console, search, places)
+
+
+def announce_version(console: Console, version_before: str | None) -> None:
+    """Show that a study now uses another version of this package, if it does."""
+    if version_before is not None:
+        print_line(
+            console,
+            f"its trials so far were made by kmnist-search {version_before}; from now on it takes only "
+            f"workers of {package_version()}",
+        )
 
 
 def introduce(console: Console, search: Search, places: Sequence[Place]) -> None:
@@ -48,17 +53,17 @@ def introduce(console: Console, search: Search, places: Sequence[Place]) -> None
         f"joins study {study.name} in {study.storage.shown_url}: {search.data.digest_text}, "
         f"{counts.finished} of {counts.total} trials are finished",
     )
-    _tell_recovered(console, search)
-    _tell_places_or_warn(console, search, places)
+    _print_recovered(console, search)
+    _print_places_or_warn(console, search, places)
 
 
-def _tell_recovered(console: Console, search: Search) -> None:
+def _print_recovered(console: Console, search: Search) -> None:
     if search.recovered:
         numbers = ", ".join(str(number) for number in search.recovered)
         print_line(console, f"back in the queue, because its worker is gone: trial {numbers}")
 
 
-def _tell_places_or_warn(console: Console, search: Search, places: Sequence[Place]) -> None:
+def _print_places_or_warn(console: Console, search: Search, places: Sequence[Place]) -> None:
     if len(places) > 1 or (places[0].device == "cpu" and places[0].cores > 1):
         print_line(console, _places_text(places))
     if search.file.study.meant_for == "gpu" and search.device.type == "cpu":

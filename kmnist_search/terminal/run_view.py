@@ -28,7 +28,6 @@ from kmnist_search.worker.events import (
 )
 
 RECENT_TRIALS = 8
-WAITING_TEXT = "nothing is left to claim; waiting for more"
 OUTCOME_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "handed back": "cyan", "lost": "cyan"}
 
 
@@ -62,12 +61,20 @@ def _log_line(event: Event, search: Search, progress: Callable[[], Progress]) ->
             counts = progress().counts
             ending = _ending(search.study.metric, event)
             return f"[{counts.finished}/{search.goal(counts)}] {ending}  {shown_params(event.params)}"
-        case DatabaseAway() | DatabaseBack():
-            return _database_text(event)
+    return _state_text(event)
+
+
+def _state_text(event: Event) -> str:
+    """Return the text of an event that changes the state of the whole run; else an empty string."""
+    match event:
+        case DatabaseAway():
+            return f"the database is away, trying again: {event.reason}"
+        case DatabaseBack():
+            return f"the database is back after {duration_text(event.seconds)}"
         case Stopping():
-            return _stopping_text(event)
+            return f"stopping, waiting at most {duration_text(event.seconds)} for the database"
         case Waiting():
-            return WAITING_TEXT
+            return "nothing is left to claim; waiting for more"
         case RunWarning():
             return event.text
     return ""
@@ -79,16 +86,6 @@ def _ending(metric: str, ended: TrialEnded) -> str:
     value = named_metric(metric, ended.value)
     figures = [value] * bool(value) + [count(ended.epochs, "epoch"), duration_text(ended.seconds)]
     return "  ".join([f"trial {ended.number} {ended.outcome}{reason}", *figures])
-
-
-def _database_text(event: DatabaseAway | DatabaseBack) -> str:
-    if isinstance(event, DatabaseAway):
-        return f"the database is away, trying again: {event.reason}"
-    return f"the database is back after {duration_text(event.seconds)}"
-
-
-def _stopping_text(event: Stopping) -> str:
-    return f"stopping, waiting at most {duration_text(event.seconds)} for the database"
 
 
 class RunView:
@@ -115,13 +112,13 @@ class RunView:
                 self.started.pop(event.number, None)
                 self.epochs.pop(event.number, None)
             case DatabaseAway():
-                self.database = _database_text(event)
+                self.database = _state_text(event)
             case DatabaseBack():
                 self.database = ""
             case Stopping():
-                self.stopping = _stopping_text(event)
+                self.stopping = _state_text(event)
             case Waiting():
-                self.waiting = WAITING_TEXT
+                self.waiting = _state_text(event)
         if isinstance(event, TrialStarted | TrialEnded):
             self.progress = self._seen()
 

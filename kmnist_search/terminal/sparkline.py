@@ -10,14 +10,17 @@ ASCII_STEPS = "_.-~=+*#"
 MAX_CURVE = 24
 
 
-def sparkline(values: Sequence[float], *, low: float, high: float, ascii_only: bool = False) -> str:
-    """Return one character for each value, on a scale from `low` to `high`.
+def sparkline(values: Sequence[float], scale: tuple[float, float] | None, *, ascii_only: bool = False) -> str:
+    """Return one character for each value, on a scale from the lowest to the highest; nothing without a scale.
 
     A value that is not finite is shown as a dot, or as "!" where only ASCII is allowed.
     """
+    if scale is None:
+        return ""
+    low, high = scale
     steps, no_number = (ASCII_STEPS, "!") if ascii_only else (STEPS, "·")
-    scale = (len(steps) - 1) / (high - low) if high > low else 0.0
-    return "".join(steps[round((value - low) * scale)] if math.isfinite(value) else no_number for value in values)
+    height = (len(steps) - 1) / (high - low) if high > low else 0.0
+    return "".join(steps[round((value - low) * height)] if math.isfinite(value) else no_number for value in values)
 
 
 def fitted(values: Sequence[float], width: int) -> Sequence[float]:

@@ -75,9 +75,9 @@ def _running(status: Status, curve_width: int, *, ascii_only: bool) -> Listing:
     rows = []
     for each, curve in zip(running, curves, strict=True):
         thin = fitted(curve, min(curve_width, progress.epochs))
-        drawn = sparkline(thin, low=scale[0], high=scale[1], ascii_only=ascii_only) if scale else ""
+        drawn = sparkline(thin, scale, ascii_only=ascii_only)
         rows.append(_running_row(each, progress.metric, drawn, has_worker=each.number in with_worker))
-    title = Text.assemble((f"{count(len(rows), 'trial')} at work", "bold"), (f", {progress.metric} by epoch", "dim"))
+    title = Text.assemble((f"{count(len(rows), 'trial')} running", "bold"), (f", {progress.metric} by epoch", "dim"))
     if ahead := sum(each.is_ahead for each in running):
         title.append(f", {ahead} ahead of where the best was", style="green")
     return Listing(title=title, rows=rows, right=(1, 2, 3, 5))
@@ -130,33 +130,21 @@ def _worker_row(worker: WorkerSeen) -> list[Text]:
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FailureKind:
-    """Failures with the same reason, newest first; `reason` is the newest one's."""
-
-    outcome: str
-    reason: str
-    numbers: Sequence[int]
-
-
-def failure_kinds(failures: Sequence[TrialFailure]) -> list[FailureKind]:
+def failure_kinds(failures: Sequence[TrialFailure]) -> list[list[TrialFailure]]:
     """Return the failures grouped by reason, newest first; reasons that differ only in numbers are the same."""
     kinds: dict[tuple[str, str], list[TrialFailure]] = {}
     for failure in sorted(failures, key=lambda failure: -failure.number):
         kinds.setdefault((failure.outcome, re.sub(r"\d[\d.,]*", "0", failure.reason)), []).append(failure)
-    return [
-        FailureKind(outcome=same[0].outcome, reason=same[0].reason, numbers=[each.number for each in same])
-        for same in kinds.values()
-    ]
+    return list(kinds.values())
 
 
 def _failures(status: Status) -> Listing:
     """Return why trials failed, or could not start."""
     rows = [
         [
-            Text(f"{len(kind.numbers)} {kind.outcome}", style="red" if kind.outcome == "failed" else "yellow"),
-            Text(f"trial {_numbers(kind.numbers)}"),
-            Text(_on_one_line(kind.reason)),
+            Text(f"{len(kind)} {kind[0].outcome}", style="red" if kind[0].outcome == "failed" else "yellow"),
+            Text(f"trial {_numbers([each.number for each in kind])}"),
+            Text(_on_one_line(kind[0].reason)),
         ]
         for kind in failure_kinds(status.failures)
     ]

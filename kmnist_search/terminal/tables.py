@@ -34,7 +34,7 @@ def _ranking(summary: Mapping[str, Any]) -> RenderableType:
         figures = f"{trial['rank']:>4}  {trial['number']:>5}  {result:>12}  {size:>11,}  {time:>10}  "
         same = "" if trial["duplicate_of"] is None else f"the same as trial {trial['duplicate_of']}: "
         details = Text.assemble((same, "yellow"), (shown_params(trial["params"]), "dim"))
-        lines.append(Text(figures + (sparkline(curve, low=scale[0], high=scale[1]) if scale else "")))
+        lines.append(Text(figures + sparkline(curve, scale)))
         lines.append(Padding(details, (0, 0, 0, 13)))
     return Group(*lines)
 

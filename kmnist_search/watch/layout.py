@@ -1,4 +1,4 @@
-"""Lines of text that exactly fill part of a terminal: columns, titles, cut text."""
+"""Lines of text that exactly fill part of a terminal: columns, sections, cut text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +24,15 @@ class Page:
         line.truncate(self.width, overflow="ellipsis")
         return line
 
-    def title(self, text: Text) -> Text:
-        """Return a title with a rule to the end of the line."""
-        rule = ("-" if self.ascii_only else "─") * max(self.width - text.cell_len - 1, 0)
-        return self.cut(Text.assemble(text, " ", (rule, "dim")))
+    def section(self, title: Text, lines: Sequence[Text], height: int) -> list[Text]:
+        """Return a title with a rule, and lines, in `height` lines; those left out are counted if there is space."""
+        if not lines or height < 1:
+            return []
+        rule = ("-" if self.ascii_only else "─") * max(self.width - title.cell_len - 1, 0)
+        head = self.cut(Text.assemble(title, " ", (rule, "dim")))
+        if height <= 2 or height > len(lines):
+            return [head, *lines[: height - 1]]
+        return [head, *lines[: height - 2], Text(f" and {len(lines) - height + 2} more", style="dim")]
 
     def columns(self, rows: Sequence[Sequence[Text]], *, right: Sequence[int] = ()) -> list[Text]:
         """Return rows as lines with aligned cells; the columns in `right` are right-aligned."""
@@ -47,32 +52,12 @@ class Page:
         return lines
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A title and lines, of which the last may be left out; without lines there is no title."""
-
-    title: Text
-    lines: Sequence[Text]
-
-    @property
-    def wanted(self) -> int:
-        return len(self.lines) + 1 if self.lines else 0
-
-    def shown(self, page: Page, room: int) -> list[Text]:
-        """Return title and lines in `room` lines; lines left out are counted, if there is space for that."""
-        if not self.lines or room < 1:
-            return []
-        kept = room - 1 if room in (2, self.wanted) else room - 2
-        left_out = [Text(f" and {len(self.lines) - kept} more", style="dim")] if 2 < room < self.wanted else []
-        return [page.title(self.title), *self.lines[: max(kept, 0)], *left_out]
-
-
-def shared_out(wanted: Sequence[int], room: int) -> list[int]:
-    """Return how many lines each gets: one line each in turn, until all have what they want or `room` is used up."""
-    given = [0] * len(wanted)
-    while room > 0 and given != list(wanted):
-        for index, wants in enumerate(wanted):
-            if given[index] < wants and room > 0:
+def shared_out(needed: Sequence[int], height: int) -> list[int]:
+    """Return how many lines each gets: one line each in turn, until all have what they need or `height` is used up."""
+    given = [0] * len(needed)
+    while height > 0 and given != list(needed):
+        for index, lines in enumerate(needed):
+            if given[index] < lines and height > 0:
                 given[index] += 1
-                room -= 1
+                height -= 1
     return given

@@ -21,7 +21,7 @@ COERCED = "C.UTF-8"
 DRAWINGS_A_SECOND = 2
 SIGNALS = (signal.SIGTSTP, signal.SIGINT, signal.SIGTERM)
 
-News = TypeVar("News")
+Item = TypeVar("Item")
 
 
 def can_fill(console: Console) -> bool:
@@ -37,10 +37,10 @@ def settle_encoding(console: Console, environ: Mapping[str, str] = os.environ) -
         sys.stdout.reconfigure(encoding="ascii", errors="replace")
 
 
-class FullScreen(Generic[News]):
-    """A terminal's alternate screen, from entering to leaving; `tell` may be called from any thread.
+class FullScreen(Generic[Item]):
+    """A terminal's alternate screen, from entering to leaving; `put` may be called from any thread.
 
-    Signals are only queued for `news`, so that they never interrupt output to the terminal.
+    Signals are only queued for `items`, so that they never interrupt output to the terminal.
     """
 
     def __init__(self, console: Console, picture: Callable[[], RenderableType]) -> None:
@@ -52,27 +52,27 @@ class FullScreen(Generic[News]):
         """
         self.console = console
         self._live = Live(console=console, screen=True, get_renderable=picture, refresh_per_second=DRAWINGS_A_SECOND)
-        self._news: SimpleQueue[News | signal.Signals] = SimpleQueue()
+        self._items: SimpleQueue[Item | signal.Signals] = SimpleQueue()
         self._undo = ExitStack()
         self._settings: list[Any] | None = None
 
-    def __enter__(self) -> "FullScreen[News]":
-        with ExitStack() as undone_if_it_breaks:
+    def __enter__(self) -> "FullScreen[Item]":
+        with ExitStack() as undo:
             for number in SIGNALS:
-                undone_if_it_breaks.callback(signal.signal, number, signal.signal(number, self._note))
-            undone_if_it_breaks.callback(self._give_back)
+                undo.callback(signal.signal, number, signal.signal(number, self._note))
+            undo.callback(self._give_back)
             self._take()
-            self._undo = undone_if_it_breaks.pop_all()
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
 
-    def tell(self, news: News) -> None:
-        """Queue an item for `news`."""
-        self._news.put(news)
+    def put(self, item: Item) -> None:
+        """Queue an item for `items`."""
+        self._items.put(item)
 
-    def news(self) -> Iterator[News]:
+    def items(self) -> Iterator[Item]:
         """Yield the queued items forever. At Ctrl-Z, stop the process until it is continued.
 
         Raises:
@@ -80,7 +80,7 @@ class FullScreen(Generic[News]):
             SystemExit: at SIGTERM.
         """
         while True:
-            match self._news.get():
+            match self._items.get():
                 case signal.SIGTSTP:
                     self._give_back()
                     os.kill(os.getpid(), signal.SIGSTOP)
@@ -89,11 +89,11 @@ class FullScreen(Generic[News]):
                     raise KeyboardInterrupt
                 case signal.SIGTERM:
                     raise SystemExit(128 + signal.SIGTERM)
-                case news:
-                    yield news  # type: ignore[misc]  # all signals are handled above
+                case item:
+                    yield item  # type: ignore[misc]  # all signals are handled above
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._news.put(signal.Signals(number))
+        self._items.put(signal.Signals(number))
 
     def _take(self) -> None:
         # This comes first: a background process is stopped here, before it touches the screen.

@@ -13,7 +13,7 @@ from kmnist_search.study.status import Status
 from kmnist_search.terminal.progress import finished_bar, progress_rows
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
 from kmnist_search.terminal.status import listings
-from kmnist_search.watch.layout import Page, Section, shared_out
+from kmnist_search.watch.layout import Page, shared_out
 from kmnist_search.wording import duration_text, metric_text
 
 #: From this height on, lines for the hyperparameters of the best trial.
@@ -50,9 +50,9 @@ class WatchView:
     name: str
     storage: str
     now: datetime
-    status: Status | None
-    seen_at: datetime | None
-    outage: Outage | None
+    status: Status | None = None
+    seen_at: datetime | None = None
+    outage: Outage | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         page = Page(width=options.max_width, ascii_only=options.ascii_only)
@@ -88,9 +88,9 @@ def _outage_text(outage: Outage, now: datetime) -> Text:
 def _state(status: Status, *, is_away: bool) -> Text:
     counts = status.progress.counts
     if is_away:
-        return Text("as it was", style="red")
+        return Text("as last seen", style="red")
     if counts.running:
-        return Text("at work", style="bold green")
+        return Text("running", style="bold green")
     if not counts.waiting:
         return Text("done", style="bold green")
     return Text("nothing runs", style="bold yellow")
@@ -127,13 +127,12 @@ def _folded(text: Text, page: Page, most: int) -> list[Text]:
 def _bests_text(status: Status, page: Page) -> Text:
     """Return the best metric over the trials: first value, curve, last value, and since when it is the best."""
     bests = status.bests
-    scale = bounds([bests])
-    if scale is None:
+    if not bests:
         return Text("")
     first, last = (metric_text(status.progress.metric, value) for value in (bests[0], bests[-1]))
     before, after = f"{first} ", f" {last}, {_ago(len(bests) - bests.index(bests[-1]) - 1)}"
-    room = page.width - LABEL - 2 - len(before) - len(after)
-    curve = sparkline(fitted(bests, max(room, 1)), low=scale[0], high=scale[1], ascii_only=page.ascii_only)
+    width = max(page.width - LABEL - 2 - len(before) - len(after), 1)
+    curve = sparkline(fitted(bests, width), bounds([bests]), ascii_only=page.ascii_only)
     return Text.assemble((before, "dim"), (curve, "green"), after)
 
 
@@ -142,12 +141,14 @@ def _ago(trials: int) -> str:
 
 
 def _middle(status: Status, page: Page, height: int) -> list[Text]:
-    sections = [
-        Section(title=each.title, lines=page.columns(each.rows, right=each.right))
-        for each in listings(status, curve_width=page.width // CURVE_SHARE, ascii_only=page.ascii_only)
+    shown = listings(status, curve_width=page.width // CURVE_SHARE, ascii_only=page.ascii_only)
+    sections = [(each.title, page.columns(each.rows, right=each.right)) for each in shown]
+    heights = shared_out([len(lines) + 1 if lines else 0 for _, lines in sections], height)
+    return [
+        line
+        for (title, lines), given in zip(sections, heights, strict=True)
+        for line in page.section(title, lines, given)
     ]
-    given = shared_out([section.wanted for section in sections], height)
-    return [line for section, lines in zip(sections, given, strict=True) for line in section.shown(page, lines)]
 
 
 def _foot(status: Status) -> list[Text]:
@@ -155,7 +156,7 @@ def _foot(status: Status) -> list[Text]:
     name, counts = status.progress.name, status.progress.counts
     leave = Text.assemble((" Ctrl-C", "bold"), " leaves and stops nothing")
     if counts.running:
-        leave.append("; where run or worker was started it stops that", style="dim")
+        leave.append("; where run or worker was started it stops them", style="dim")
     elif counts.waiting:
         leave.append(f". To resume: kmnist-search worker {name}, or run", style="dim")
     else:

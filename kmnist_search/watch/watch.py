@@ -48,21 +48,19 @@ def watch(console: Console, study: SearchStudy, *, is_over: Callable[[Status], b
 
 def _watch_full_screen(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
     settle_encoding(console)
-    view = WatchView(
-        name=study.name, storage=study.storage.shown_url, now=datetime.now(), status=None, seen_at=None, outage=None
-    )
+    view = WatchView(name=study.name, storage=study.storage.shown_url, now=datetime.now())
     try:
         screen = FullScreen[Status | Away | Exception](console, lambda: replace(view, now=datetime.now()))
-        with screen, _looking(study, screen.tell):
-            for news in screen.news():
-                if isinstance(news, Exception):
-                    raise news
-                view = _with(view, news)
-                if isinstance(news, Status) and is_over(news):
-                    return news
+        with screen, _polling(study, screen.put):
+            for seen in screen.items():
+                if isinstance(seen, Exception):
+                    raise seen
+                view = _with(view, seen)
+                if isinstance(seen, Status) and is_over(seen):
+                    return seen
     finally:
         _leave_behind(console, view)
-    raise AssertionError("looking does not end by itself")
+    raise AssertionError("polling does not end by itself")
 
 
 def _leave_behind(console: Console, view: WatchView) -> None:
@@ -74,29 +72,29 @@ def _leave_behind(console: Console, view: WatchView) -> None:
         print_line(console, f"{seen}The database is away: {view.outage.reason}")
 
 
-def _with(view: WatchView, news: Status | Away) -> WatchView:
-    """Return the view updated with the news."""
+def _with(view: WatchView, seen: Status | Away) -> WatchView:
+    """Return the view with the last status, or with the outage."""
     now = datetime.now()
-    if isinstance(news, Status):
-        return replace(view, status=news, seen_at=now, outage=None)
-    return replace(view, outage=Outage(reason=news.reason, since=view.outage.since if view.outage else now))
+    if isinstance(seen, Status):
+        return replace(view, status=seen, seen_at=now, outage=None)
+    return replace(view, outage=Outage(reason=seen.reason, since=view.outage.since if view.outage else now))
 
 
 @contextmanager
-def _looking(study: SearchStudy, tell: Callable[[Status | Away | Exception], None]) -> Iterator[None]:
+def _polling(study: SearchStudy, put: Callable[[Status | Away | Exception], None]) -> Iterator[None]:
     """While entered, read the study in a thread, so that a hanging database never blocks the terminal."""
     stop = threading.Event()
 
-    def look() -> None:
+    def poll() -> None:
         try:
             for seen in Poller(study).looks(pause=stop.wait):
                 if stop.is_set():
                     return
-                tell(seen)
+                put(seen)
         except Exception as error:
-            tell(error)
+            put(error)
 
-    thread = threading.Thread(target=look, name="poller", daemon=True)
+    thread = threading.Thread(target=poll, name="poller", daemon=True)
     thread.start()
     try:
         yield
@@ -106,15 +104,15 @@ def _looking(study: SearchStudy, tell: Callable[[Status | Away | Exception], Non
 
 
 def _watch_plainly(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
-    told = ""
+    shown = ""
     for seen in Poller(study).looks():
         line = _line(seen)
-        if line != told:
+        if line != shown:
             print_line(console, line)
-            told = line
+            shown = line
         if isinstance(seen, Status) and is_over(seen):
             return seen
-    raise AssertionError("looking does not end by itself")
+    raise AssertionError("polling does not end by itself")
 
 
 def _line(seen: Status | Away) -> str:

@@ -146,7 +146,7 @@ def _unescaped(text: str) -> str:
 def _rendered(invoke: Callable[..., Result], *more: str) -> list[Manifest]:
     done = invoke(
         *("submit", "kubernetes", "tiny.toml", "--trials", "10", "--workers", "2", "--gpus", "0", "--postgres"),
-        *("--cpu", "1", "--image", "kmnist-search", "--checkpoints-claim", "checkpoints"),
+        *("--cpus", "1", "--dry-run", "--image", "kmnist-search", "--checkpoints-claim", "checkpoints"),
         *("--set", "train.epochs=40", "--set", "study.pruner=none", *more),
     )
     assert done.exit_code == 0, done.output

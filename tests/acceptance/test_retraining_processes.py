@@ -10,7 +10,7 @@ from tests.support.forked import forks, wait_until
 
 pytestmark = pytest.mark.slow
 
-RETRAIN = ("best", "--retrain", "--top-k", "2", "--seeds", "2", "--final-seeds", "2", "--epochs", "6")
+RETRAIN = ("best", "--retrain", "--top", "2", "--seeds", "2", "--final-seeds", "2", "--epochs", "6")
 
 
 def test_stopped_and_killed_on_the_way_it_ends_as_if_nothing_had_happened(tiny_study: Path, tmp_path: Path) -> None:

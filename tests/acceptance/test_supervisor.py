@@ -202,6 +202,6 @@ def test_a_second_interrupt_ends_all_at_once(start: Callable[..., Forked], look:
     assert run.exit_code is None
     _interrupt(run)
     assert run.ended(seconds=10) == 130
-    assert "Interrupted. The next run takes up what was left." in run.output
+    assert "Interrupted. To resume, run the same command again." in run.output
     assert "Traceback" not in run.output
     assert _leaves_nobody(run)

@@ -35,13 +35,13 @@ def search(folder: Path) -> Iterator[Forked]:
 
 
 def _seen_at_work(screen: OnScreen) -> list[str]:
-    return screen.wait_for(lambda lines: "trial at work" in "\n".join(lines) and "trials/hour" in "\n".join(lines))
+    return screen.wait_for(lambda lines: "trial running" in "\n".join(lines) and "trials/hour" in "\n".join(lines))
 
 
 def test_a_search_fills_the_screen_of_any_size_and_ctrl_c_leaves_it_clean(search: Forked, folder: Path) -> None:
     with on_screen("status", "--watch", folder=folder) as screen:
         lines = _seen_at_work(screen)
-        assert lines[0].startswith(" study tiny  at work  seen at ")
+        assert lines[0].startswith(" study tiny  running  seen at ")
         assert lines[1].split()[1:4] == ["of", "300", "finished"]
         assert "about " in lines[3]
         assert re.match(r" best    val_accuracy \d+\.\d\d %", lines[4])

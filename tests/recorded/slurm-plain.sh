@@ -18,26 +18,26 @@ export KMNIST_SEARCH_STORAGE=postgresql://me@server/kmnist
 worker='' received='' signals=0
 # shellcheck disable=SC2329 # the traps call it
 pass_on() {
-    echo "Slurm sends $1: the worker is to stop."
+    echo "Slurm sent $1: the worker stops."
     received="$received $1" signals=$((signals + 1))
     [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
 }
-trap 'pass_on USR1' USR1 # the end of the time is near
-trap 'pass_on TERM' TERM # scancel, scontrol requeue or preemption: Slurm itself knows whether to run this again
+trap 'pass_on USR1' USR1 # the time limit is near
+trap 'pass_on TERM' TERM # scancel, scontrol requeue or preemption: Slurm decides whether to run this again
 
 /venv/bin/python -P -m kmnist_search.cli worker kmnist --device auto &
 worker=$!
-for signal in $received; do kill -s "$signal" "$worker"; done # what came before there was a worker
+for signal in $received; do kill -s "$signal" "$worker"; done # signals that came before the worker started
 
 while
     before=$signals
     wait "$worker"
     status=$?
-    [ "$signals" -ne "$before" ] # then a signal has ended the waiting, not the worker
+    [ "$signals" -ne "$before" ] # a signal ended the wait, not the worker
 do :; done
 
 if [ "$status" -eq 130 ] && [[ $received == *USR1* && $received != *TERM* ]]; then
-    echo "It has stopped before the end of its time; this task waits for its next turn."
+    echo "The worker stopped before the time limit. Slurm starts this task again."
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 fi
 exit "$status"

@@ -16,7 +16,7 @@ Invoke = Callable[..., Result]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RETRAIN = ("best", "--retrain", "--top-k", 2, "--seeds", 2, "--final-seeds", 2)
+RETRAIN = ("best", "--retrain", "--top", 2, "--seeds", 2, "--final-seeds", 2)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_an_exact_duplicate_is_marked(invoke: Invoke, tiny_study: Path) -> None:
     assert f"the same as trial {first['number']}" in invoke("best").output
 
 
-@pytest.mark.parametrize("option", [("--top-k", "3"), ("--out", "x"), ("--epochs", "3"), ("--force",)])
+@pytest.mark.parametrize("option", [("--seeds", "3"), ("--out", "x"), ("--epochs", "3"), ("--force",)])
 def test_an_option_for_retraining_without_it_is_refused(searched: Invoke, option: tuple[str, ...]) -> None:
     refused = searched("best", *option)
     assert refused.exit_code == 2
@@ -100,7 +100,7 @@ def test_a_retraining_leaves_report_figures_and_models(searched: Invoke, tmp_pat
     assert metrics["recipe"] == json.loads((folder / "recipe.json").read_text())
     assert metrics["reproduction"]["command"].splitlines() == [
         "kmnist-search run study.toml --trials 6",
-        "kmnist-search best tiny --retrain --top-k 2 --seeds 2 --final-seeds 2",
+        "kmnist-search best tiny --retrain --top 2 --seeds 2 --final-seeds 2",
     ]
     again = searched("run", folder / "study.toml", "--trials", 6)
     assert "6 trials are finished, 6 were asked for" in again.output  # it describes this very study
@@ -138,7 +138,7 @@ def test_a_result_of_another_retraining_is_kept_unless_forced_and_looks_are_coun
     assert len(metrics["ledger"]) == 4
     assert len({opening["recipe_digest"] for opening in metrics["ledger"]}) == 2
     assert "2 recipes: choosing among them by these figures would flatter" in forced.stderr
-    assert "epochs of a training: 3, in the study 4: for that, too, scores differ" in forced.stderr
+    assert "epochs of a training: 3, in the study 4: scores differ for that, too" in forced.stderr
 
 
 def test_while_trials_run_nothing_is_retrained(searched: Invoke) -> None:
@@ -155,12 +155,6 @@ def test_while_trials_run_nothing_is_retrained(searched: Invoke) -> None:
     assert "1 of its trials are not finished yet" in searched(*RETRAIN).output
 
 
-def test_the_number_to_show_says_nothing_to_a_retraining(searched: Invoke) -> None:
-    refused = searched(*RETRAIN, "--top", 3)
-    assert refused.exit_code == 2
-    assert "With --retrain, --top-k says how many to choose from" in refused.output
-
-
 def test_missing_test_images_are_told_before_anything_is_trained(
     invoke: Invoke, tmp_path: Path, real_data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +167,7 @@ def test_missing_test_images_are_told_before_anything_is_trained(
     settings = ("--set", "study.pruner=none", "--set", 'data.dataset="kmnist"', "--trials", 1, "--epochs", 1)
     ran = invoke("run", "tiny.toml", *settings, "--data-dir", tmp_path / "data")
     assert ran.exit_code == 0, ran.output
-    refused = invoke("best", "--retrain", "--top-k", 1)
+    refused = invoke("best", "--retrain", "--top", 1)
     assert refused.exit_code == 2
     assert "t10k-images-idx3-ubyte" in refused.output
     assert not list(tmp_path.glob("*.checkpoints/*/final-*"))

@@ -16,7 +16,8 @@ from tests.support.postgres import PostgresServer
 
 Invoke = Callable[..., Result]
 
-HERE = ("submit", "kubernetes", "tiny.toml", "--trials", "5", "--workers", "2", "--image", "kmnist-search:1")
+APPLY = ("submit", "kubernetes", "tiny.toml", "--trials", "5", "--workers", "2", "--image", "kmnist-search:1")
+HERE = (*APPLY, "--dry-run")
 
 
 def _refused(result: Result, *parts: str) -> None:
@@ -26,7 +27,7 @@ def _refused(result: Result, *parts: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_it_prints_manifests_alone_and_says_on_stderr_what_else_is_to_be_done(invoke: Invoke) -> None:
+def test_a_dry_run_prints_manifests_alone_and_says_on_stderr_what_else_is_to_be_done(invoke: Invoke) -> None:
     done = invoke(*HERE, "--gpus", "0", "--epochs", "2", "--set", "study.pruner=none")
     assert done.exit_code == 0, done.output
     study, job = yaml.safe_load_all(done.stdout)
@@ -39,12 +40,12 @@ def test_it_prints_manifests_alone_and_says_on_stderr_what_else_is_to_be_done(in
     assert pod["containers"][0]["args"] == ["worker", "tiny", "--database-timeout=10m"]
     assert "kubectl create secret generic kmnist-search" in done.stderr
     assert f"kubectl delete job {job['metadata']['name']}" in done.stderr
-    assert "Without --checkpoints-claim checkpoints end with their pod" in done.stderr
+    assert "Without --checkpoints-claim, checkpoints end with their pod" in done.stderr
     assert not Path("kmnist-search.db").exists()
 
 
 def test_a_study_has_its_own_number_of_trials_if_none_is_given(invoke: Invoke) -> None:
-    done = invoke("submit", "kubernetes", "quickstart", "--workers", "1", "--image", "kmnist-search")
+    done = invoke("submit", "kubernetes", "quickstart", "--workers", "1", "--image", "kmnist-search", "--dry-run")
     (job,) = yaml.safe_load_all(done.stdout)
     arguments = job["spec"]["template"]["spec"]["initContainers"][0]["args"]
     assert arguments[:4] == ["submit", "queue", "quickstart", "--trials=20"]
@@ -52,14 +53,14 @@ def test_a_study_has_its_own_number_of_trials_if_none_is_given(invoke: Invoke) -
 
 def test_a_mistake_in_the_study_comes_before_anything_else(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    mistaken = invoke(*HERE, "--set", "fixed.learning_rat=1", "--apply", "--storage", "sqlite:///here.db")
+    mistaken = invoke(*APPLY, "--set", "fixed.learning_rat=1", "--storage", "sqlite:///here.db")
     _refused(mistaken, "tiny.toml with fixed.learning_rat=1: ", "Did you mean 'learning_rate'?")
 
 
 def test_without_kubectl_nothing_is_begun(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    refused = invoke(*HERE, "--apply", "--storage", "postgresql://me@127.0.0.1:1/never_asked")
-    _refused(refused, "Error: there is no kubectl on the path", "kubectl apply -f FILE")
+    refused = invoke(*APPLY, "--storage", "postgresql://me@127.0.0.1:1/never_asked")
+    _refused(refused, "Error: there is no kubectl on the PATH", "kubectl apply -f FILE")
 
 
 def test_a_sqlite_file_is_no_database_for_pods(invoke: Invoke) -> None:
@@ -83,7 +84,7 @@ def test_a_database_that_cannot_be_reached_is_told_without_its_password(invoke: 
 
 def test_a_postgres_of_its_own_and_another_database_exclude_each_other(invoke: Invoke) -> None:
     refused = invoke(*HERE, "--postgres", "--storage", "postgresql://me@server/kmnist")
-    _refused(refused, "--postgres brings a database of its own")
+    _refused(refused, "--postgres includes a database")
 
 
 def test_a_study_with_another_space_is_refused_and_stays_as_it_is(invoke: Invoke, postgres: PostgresServer) -> None:
@@ -123,11 +124,11 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_apply_asks_the_cluster_first_and_then_hands_over_what_would_be_printed(invoke: Invoke, kubectl: Path) -> None:
     printed = invoke(*HERE).stdout
-    done = invoke(*HERE, "--apply")
+    done = invoke(*APPLY)
     assert (done.exit_code, done.stdout) == (0, "job.batch/tiny created\n"), done.output
     assert (kubectl / "calls").read_text() == "apply --dry-run=server -f -\napply -f -\n"
     assert (kubectl / "stdin").read_text() == printed
-    assert "--apply" not in done.stderr
+    assert "--dry-run" not in done.stderr
 
 
 def test_apply_makes_study_and_queue_in_a_database_that_is_reached_from_here(
@@ -135,7 +136,7 @@ def test_apply_makes_study_and_queue_in_a_database_that_is_reached_from_here(
 ) -> None:
     url = postgres.new_database()
     for _ in range(2):
-        done = invoke(*HERE, "--apply", "--storage", url)
+        done = invoke(*APPLY, "--storage", url)
         assert (done.exit_code, done.stdout) == (0, "job.batch/tiny created\n"), done.output
         counts = find_study(open_storage(url, create=False), "tiny").counts()
         assert (counts.waiting, counts.total) == (5, 5)
@@ -147,17 +148,17 @@ def test_what_the_cluster_refuses_leaves_the_database_as_it_is(
     url = postgres.new_database()
     (kubectl / "fail").write_text("apply --dry-run=server -f -")
     _refused(
-        invoke(*HERE, "--apply", "--storage", url),
-        'Error: the cluster does not take the job, and nothing was made: error: namespaces "vision" not found',
+        invoke(*APPLY, "--storage", url),
+        'Error: the cluster does not accept the job, and nothing was created: error: namespaces "vision" not found',
     )
     assert study_names(open_storage(url, create=True)) == []
 
 
 def test_an_apply_that_fails_is_failed_work_and_can_be_done_again(invoke: Invoke, kubectl: Path) -> None:
     (kubectl / "fail").write_text("apply -f -")
-    failed = invoke(*HERE, "--apply")
+    failed = invoke(*APPLY)
     assert (failed.exit_code, failed.stdout) == (1, "")
     assert 'Error: kubectl apply failed: error: namespaces "vision" not found\n' in failed.stderr
-    assert "The same command again goes on." in failed.stderr
+    assert "To continue, run the same command again." in failed.stderr
     (kubectl / "fail").unlink()
-    assert invoke(*HERE, "--apply").exit_code == 0
+    assert invoke(*APPLY).exit_code == 0

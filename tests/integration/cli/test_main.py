@@ -317,7 +317,7 @@ def test_a_database_that_fails_is_an_error_without_a_traceback(invoke: Invoke) -
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: the database failed: ")
         assert "no such column" in result.stderr
-        was_at_work = result.stderr.endswith("the next run takes up the trial that was at work.\n")
+        was_at_work = result.stderr.endswith("The same command resumes the trial that was running.\n")
         assert was_at_work == (arguments[0] == "run")
 
 

@@ -78,7 +78,7 @@ def test_a_dry_run_prints_the_script_and_does_nothing_else(
 def test_a_dry_run_needs_no_database_either(invoke: Invoke) -> None:
     shown = _submit(invoke, "--dry-run")
     assert (shown.exit_code, shown.stderr) == (0, "")
-    assert ': "${KMNIST_SEARCH_STORAGE:?is the URL of the database: export it, then run sbatch}"' in shown.stdout
+    assert ': "${KMNIST_SEARCH_STORAGE:?must be the URL of the database: export it, then run sbatch}"' in shown.stdout
 
 
 def test_tasks_without_a_gpu_do_not_look_for_one(invoke: Invoke) -> None:
@@ -117,8 +117,8 @@ def test_without_slurm_that_is_said_before_anything_is_made(
     monkeypatch.setenv("PATH", "")
     _refused(
         _submit(invoke, "--storage", url),
-        "there is no sbatch on the PATH. Run this on a login node of a Slurm cluster (some want: module load slurm); "
-        "--dry-run prints the script without.",
+        "there is no sbatch on the PATH. Run this on a login node of a Slurm cluster (some need: module load slurm), "
+        "or print the script with --dry-run.",
     )
     assert _is_untouched(postgres, url)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
@@ -140,9 +140,9 @@ def test_what_slurm_would_not_take_is_refused_in_its_words_before_anything_is_ma
 ) -> None:
     result = _submit(invoke, "--storage", url, *options)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: Slurm does not take this job:\n  ")
+    assert result.stderr.startswith("Error: Slurm does not accept this job:\n  ")
     assert said in result.stderr
-    assert result.stderr.endswith("\nNothing was made and nothing submitted.\n")
+    assert result.stderr.endswith("\nNothing was created or submitted.\n")
     assert _is_untouched(postgres, url)
 
 
@@ -171,7 +171,7 @@ def test_slurm_is_told_what_was_typed_whatever_the_environment_says(
 ) -> None:
     for name, value in {"PARTITION": OTHER_PARTITION, "TIMELIMIT": "7", "ARRAY_INX": "0-9", "EXPORT": "NONE"}.items():
         monkeypatch.setenv(f"SBATCH_{name}", value)
-    typed = ("--partition", PARTITION, "--time", "2:00:00", "--mem", "1G", "--logs", "it's 100% ü")
+    typed = ("--partition", PARTITION, "--time", "2:00:00", "--memory", "1G", "--logs", "it's 100% ü")
     result = _submit(invoke, "--storage", url.replace("tester@", "tester:s3cret@"), *typed)
     assert result.exit_code == 0, result.output
     job = _job_of(result)
@@ -197,7 +197,7 @@ def test_the_script_of_a_dry_run_can_be_submitted_by_hand(
     assert f"StdOut={tmp_path}/it's 100%% ü/{job}_" in shown
 
 
-def test_what_was_submitted_and_how_to_go_on_is_said(
+def test_what_was_submitted_and_how_to_watch_and_end_it_is_said(
     invoke: Invoke, full_slurm: SlurmCluster, url: str, tmp_path: Path
 ) -> None:
     result = _submit(invoke, "--storage", url)
@@ -207,7 +207,7 @@ def test_what_was_submitted_and_how_to_go_on_is_said(
         f"job    {job}, 4 tasks with a worker each; Slurm decides when they run: squeue --job={job}",
         f"logs   {tmp_path}/kmnist-search.logs/{job}_*.log",
         f"watch  kmnist-search status tiny --watch --storage {url}",
-        f"end    scancel {job}    (trials at work go back to the queue; the same command adds workers again)",
+        f"end    scancel {job}    (running trials go back to the queue; the same command adds workers again)",
     ]
     again = _submit(invoke, "--storage", url)
     assert _job_of(again) != job
@@ -227,9 +227,9 @@ def test_a_job_that_slurm_no_longer_takes_leaves_the_queue_for_the_same_command(
         meanwhile.setattr(submission, "prepare", submit_and_close)
         result = _submit(invoke, "--storage", url)
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: Slurm has not taken the job:\n  sbatch: error: ")
+    assert result.stderr.startswith("Error: Slurm did not accept the job:\n  sbatch: error: ")
     assert result.stderr.endswith(
-        "\nThe study and its queue are made, and nothing works on them yet. To go on: the same command again.\n"
+        "\nThe study and its queue exist, and no worker runs yet. Run the same command again.\n"
     )
     full_slurm.do("scontrol", "update", f"PartitionName={PARTITION}", "State=UP")
     assert _job_of(_submit(invoke, "--storage", url))
@@ -256,7 +256,7 @@ def test_who_waits_for_a_study_is_told_when_nothing_is_left_that_works_on_it(
     job = _job_of(result)
     assert result.stderr == (
         f"Error: no task of job {job} is left, and 0 of 12 trials are finished. "
-        f"Why, say {tmp_path}/kmnist-search.logs/{job}_*.log. To go on: the same command again.\n"
+        f"The logs say why: {tmp_path}/kmnist-search.logs/{job}_*.log. To resume, run the same command again.\n"
     )
 
 

@@ -131,7 +131,7 @@ def test_a_damaged_file_exits_with_two_and_names_the_line(invoke: Invoke, storag
 
 def test_import_and_copy_say_that_a_trial_which_ran_waits(invoke: Invoke, storage: Storage) -> None:
     find_study(storage, "tiny").optuna.add_trial(create_trial(state=TrialState.RUNNING))
-    lines = ("study tiny-2 with 3 trials is in sqlite:///b.db", "1 trial that ran where it comes from: waiting here")
+    lines = ("study tiny-2 with 3 trials is in sqlite:///b.db", "1 trial ran in the source: waiting here")
     invoke("studies", "export", "tiny", "tiny.jsonl")
     arguments = ("--name", "tiny-2", "--storage", "sqlite:///b.db")
     _done(invoke("studies", "import", "tiny.jsonl", *arguments), *lines)
@@ -206,7 +206,7 @@ def test_a_study_at_work_is_renamed_by_force_only(invoke: Invoke, storage: Stora
     find_study(storage, "tiny").optuna.add_trial(create_trial(state=TrialState.RUNNING))
     _refused(
         invoke("studies", "rename", "tiny", "first"),
-        "study 'tiny' has trials that run: 2. Stop its workers first (Ctrl-C; if one was killed, the next run takes up "
+        "study 'tiny' has trials that run: 2. Stop its workers first (Ctrl-C; if one was killed, the next run resumes "
         "its trial), or rename the study all the same with --force.",
     )
     _done(invoke("studies", "rename", "tiny", "first", "--force"), f"study tiny in {HERE} is called first now")

@@ -77,7 +77,7 @@ def test_the_command_for_a_worker_can_be_typed_as_it_stands_and_shows_no_passwor
     url = postgres.new_database()
     made = invoke("submit", "queue", "tiny.toml", "--trials", 1, "--storage", url.replace("tester@", "tester:geheim@"))
     command, password = made.stdout.splitlines()[1:]
-    assert command == f"A worker: kmnist-search worker tiny --storage {url}"
+    assert command == f"To start a worker: kmnist-search worker tiny --storage {url}"
     assert password == "with the password in PGPASSWORD or ~/.pgpass"
     assert "geheim" not in made.output
 

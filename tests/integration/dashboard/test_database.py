@@ -375,7 +375,7 @@ def test_the_command_refuses_half_a_login(
     _refused(invoke("dashboard", "--password-file", password), "others may read or change it (mode 644)")
     password.chmod(0o600)
     _refused(invoke("dashboard", "--password-file", password, "--user", "a:b"), "--user 'a:b': HTTP allows no empty")
-    _refused(invoke("dashboard", "--user", "me"), "there is no password to go with it")
+    _refused(invoke("dashboard", "--user", "me"), "a user needs a password")
     _refused(invoke("dashboard", "--password-file", password, "--i-know-it-is-open"), "Leave one of them out")
     monkeypatch.setenv("KMNIST_SEARCH_DASHBOARD_PASSWORD_FILE", str(tmp_path / "missing"))
     _refused(invoke("dashboard"), "cannot be read: No such file or directory. Make it with: ")

@@ -308,7 +308,7 @@ def test_the_final_report_shows_what_the_published_systems_came_to_here(
     those = results.trained(work(search).study)
     ran = invoke("run", "tiny.toml", "--trials", 2, "--storage", storage_url, "--workers", 1)
     assert ran.exit_code == 0, ran.output
-    retrain = ("best", "tiny", "--retrain", "--top-k", 1, "--final-seeds", 1, "--storage", storage_url)
+    retrain = ("best", "tiny", "--retrain", "--top", 1, "--final-seeds", 1, "--storage", storage_url)
     assert invoke(*retrain).exit_code == 0
     before = (tmp_path / "tiny-best" / "report.md").read_text()
     assert "Published systems, trained again" not in before

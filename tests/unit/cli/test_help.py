@@ -64,5 +64,5 @@ def test_every_option_says_what_it_does_and_where_it_may_come_from(path: tuple[s
 @every_command
 def test_every_option_that_takes_a_time_takes_it_in_the_same_way(path: tuple[str, ...]) -> None:
     for param in _command(path).params:
-        if re.search("time|period", str(param.name)) and (path, param.name) != (("submit", "slurm"), "time"):
+        if re.search("time|period|seconds", str(param.name)) and (path, param.name) != (("submit", "slurm"), "time"):
             assert param.type is TIME, param.name

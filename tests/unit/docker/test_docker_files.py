@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
-from kmnist_search.launch import kubernetes_services
+from kmnist_search.launch.kubernetes import KubernetesJob
 from tests.support.command import CHECKOUT
 
 DOCKER = CHECKOUT / "docker"
@@ -92,9 +92,14 @@ def test_only_this_box_reaches_database_and_dashboard() -> None:
 
 def test_compose_and_kubernetes_use_the_same_postgres() -> None:
     postgres = _compose("compose.yaml")["services"]["postgres"]
-    assert postgres["image"] == kubernetes_services.POSTGRES_IMAGE
-    assert postgres["user"] == f"{kubernetes_services.POSTGRES_USER_ID}:{kubernetes_services.POSTGRES_USER_ID}"
-    assert postgres["command"] == ["-c", f"max_connections={kubernetes_services.MAX_CONNECTIONS}"]
+    job = KubernetesJob(
+        study="kmnist", source="kmnist", is_builtin=True, trials=1, image="kmnist-search", workers=1, postgres=True
+    )
+    pod = job.manifests()[1]["spec"]["template"]["spec"]
+    (container,), rights = pod["containers"], pod["securityContext"]
+    assert postgres["image"] == container["image"]
+    assert postgres["user"] == f"{rights['runAsUser']}:{rights['runAsGroup']}"
+    assert postgres["command"] == container["args"]
 
 
 def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:

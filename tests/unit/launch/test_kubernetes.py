@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from kmnist_search.errors import ConfigError
 from kmnist_search.launch.kubernetes import KubernetesJob
+from kmnist_search.launch.kubernetes_names import literal
 from kmnist_search.launch.kubernetes_notes import notes
-from kmnist_search.launch.kubernetes_parts import literal
 from kmnist_search.launch.yaml_text import as_yaml
 from tests.support.recorded import assert_recorded
 
@@ -36,17 +36,17 @@ PLAIN = KubernetesJob(
 JOBS = {
     "plain": PLAIN,
     "claims": dataclasses.replace(PLAIN, data_claim="images", checkpoints_claim="checkpoints", secret="kmnist.db"),
-    "cpu": dataclasses.replace(PLAIN, study="kmnist-cpu", source="kmnist-cpu", gpus=0, cpu="2", memory="4Gi"),
+    "cpu": dataclasses.replace(PLAIN, study="kmnist-cpu", source="kmnist-cpu", gpus=0, cpus="2", memory="4Gi"),
     "everything": KubernetesJob(
         study="größer",
         source=OWN_STUDY,
         is_builtin=False,
-        changes=("--set=train.epochs=3", "--set=study.seed=7"),
+        changes=("train.epochs=3", "study.seed=7"),
         trials=40,
         image="localhost:5000/kmnist-search@sha256:" + "0123456789abcdef" * 4,
         workers=4,
         gpus=8,
-        cpu="32",
+        cpus="32",
         memory="128Gi",
         per_gpu=6,
         grace_seconds=300,
@@ -201,7 +201,7 @@ def test_the_dashboard_asks_for_the_password_of_its_own_secret() -> None:
 
 def test_services_stay_as_they_are_when_another_study_comes() -> None:
     one = JOBS["everything"]
-    other = dataclasses.replace(one, study="other", trials=500, workers=64, gpus=1, cpu="4", grace_seconds=60)
+    other = dataclasses.replace(one, study="other", trials=500, workers=64, gpus=1, cpus="4", grace_seconds=60)
     assert one.manifests()[:4] == other.manifests()[:4]
     assert [manifest["kind"] for manifest in one.manifests()[:4]] == ["Service", "StatefulSet", "Service", "Deployment"]
     assert one.manifests()[5] != other.manifests()[5]
@@ -282,13 +282,13 @@ def test_kubernetes_puts_no_variable_into_an_argument(text: str) -> None:
 
 
 def test_what_a_user_typed_reaches_the_command_unchanged() -> None:
-    change = "--set=study.pruner=$(KMNIST_SEARCH_STORAGE) ' \" \\ ---\n# {{ .Values }}"
+    change = "study.pruner=$(KMNIST_SEARCH_STORAGE) ' \" \\ ---\n# {{ .Values }}"
     job = dataclasses.replace(JOBS["everything"], changes=(change,))
     *_, manifest = yaml.safe_load_all(as_yaml(job.manifests()))
     arguments = manifest["spec"]["template"]["spec"]["initContainers"][0]["args"]
     seen = [_expanded(argument, {"KMNIST_SEARCH_STORAGE": "secret"}) for argument in arguments]
     assert seen == [
-        *("submit", "queue", "/srv/study/study.toml", "--trials=40", "--name=größer", change),
+        *("submit", "queue", "/srv/study/study.toml", "--trials=40", "--name=größer", f"--set={change}"),
         "--database-timeout=10m",
     ]
 
@@ -296,20 +296,20 @@ def test_what_a_user_typed_reaches_the_command_unchanged() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("image", "", "--image '': is no image"),
-        ("image", "Me/Image", "--image 'Me/Image': is no image"),
-        ("image", "image:tag\nx", "is no image"),
-        ("image", "--help", "is no image"),
-        ("cpu", "four", "--cpu 'four': is no amount"),
-        ("cpu", "0", "--cpu '0': is no amount"),
-        ("cpu", "-1", "is no amount"),
-        ("memory", "16GB", "--memory '16GB': is no amount"),
-        ("memory", "٤Gi", "is no amount"),
-        ("secret", "My_Secret", "--secret 'My_Secret': Kubernetes wants names"),
-        ("namespace", "team.vision", "--namespace 'team.vision': Kubernetes wants at most 63"),
+        ("image", "", "--image '': is not an image"),
+        ("image", "Me/Image", "--image 'Me/Image': is not an image"),
+        ("image", "image:tag\nx", "is not an image"),
+        ("image", "--help", "is not an image"),
+        ("cpus", "four", "--cpus 'four': is not an amount"),
+        ("cpus", "0", "--cpus '0': is not an amount"),
+        ("cpus", "-1", "is not an amount"),
+        ("memory", "16GB", "--memory '16GB': is not an amount"),
+        ("memory", "٤Gi", "is not an amount"),
+        ("secret", "My_Secret", "--secret 'My_Secret': Kubernetes allows names"),
+        ("namespace", "team.vision", "--namespace 'team.vision': Kubernetes allows at most 63"),
         ("namespace", "", "--namespace ''"),
-        ("data_claim", "-images", "--data-claim '-images': Kubernetes wants names"),
-        ("checkpoints_claim", "a..b", "--checkpoints-claim 'a..b': Kubernetes wants names"),
+        ("data_claim", "-images", "--data-claim '-images': Kubernetes allows names"),
+        ("checkpoints_claim", "a..b", "--checkpoints-claim 'a..b': Kubernetes allows names"),
     ],
 )
 def test_what_kubernetes_would_refuse_is_refused_by_its_option(field: str, value: str, message: str) -> None:

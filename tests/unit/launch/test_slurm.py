@@ -21,13 +21,13 @@ PLAIN = SlurmJob(
     command=("/venv/bin/python", "-P", "-m", "kmnist_search.cli", "worker", "kmnist", "--device", "auto"),
     log_dir=Path("/home/me/kmnist-search.logs"),
     storage_url="postgresql://me@server/kmnist",
-    cpus_per_task=2,
+    cpus=2,
     time="4:00:00",
 )
 HOSTILE = """it's "100%" $HOME `id` \\ ; & ü 平仮名 #*"""
 JOBS = {
     "plain": PLAIN,
-    "cpu": dataclasses.replace(PLAIN, gres=None, mem="4G", requeue=False, time=None, grace_seconds=30),
+    "cpu": dataclasses.replace(PLAIN, gres=None, memory="4G", requeue=False, time=None, grace_seconds=30),
     "everything": SlurmJob(
         name=HOSTILE,
         workers=1,
@@ -35,8 +35,8 @@ JOBS = {
         log_dir=Path("/sh ared/it's 100% ü"),
         storage_url=None,
         gres="gpu:a100:2",
-        cpus_per_task=8,
-        mem="64G",
+        cpus=8,
+        memory="64G",
         partition="long",
         account="lab",
         qos="high",
@@ -109,7 +109,7 @@ def test_a_url_with_a_password_comes_from_outside_and_is_missed_if_it_does_not()
     with _bash(_job("0", storage_url=None)) as running:
         said = running.communicate(timeout=30)[0]
     assert running.returncode == 127
-    assert "KMNIST_SEARCH_STORAGE: is the URL of the database: export it, then run" in said
+    assert "KMNIST_SEARCH_STORAGE: must be the URL of the database: export it, then run" in said
 
 
 @pytest.mark.parametrize("sent", [["TERM"], ["TERM", "TERM"], ["USR1", "TERM"], ["USR1", "USR1", "TERM"]])
@@ -122,7 +122,7 @@ def test_a_task_that_is_ended_from_outside_waits_for_its_worker_and_leaves_its_r
             time.sleep(0.05)
         said = running.communicate(timeout=30)[0]
     assert running.returncode == 130
-    assert said.splitlines() == [f"Slurm sends {name}: the worker is to stop." for name in sent]
+    assert said.splitlines() == [f"Slurm sent {name}: the worker stops." for name in sent]
 
 
 def test_a_task_that_shall_not_start_again_does_not_even_when_it_was_warned() -> None:
@@ -130,7 +130,7 @@ def test_a_task_that_shall_not_start_again_does_not_even_when_it_was_warned() ->
         assert running.stdout is not None
         running.stdout.readline()
         running.send_signal(signal.SIGUSR1)
-        assert running.communicate(timeout=30)[0] == "Slurm sends USR1: the worker is to stop.\n"
+        assert running.communicate(timeout=30)[0] == "Slurm sent USR1: the worker stops.\n"
     assert running.returncode == 130
 
 
@@ -141,7 +141,7 @@ def test_a_task_that_is_warned_before_its_worker_has_even_begun_ends_for_good() 
         assert running.stdout is not None
         running.stdout.readline()
         running.send_signal(signal.SIGUSR1)
-        assert running.communicate(timeout=30)[0].splitlines()[0] == "Slurm sends USR1: the worker is to stop."
+        assert running.communicate(timeout=30)[0].splitlines()[0] == "Slurm sent USR1: the worker stops."
     assert running.returncode == 128 + signal.SIGUSR1
 
 
@@ -179,10 +179,10 @@ def test_a_time_limit_that_is_none_is_refused(time: str) -> None:
             "--grace-period 120s: must be shorter than the time limit of a task, which is 120 s (--time 2)",
         ),
         ({"partition": "a\nb"}, r"'--partition=a\nb' has a line break, which no option of sbatch can have"),
-        ({"log_dir": Path("/a\\b")}, "--logs /a\\b: Slurm drops a backslash. Name another folder."),
+        ({"log_dir": Path("/a\\b")}, "--logs /a\\b: Slurm removes backslashes. Choose another folder."),
         (
             {"others": ("--array=0-3",)},
-            "--sbatch --array=0-3: --array is an option of submit slurm, or has to be as it is",
+            "--sbatch --array=0-3: --array is set by submit slurm",
         ),
         (
             {"others": ("-C a100",)},

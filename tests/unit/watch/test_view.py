@@ -13,7 +13,7 @@ from rich.text import Text
 from kmnist_search.study.status import Status, TrialFailure
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
 from kmnist_search.terminal.status import failure_kinds
-from kmnist_search.watch.layout import Page, Section, shared_out
+from kmnist_search.watch.layout import Page, shared_out
 from kmnist_search.watch.view import Outage, WatchView
 from tests.support import watched
 from tests.support.recorded import assert_recorded
@@ -83,7 +83,7 @@ def test_where_only_ascii_is_shown_it_is_ascii(state: str) -> None:
 
 def test_a_database_that_is_away_is_told_over_the_last_picture_which_is_dimmed() -> None:
     lines = _drawn(_view(STATES["middle"], outage=AWAY)).splitlines()
-    assert lines[0].startswith(" study kmnist  as it was  seen at 14:03:22")
+    assert lines[0].startswith(" study kmnist  as last seen  seen at 14:03:22")
     assert lines[1].rstrip() == " the database is away for 1 min 15 s, trying again: connection refused"
     assert lines[2].startswith(" 40 of 100 finished")
     assert len(lines) == 24
@@ -113,12 +113,12 @@ def test_time_left_is_told_only_where_something_runs() -> None:
 def test_a_database_that_is_silent_is_told_before_it_is_known_to_be_away() -> None:
     view = _view(STATES["middle"])
     assert "no answer" not in _drawn(replace(view, now=watched.NOW + timedelta(seconds=19)))
-    assert "at work  no answer for 25 s" in _drawn(replace(view, now=watched.NOW + timedelta(seconds=25)))
+    assert "running  no answer for 25 s" in _drawn(replace(view, now=watched.NOW + timedelta(seconds=25)))
 
 
 def test_trials_ahead_of_the_best_come_first() -> None:
     lines = _drawn(_view(STATES["huge"])).splitlines()
-    first = next(index for index, line in enumerate(lines) if "256 trials at work" in line)
+    first = next(index for index, line in enumerate(lines) if "256 trials running" in line)
     assert "103 ahead of where the best was" in lines[first]
     assert all("  ahead  " in line for line in lines[first + 1 : first + 5])
     assert lines[first + 5].strip() == "and 252 more"
@@ -134,7 +134,7 @@ def test_what_an_error_says_does_nothing_to_the_terminal() -> None:
 def test_what_a_user_named_is_not_taken_for_markup() -> None:
     name = "[red]study[/red] [link]"
     shown = _drawn(replace(_view(STATES["middle"]), name=name))
-    assert f" study {name}  at work" in shown
+    assert f" study {name}  running" in shown
 
 
 def test_failures_are_grouped_by_reason_whatever_figures_it_has_the_newest_first() -> None:
@@ -143,7 +143,8 @@ def test_failures_are_grouped_by_reason_whatever_figures_it_has_the_newest_first
         TrialFailure(number=number, outcome="failed", reason=reason, traceback="") for number, reason in reasons.items()
     ]
     kinds = failure_kinds(failures)
-    assert [(kind.reason, kind.numbers) for kind in kinds] == [("loss is nan", [9, 4]), ("needs 12 GiB", [6, 1])]
+    assert [[each.number for each in kind] for kind in kinds] == [[9, 4], [6, 1]]
+    assert [kind[0].reason for kind in kinds] == ["loss is nan", "needs 12 GiB"]
 
 
 def test_a_room_is_shared_out_until_all_have_what_they_want() -> None:
@@ -166,9 +167,8 @@ def test_a_room_is_shared_out_until_all_have_what_they_want() -> None:
 )
 def test_what_is_left_out_of_a_section_is_counted(room: int, shown: list[str]) -> None:
     page = Page(width=12, ascii_only=False)
-    section = Section(title=Text("title"), lines=[Text(line) for line in "abcd"])
-    assert [line.plain.partition(" ─")[0] for line in section.shown(page, room)] == shown
-    assert section.wanted == 5
+    section = page.section(Text("title"), [Text(line) for line in "abcd"], room)
+    assert [line.plain.partition(" ─")[0] for line in section] == shown
 
 
 def test_wide_characters_take_two_columns() -> None:
@@ -186,8 +186,8 @@ def test_a_curve_that_is_too_long_keeps_its_end() -> None:
 
 def test_a_curve_has_a_character_a_value_also_in_ascii() -> None:
     values = [0.0, 0.5, 1.0, math.nan]
-    assert sparkline(values, low=0.0, high=1.0) == "▁▅█·"
-    assert sparkline(values, low=0.0, high=1.0, ascii_only=True) == "_=#!"
-    assert sparkline([2.0, 2.0], low=2.0, high=2.0) == "▁▁"
+    assert sparkline(values, (0.0, 1.0)) == "▁▅█·"
+    assert sparkline(values, (0.0, 1.0), ascii_only=True) == "_=#!"
+    assert sparkline([2.0, 2.0], (2.0, 2.0)) == "▁▁"
     assert bounds([[1.0, math.inf], [], [-2.0]]) == (-2.0, 1.0)
     assert bounds([[math.nan]]) is None

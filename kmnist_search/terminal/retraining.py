@@ -84,14 +84,14 @@ def headline(metrics: Metrics) -> list[str]:
     """Return the result in a few lines."""
     test, recipe = metrics.test, metrics.recipe
     seeds = "" if test.seeds_interval is None else f"; over seeds 95 % in {interval(test.seeds_interval)}"
-    looks = f"{len(metrics.ledger)} looks by {metrics.recipes_tested} recipe"
+    looks = f"{count(len(metrics.ledger), 'look')} by {count(metrics.recipes_tested, 'recipe')}"
     return [
         f"test accuracy {percent(test.mean_accuracy)}, mean of {count(len(test.models), 'final model')}{seeds}; "
         f"for {metrics.data.test_images:,} images 95 % in {interval(test.sampling_interval)}",
-        f"validation had promised {percent(test.val_accuracy)}: the test set gave {abs(test.gap) * 100:.2f} points "
+        f"validation accuracy was {percent(test.val_accuracy)}: the test set gave {abs(test.gap) * 100:.2f} points "
         + ("less" if test.gap > 0 else "more"),
         f"recipe {recipe.digest} of trial {recipe.trial}; the test set has had {looks}"
-        + ("" if metrics.recipes_tested == 1 else "s: choosing among them by these figures would flatter"),
+        + ("" if metrics.recipes_tested == 1 else ": choosing among them by these figures would be optimistic"),
     ]
 
 

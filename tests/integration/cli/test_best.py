@@ -137,7 +137,7 @@ def test_a_result_of_another_retraining_is_kept_unless_forced_and_looks_are_coun
     metrics = json.loads(forced.stdout)
     assert len(metrics["ledger"]) == 4
     assert len({opening["recipe_digest"] for opening in metrics["ledger"]}) == 2
-    assert "2 recipes: choosing among them by these figures would flatter" in forced.stderr
+    assert "2 recipes: choosing among them by these figures would be optimistic" in forced.stderr
     assert "epochs of a training: 3, in the study 4: scores differ for that, too" in forced.stderr
 
 

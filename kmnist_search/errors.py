@@ -1,35 +1,4 @@
-"""All errors that this package raises on purpose.
-
-KmnistSearchError
-├── InputError                  the user's input is wrong: exit code 2
-│   ├── ConfigError             an invalid value in a configuration
-│   ├── StudyFileError          an invalid study file: names file, table and key
-│   ├── DataError               images are missing or damaged
-│   ├── StorageError            the database: its URL, its file, its state
-│   │   ├── ReadOnlyError       the user has no right to change the database
-│   │   ├── StorageAwayError    the database cannot be reached now
-│   │   └── StorageEmptyError   the database has no studies yet
-│   ├── StudyNotFoundError      the storage has no such study
-│   ├── StudyChangedError       the study was created with other settings
-│   ├── StudyExistsError        a study of that name exists already
-│   ├── StudyInUseError         not possible while trials of the study run
-│   ├── ArchiveError            the file of an exported study: names file and line
-│   ├── ResultFolderError       a result folder exists already, or cannot be written
-│   ├── ModelError              a saved or exported model: names its file
-│   ├── ImageError              an image to predict: names its file
-│   ├── NoCompleteTrialError    the study has no complete trial yet
-│   ├── ReportError             a report cannot be made or written
-│   └── SchedulerError          there is no scheduler, or it refuses the job
-└── WorkError                   the work itself failed: exit code 1
-    ├── ArtifactsLeftError      artifacts could not be removed
-    ├── DatabaseAwayError       the database was away for too long
-    ├── ExportFailedError       an exported model predicts something else than the model
-    ├── MeasurementError        a measurement did not run
-    ├── SubmissionError         a scheduler did not accept a job, or does not report its state
-    ├── TrainingDivergedError   a loss is no longer finite
-    ├── TrialsKeepFailingError  several trials in a row failed
-    └── WorkerDiedError         a worker broke, or died again and again
-"""
+"""All errors that this package raises on purpose: an `InputError` ends with exit code 2, a `WorkError` with 1."""
 
 
 class KmnistSearchError(Exception):

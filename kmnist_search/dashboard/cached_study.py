@@ -1,19 +1,18 @@
 """One study in memory, with all its trials, updated by reading only the trials that may have changed.
 
-Finished trials do not change any more, and waiting trials change only when they are claimed, so running and new trials
-are all that is read again. `TrialNews` does not fit: the page shows waiting trials and attributes, too, and another
-study may get the id of a deleted one.
+Finished trials do not change any more, and waiting trials change only when they are claimed. So new trials, running
+trials and those in another state than before are read. `CachedStorage.read_news` does not fit: the page also shows
+waiting trials and attributes, and another study may get the id of a deleted one.
 """
 
 import json
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Table, func, or_, select
+from sqlalchemy import Table, select
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.tables import (
@@ -46,8 +45,6 @@ class CachedStudy:
         self.trials: list[FrozenTrial] = []
         self.name, self._editions = secrets.token_hex(8), 0
         self._known: dict[int, FrozenTrial] = {}
-        self._open: set[int] = set()
-        self._finished_trial: tuple[int, datetime] | None = None
         self.update(connection, study)
 
     @property
@@ -61,60 +58,29 @@ class CachedStudy:
 
     def update(self, connection: Connection, study: FrozenStudy) -> None:
         """Read what may have changed."""
-        if not self._is_same_study(connection, study):
-            self._known, self._open, self._finished_trial, self.name = {}, set(), None, secrets.token_hex(8)
+        is_same = self._is_same_study(connection, study)
+        if not is_same:
+            self._known, self.name = {}, secrets.token_hex(8)
         news = self._news(connection, self._possibly_changed(connection))
-        if news or study != self.study or not self._editions:
-            self._add(news)
+        if news or not is_same or study != self.study or not self._editions:
+            self._known.update(news)
+            self.trials = sorted(self._known.values(), key=lambda trial: trial.number)
             self.study = study
             self._editions += 1
-        if self._finished_trial is None:
-            self._finished_trial = self._some_finished_trial(connection)
-
-    def _add(self, news: dict[int, FrozenTrial]) -> None:
-        is_longer = not news.keys() <= self._known.keys()
-        self._known.update(news)
-        if is_longer:
-            self._known = dict(sorted(self._known.items(), key=lambda item: item[1].number))
-        self._open -= news.keys()
-        self._open |= {key for key, trial in news.items() if not trial.state.is_finished()}
-        self.trials = list(self._known.values())
 
     def _is_same_study(self, connection: Connection, study: FrozenStudy) -> bool:
         """Return whether this is the study that was read: a new one can have the id and name of a deleted one."""
-        if self._finished_trial is None:
+        finished = next((trial for trial in self.trials if trial.state.is_finished()), None)
+        if finished is None:
             return study == self.study
-        return self._ending(connection, self._finished_trial[0]) == self._finished_trial
-
-    def _some_finished_trial(self, connection: Connection) -> tuple[int, datetime] | None:
-        for key, trial in self._known.items():
-            if trial.state.is_finished():
-                return self._ending(connection, key)
-        return None
-
-    def _ending(self, connection: Connection, trial_id: int) -> tuple[int, datetime] | None:
-        of_trial = (trials.c.trial_id == trial_id) & (trials.c.study_id == study_id_of(self.study))
-        ended = connection.execute(select(trials.c.datetime_complete).where(of_trial)).scalar()
-        return None if ended is None else (trial_id, ended)
+        now = _read(connection, study_id_of(self.study), [trial_id_of(finished)])
+        return [trial.datetime_complete for trial in now] == [finished.datetime_complete]
 
     def _possibly_changed(self, connection: Connection) -> list[int]:
         """Return the ids of the trials that may have changed, and of new ones."""
-        of_study = trials.c.study_id == study_id_of(self.study)
-        last = max(self._known, default=-1)
-        since = min(self._open, default=last + 1)
-        older = connection.execute(select(func.count()).where(of_study, trials.c.trial_id < since)).scalar_one()
-        if older != sum(key < since for key in self._known):
-            # A trial with a lower id was committed after trials with a higher one.
-            since = last = -1
-        query = select(trials.c.trial_id, trials.c.state).where(
-            of_study,
-            trials.c.trial_id >= since,
-            or_(trials.c.state != TrialState.WAITING, trials.c.trial_id > last),
-        )
-        states = {row[0]: row[1] for row in connection.execute(query)}
-        ran = {key for key in self._open if self._known[key].state == TrialState.RUNNING}
-        finished = {key for key in states.keys() & self._known.keys() if key not in self._open}
-        return sorted(states.keys() - finished | ran)
+        query = select(trials.c.trial_id, trials.c.state).where(trials.c.study_id == study_id_of(self.study))
+        known = {key: trial.state for key, trial in self._known.items() if trial.state != TrialState.RUNNING}
+        return sorted(trial_id for trial_id, state in connection.execute(query) if known.get(trial_id) != state)
 
     def _news(self, connection: Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
         """Return those of the trials that have changed, by id."""

@@ -36,7 +36,7 @@ class TrialArtifacts:
     def __init__(self, study: SearchStudy, file: StudyFile, store: ArtifactStore, images: StudyData) -> None:
         self.study, self.file, self.store, self.images = study, file, store, images
 
-    def hang(self, validated: TrialValidated, cached_storage: CachedStorage) -> None:
+    def add(self, validated: TrialValidated, cached_storage: CachedStorage) -> None:
         """Store a trial's artifacts if it is among the best, and record them in the database."""
         best = self.study.ranked(cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))[:TOP]
         if validated.trial_id not in [trial_id_of(trial) for trial in best]:
@@ -52,10 +52,10 @@ class TrialArtifacts:
             self.study.queue.lock(connection)
             put(connection, system_attributes, rows, unique=("trial_id", "key"))
 
-    def sweep(self) -> None:
+    def remove_outdated(self) -> None:
         """Remove the artifacts of trials that are no longer among the best."""
         with self.study.storage.reading() as connection:
-            gone = self._of_others(connection)
+            gone = self._outdated(connection)
         if not gone:
             return
         remove_all(self.store, [artifact_id for _, _, artifact_id in gone if artifact_id])
@@ -64,7 +64,7 @@ class TrialArtifacts:
             for trial_id, key, _ in gone:
                 connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key == key))
 
-    def _of_others(self, connection: Connection) -> Sequence[tuple[int, str, str | None]]:
+    def _outdated(self, connection: Connection) -> Sequence[tuple[int, str, str | None]]:
         """Return trial, attribute and id of each artifact whose trial is not among the best."""
         table, study_id = system_attributes, self.study.queue.study_id
         better = values.c.value.desc() if self.study.direction == StudyDirection.MAXIMIZE else values.c.value.asc()

@@ -17,7 +17,7 @@ from kmnist_search.database.tables import put, study_system_attributes
 from kmnist_search.optuna_internals import NOTE_KEY_PREFIX, PLOT_KEY_PREFIX, study_id_of
 
 
-class Board:
+class DashboardAttributes:
     """The note and the plots of one study, and which of their pieces the database has."""
 
     def __init__(self, study_id: int) -> None:
@@ -26,11 +26,11 @@ class Board:
         self._study = optuna.create_study(storage=self._storage)
         self._written: dict[str, str] = {}
 
-    def look(self, connection: Connection) -> None:
+    def read_plots(self, connection: Connection) -> None:
         """Read the plots in the database; other workers may have written them."""
-        self._take_in(connection, PLOT_KEY_PREFIX)
+        self._read(connection, PLOT_KEY_PREFIX)
 
-    def hang(self, plots: Mapping[str, Plot]) -> None:
+    def set_plots(self, plots: Mapping[str, Plot]) -> None:
         """Set plots, to be written with the next note."""
         from optuna_dashboard import save_plotly_graph_object
 
@@ -41,7 +41,7 @@ class Board:
         """Write everything that changed and the note, made from the previous one; return the number of rows written."""
         from optuna_dashboard import get_note, save_note
 
-        self._take_in(connection, NOTE_KEY_PREFIX)  # somebody may have just edited it
+        self._read(connection, NOTE_KEY_PREFIX)  # somebody may have just edited it
         before = get_note(self._study)
         if (text := note(before)) != before:
             save_note(self._study, text)
@@ -51,7 +51,7 @@ class Board:
         self._written.update(changed)
         return len(rows)
 
-    def _take_in(self, connection: Connection, prefix: str) -> None:
+    def _read(self, connection: Connection, prefix: str) -> None:
         table = study_system_attributes
         of_study = (table.c.study_id == self.study_id) & table.c.key.startswith(prefix, autoescape=True)
         for key, text in connection.execute(select(table.c.key, table.c.value_json).where(of_study)):

@@ -31,7 +31,7 @@ class LeaderLease:
     shown: Counts | None = None
 
 
-def look(connection: Connection, queue: Queue) -> LeaderLease:
+def read(connection: Connection, queue: Queue) -> LeaderLease:
     """Return the present leader lease."""
     table = study_system_attributes
     row = (table.c.study_id == queue.study_id) & (table.c.key == KEY)
@@ -42,50 +42,38 @@ def look(connection: Connection, queue: Queue) -> LeaderLease:
     return LeaderLease(worker=known["worker"], until=known["until"], shown=known["shown"] and Counts(**known["shown"]))
 
 
-def take(connection: Connection, queue: Queue, worker: str, *, seconds: float) -> LeaderLease:
+def acquire(connection: Connection, queue: Queue, worker: str, *, seconds: float) -> LeaderLease:
     """Take the leader lease for so many seconds if it is free, or extend one's own; return the resulting lease.
 
     Raises:
         StudyNotFoundError: the study was deleted.
     """
     queue.lock(connection)
-    held, now = look(connection, queue), _now(connection)
+    held, now = read(connection, queue), _now(connection)
     if held.worker != worker and now < held.until:
         return held
     return _write(connection, queue, replace(held, worker=worker, until=now + seconds))
 
 
-def fulfil(connection: Connection, queue: Queue, worker: str, *, shown: Counts | None, seconds: float) -> bool:
-    """Record what this transaction shows, and extend the leader lease; return False if another worker has it now.
+def extend(connection: Connection, queue: Queue, worker: str, *, shown: Counts | None, seconds: float) -> bool:
+    """Extend the leader lease and record what this transaction shows; return False if another worker has it now.
 
     Args:
         connection: in a transaction.
         queue: of the study.
         worker: who writes.
         shown: trial counts by state if all trials are shown, else None.
-        seconds: new duration of the lease; 0 gives it up.
+        seconds: new duration of the lease; 0 releases it.
 
     Raises:
         StudyNotFoundError: the study was deleted.
     """
     queue.lock(connection)
-    if look(connection, queue).worker != worker:
+    if read(connection, queue).worker != worker:
         return False
     until = _now(connection) + seconds if seconds else 0.0
     _write(connection, queue, LeaderLease(worker=worker, until=until, shown=shown))
     return True
-
-
-def give_up(connection: Connection, queue: Queue, worker: str) -> None:
-    """Give up the leader lease if this worker has it.
-
-    Raises:
-        StudyNotFoundError: the study was deleted.
-    """
-    queue.lock(connection)
-    held = look(connection, queue)
-    if held.worker == worker:
-        _write(connection, queue, replace(held, until=0.0))
 
 
 def _now(connection: Connection) -> float:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 from optuna.study import StudyDirection
 
-from kmnist_search.charts import cost_charts, search_charts, work_charts
-from kmnist_search.charts import trials as read
+from kmnist_search.charts import cost_charts, search_charts, trials as read, work_charts
 from kmnist_search.charts.chart import Chart
 from kmnist_search.dashboard_content.snapshot import Snapshot
 
@@ -55,17 +54,17 @@ class Plot:
         return text
 
 
-def plots(standing: Snapshot) -> Mapping[str, Plot]:
+def plots(snapshot: Snapshot) -> Mapping[str, Plot]:
     """Return the plots that have something to draw, by name."""
-    metric, maximize = standing.file.study.metric, standing.direction == StudyDirection.MAXIMIZE
-    trials, ranked, clock = standing.trials, standing.ranked, read.clock_name(standing.trials)
-    history = read.thinned(read.history(trials, standing.direction), MOST_DOTS, standing.direction)
-    attempts = read.attempts(trials[-MOST_BARS:], standing.at)[-MOST_BARS:]
+    metric, maximize = snapshot.file.study.metric, snapshot.direction == StudyDirection.MAXIMIZE
+    trials, ranked, clock = snapshot.trials, snapshot.ranked, read.clock_name(snapshot.trials)
+    history = read.thinned(read.history(trials, snapshot.direction), MOST_DOTS, snapshot.direction)
+    attempts = read.attempts(trials[-MOST_BARS:], snapshot.at)[-MOST_BARS:]
     charts = (
         search_charts.best_by_seconds(history, metric, maximize=maximize, clock=clock),
         cost_charts.size_and_value(ranked, metric, maximize=maximize, most=MOST_DOTS),
         work_charts.best_curves(ranked[:TOP], metric, maximize=maximize),
-        cost_charts.spent(read.seconds_by_outcome(trials), read.saved(trials, standing.file.train.epochs), clock),
+        cost_charts.spent(read.seconds_by_outcome(trials), read.saved(trials, snapshot.file.train.epochs), clock),
         work_charts.timeline(attempts),
     )
     return {f"kmnist-search-{chart.name}": Plot(chart) for chart in charts if chart.figure is not None}

@@ -13,12 +13,12 @@ from functools import partial
 from sqlalchemy.engine import Connection
 
 from kmnist_search.charts.trials import complete
-from kmnist_search.dashboard_content import leader as leader_lease
+from kmnist_search.dashboard_content import leader
 from kmnist_search.dashboard_content.artifacts import TrialArtifacts
-from kmnist_search.dashboard_content.attributes import Board
+from kmnist_search.dashboard_content.attributes import DashboardAttributes
 from kmnist_search.dashboard_content.note import note
 from kmnist_search.dashboard_content.plots import plots
-from kmnist_search.dashboard_content.snapshot import Images, Knowledge, Snapshot
+from kmnist_search.dashboard_content.snapshot import Images, Snapshot, TrialCache
 from kmnist_search.database.errors import is_passing, reason_of
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.queue.workers import registered_workers
@@ -44,7 +44,17 @@ LAST_TRIES = 3
 
 
 class Publisher:
-    """What one worker writes for the dashboard. Entering it starts the thread; leaving it ends the thread."""
+    """What one worker writes for the dashboard. Entering it starts the thread; leaving it ends the thread.
+
+    Args:
+        study: what is shown.
+        file: of the study.
+        cached_storage: the study as the worker sees it.
+        trial_artifacts: for the pictures of its best trials.
+        worker: its id among the registered workers.
+        budget: number of trials to finish; None means all that exist.
+        images: used by the study; None if each compared system has its own.
+    """
 
     def __init__(
         self,
@@ -57,25 +67,14 @@ class Publisher:
         budget: int | None,
         images: Images | None,
     ) -> None:
-        """Store the arguments; the thread starts later.
-
-        Args:
-            study: what is shown.
-            file: of the study.
-            cached_storage: the study as the worker sees it.
-            trial_artifacts: for the pictures of its best trials.
-            worker: its id in the roster.
-            budget: number of trials to finish; None means all that exist.
-            images: used by the study; None if each compared system has its own.
-        """
         self.study, self.file, self.cached_storage, self.trial_artifacts = study, file, cached_storage, trial_artifacts
         self.worker, self.budget, self.images = worker, budget, images
-        self._knowledge = Knowledge(cached_storage)
-        self._board: Board | None = None
+        self._trial_cache = TrialCache(cached_storage)
+        self._attributes: DashboardAttributes | None = None
         self._rest = UPDATE_SECONDS
         self._began_at, self._cpu_began_at = time.monotonic(), time.process_time()
-        self._trouble = ""
-        self._is_told = self._ends_at_once = False
+        self._error = ""
+        self._is_reported = self._ends_at_once = False
         self._inbox: thread_queue.SimpleQueue[TrialValidated | None] = thread_queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -92,12 +91,12 @@ class Publisher:
         """Queue a complete trial for publishing; returns at once."""
         self._inbox.put(validated)
 
-    def new_trouble(self) -> str:
+    def new_error(self) -> str:
         """Return the first error, once; otherwise an empty string."""
-        if self._is_told or not self._trouble:
+        if self._is_reported or not self._error:
             return ""
-        self._is_told = True
-        return self._trouble
+        self._is_reported = True
+        return self._error
 
     # The methods below run in the thread.
 
@@ -107,27 +106,27 @@ class Publisher:
             try:
                 validated = self._inbox.get(timeout=max(due - time.monotonic(), 0.0))
             except thread_queue.Empty:
-                self._try(self._update)
+                self._try(partial(self._show, is_last=False))
                 due = time.monotonic() + self._rest
                 continue
             if validated is None:
                 break
             if not self._ends_at_once:
-                self._try(partial(self.trial_artifacts.hang, validated, self.cached_storage))
+                self._try(partial(self.trial_artifacts.add, validated, self.cached_storage))
         if not self._ends_at_once:
             self._try(self._conclude)
 
-    def _try(self, work: Callable[[], None]) -> None:
+    def _try(self, work: Callable[[], object]) -> None:
         """Run `work`, catch its errors, and compute the time until the next update."""
         began = time.thread_time()
         try:
             work()
         except StudyNotFoundError:
-            self._board = None  # nothing left to show; the thread that claims trials reports it
+            self._attributes = None  # nothing left to show; the thread that claims trials reports it
         except Exception as error:  # an error in publishing must not stop the search
-            self._board = None
+            self._attributes = None
             if not is_passing(error):  # the database thread reports a database that is away
-                self._trouble = self._trouble or f"{type(error).__name__}: {reason_of(error)}"
+                self._error = self._error or f"{type(error).__name__}: {reason_of(error)}"
         self.study.storage.let_go()
         took = time.thread_time() - began
         rest = min(REST * took * self._seconds_a_cpu_second(), MOST_REST_SECONDS)
@@ -137,19 +136,16 @@ class Publisher:
         """Return this process's wall time per CPU second, which rises when other processes use the cores."""
         return (time.monotonic() - self._began_at) / max(time.process_time() - self._cpu_began_at, 0.01)
 
-    def _update(self) -> None:
-        self._show(is_last=False)
-
     def _conclude(self) -> None:
         """Show the final status of this run, unless other workers continue or it is shown already."""
         storage, queue = self.study.storage, self.study.queue
         with storage.reading() as connection:
-            members = registered_workers(connection, queue.study_id)  # this worker has left the roster
-            held, counts = leader_lease.look(connection, queue), queue.counts(connection)
+            members = registered_workers(connection, queue.study_id)  # this worker is not registered any more
+            held, counts = leader.read(connection, queue), queue.counts(connection)
         if counts == held.shown or any(not member.is_gone for member in members):
             if held.worker == self.worker:
                 with storage.writing() as connection:
-                    leader_lease.give_up(connection, queue, self.worker)
+                    leader.extend(connection, queue, self.worker, shown=held.shown, seconds=0.0)
             return
         for _ in range(LAST_TRIES):
             with storage.reading() as connection:
@@ -161,30 +157,30 @@ class Publisher:
         """Show the present status if this worker leads and there is news; return False if it changed meanwhile."""
         storage, queue, hold = self.study.storage, self.study.queue, 2 * self._rest + UPDATE_SECONDS
         with storage.writing() as connection:
-            held = leader_lease.take(connection, queue, self.worker, seconds=hold)
+            held = leader.acquire(connection, queue, self.worker, seconds=hold)
         if held.worker != self.worker:
-            self._board = None  # another worker may overwrite what this one has written
+            self._attributes = None  # another worker may overwrite what this one has written
             return True
         with storage.reading() as connection:
-            standing = self._standing(connection)
-            if self._board is None:
-                self._board = Board(queue.study_id)
-                self._board.look(connection)
-        counts, known = standing.counts, sum(trial.state.is_finished() for trial in standing.trials)
+            snapshot = self._snapshot(connection)
+            if self._attributes is None:
+                self._attributes = DashboardAttributes(queue.study_id)
+                self._attributes.read_plots(connection)
+        counts, known = snapshot.counts, sum(trial.state.is_finished() for trial in snapshot.trials)
         if counts == held.shown or (counts.finished and not known):
             return True  # no news, or the cached storage is still empty
-        self.trial_artifacts.sweep()
-        self._board.hang(plots(standing))
+        self.trial_artifacts.remove_outdated()
+        self._attributes.set_plots(plots(snapshot))
         with storage.writing() as connection:
             is_whole = counts == queue.counts(connection) and counts.finished == known
             shown, seconds = (counts if is_whole else None), (0.0 if is_last and is_whole else hold)
-            if leader_lease.fulfil(connection, queue, self.worker, shown=shown, seconds=seconds):
-                self._board.write(connection, partial(note, standing))
+            if leader.extend(connection, queue, self.worker, shown=shown, seconds=seconds):
+                self._attributes.write(connection, partial(note, snapshot))
         return is_whole
 
-    def _standing(self, connection: Connection) -> Snapshot:
+    def _snapshot(self, connection: Connection) -> Snapshot:
         study, counts = self.study, self.study.queue.counts(connection)
-        trials = self._knowledge.trials(connection)
+        trials = self._trial_cache.trials(connection)
         return Snapshot(
             name=study.name,
             storage_url=study.storage.lasting_url,

@@ -1,19 +1,16 @@
 """A snapshot of a study: all data for its note and plots."""
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from kmnist_search.charts.trials import TRIALS_AT_ONCE
-from kmnist_search.database.tables import user_attributes
+from kmnist_search.database.trial_reader import read_attributes
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.optuna_internals import trial_id_of
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
@@ -65,7 +62,7 @@ class Snapshot:
         return StudyDirection[self.file.study.direction.upper()]
 
 
-class Knowledge:
+class TrialCache:
     """The trials of a cached storage with the shown attributes; those of a finished trial are read once."""
 
     def __init__(self, cached_storage: CachedStorage) -> None:
@@ -85,16 +82,10 @@ class Knowledge:
 
 def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
     """Return copies of trials with their attributes, by id, so that the cached storage's own stay unchanged."""
-    found = {trial_id_of(trial): copy.copy(trial) for trial in trials}
-    attributes: dict[int, dict[str, Any]] = {key: {} for key in found}
-    table = user_attributes
-    columns = (table.c.trial_id, table.c.key, table.c.value_json)
-    chosen = table.c.trial_id.in_(list(found)) & table.c.key.in_(SHOWN_KEYS)
-    for trial_id, key, text in connection.execute(select(*columns).where(chosen)):
-        attributes[trial_id][key] = json.loads(text)
-    for trial_id, trial in found.items():
-        trial.user_attrs = attributes[trial_id]
-    return found
+    copies = {trial_id_of(trial): copy.copy(trial) for trial in trials}
+    for trial_id, attributes in read_attributes(connection, copies.keys(), keys=SHOWN_KEYS).items():
+        copies[trial_id].user_attrs = attributes
+    return copies
 
 
 def _is_settled(trial: FrozenTrial) -> bool:

@@ -1,8 +1,7 @@
 """Database errors: their reason on one line, and whether a retry may help."""
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError as NoConnectionFreeError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from kmnist_search.database import tables

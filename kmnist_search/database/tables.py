@@ -13,36 +13,17 @@ from sqlalchemy.engine import Connection
 
 from kmnist_search.optuna_internals import (
     metadata,
-    params,
-    reports,
-    studies,
-    study_directions,
-    study_system_attributes,
-    study_user_attributes,
-    system_attributes,
-    trials,
-    user_attributes,
-    values,
+    params as params,
+    reports as reports,
+    studies as studies,
+    study_directions as study_directions,
+    study_system_attributes as study_system_attributes,
+    study_user_attributes as study_user_attributes,
+    system_attributes as system_attributes,
+    trials as trials,
+    user_attributes as user_attributes,
+    values as values,
 )
-
-__all__ = [
-    "database_now",
-    "database_started",
-    "leases",
-    "params",
-    "put",
-    "reports",
-    "studies",
-    "study_directions",
-    "study_system_attributes",
-    "study_user_attributes",
-    "system_attributes",
-    "trials",
-    "upsert",
-    "user_attributes",
-    "values",
-    "workers",
-]
 
 #: Who runs a trial, and until when: a lease holds for `seconds` after `renewed_at` (seconds since 1970, database
 #: clock). It is part of Optuna's metadata, so it is made together with Optuna's tables.

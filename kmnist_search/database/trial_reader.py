@@ -153,14 +153,16 @@ def _assembled(rows: Iterable[Any]) -> list[FrozenTrial]:
     return sorted(found.values(), key=lambda trial: trial.number)
 
 
-def read_attributes(connection: Connection, trial_ids: Collection[int]) -> Mapping[int, dict[str, Any]]:
-    """Return the user attributes of some trials by trial id."""
+def read_attributes(
+    connection: Connection, trial_ids: Collection[int], *, keys: Collection[str] | None = None
+) -> Mapping[int, dict[str, Any]]:
+    """Return the user attributes of some trials by trial id; `keys` are those to read, None means all."""
     table = user_attributes
-    rows = connection.execute(
-        select(table.c.trial_id, table.c.key, table.c.value_json).where(table.c.trial_id.in_(trial_ids))
-    )
+    query = select(table.c.trial_id, table.c.key, table.c.value_json).where(table.c.trial_id.in_(trial_ids))
+    if keys is not None:
+        query = query.where(table.c.key.in_(keys))
     found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in trial_ids}
-    for trial_id, key, text in rows:
+    for trial_id, key, text in connection.execute(query):
         found[trial_id][key] = json.loads(text)
     return found
 

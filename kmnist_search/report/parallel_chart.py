@@ -12,8 +12,7 @@ from optuna.trial import FrozenTrial
 from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import BLUE, GREY, LINE, ORANGE, Chart, figure, single, small
 from kmnist_search.charts.search_charts import NOTHING_COMPLETE
-from kmnist_search.wording import metric_text
-from kmnist_search.wording import value as shown
+from kmnist_search.wording import metric_text, value as shown
 
 
 def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:

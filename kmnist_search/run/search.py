@@ -165,10 +165,10 @@ def _published(events: Generator[Event, None, None], publisher: Publisher) -> Ge
                 publisher.take(event)
             else:
                 yield event
-            yield from _publishing_trouble(publisher)
-    yield from _publishing_trouble(publisher)
+            yield from _publishing_error(publisher)
+    yield from _publishing_error(publisher)
 
 
-def _publishing_trouble(publisher: Publisher) -> Iterator[RunWarning]:
-    if reason := publisher.new_trouble():
+def _publishing_error(publisher: Publisher) -> Iterator[RunWarning]:
+    if reason := publisher.new_error():
         yield RunWarning(text=f"the dashboard will lack some of what it shows, the search continues: {reason}")

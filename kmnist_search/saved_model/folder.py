@@ -12,8 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load as weights_in
-from safetensors.torch import save as weights_as_bytes
+from safetensors.torch import load as weights_in, save as weights_as_bytes
 from torch import Tensor
 
 from kmnist_search.config import Dataset, describe

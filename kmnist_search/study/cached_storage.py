@@ -6,7 +6,7 @@ state of other trials, and collects the changes of its own trials until they are
 
 import copy
 import threading
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
-from kmnist_search.database.trial_news import TrialNews
+from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.database.trial_writer import Changes
 from kmnist_search.optuna_internals import trial_id_of
 
@@ -37,26 +37,45 @@ class CachedStorage(BaseStorage):
         self._trials: dict[int, FrozenTrial] = {}
         self._sorted: list[FrozenTrial] | None = []
         self._changes: dict[int, Changes] = {}
-        self._news = TrialNews(study_id)
         self._running = 0
+        self._unknown_since = 0  # all trials with a lower id are finished and were read
+        self._finished: set[int] = set()  # trials with a higher id that are finished and were read
 
     # For the worker
 
     def read_news(
         self, connection: Connection, *, complete_until: int | None = None, with_reports: bool = True
     ) -> Sequence[FrozenTrial]:
-        """Read the trials that run or have finished since the last call, and return them.
+        """Read the trials that run or have finished since the last call, and return them by number.
 
         Args:
             connection: in a transaction.
-            complete_until: all trials with a lower id are read; of the others, waiting trials are left out.
+            complete_until: an id. Waiting trials below it are read, too; once all trials below it are finished, they
+                are not read again.
             with_reports: whether to read the reports of finished trials.
         """
         with self._lock:
             own = list(self._changes)
-        news = self._news.read(connection, complete_until=complete_until, unsettled=own, with_reports=with_reports)
+        news = read_trials(
+            connection,
+            self.study_id,
+            since=self._unknown_since,
+            without=self._finished,
+            waiting_before=complete_until or 0,
+            with_reports=with_reports,
+        )
+        self._mark_finished(news, complete_until, own)
         self._take_in(news)
         return news
+
+    def _mark_finished(self, news: Sequence[FrozenTrial], complete_until: int | None, own: Collection[int]) -> None:
+        """Do not read finished trials again, except this process's own, which it may yet give back."""
+        self._finished.update(trial_id_of(trial) for trial in news if trial.state.is_finished())
+        self._finished.difference_update(own)
+        if complete_until is not None:
+            still_open = [trial_id_of(trial) for trial in news if not trial.state.is_finished()]
+            self._unknown_since = min([complete_until, *own, *still_open])
+            self._finished = {each for each in self._finished if each >= self._unknown_since}
 
     def _take_in(self, news: Iterable[FrozenTrial]) -> None:
         """Replace the running trials of others; one that is not in the news any more is waiting again."""
@@ -82,9 +101,9 @@ class CachedStorage(BaseStorage):
         with self._lock:
             del self._changes[trial_id]
             if finished:
-                self._news.settle(trial_id)
+                self._finished.add(trial_id)
             else:
-                self._news.forget(trial_id)
+                self._finished.discard(trial_id)
                 del self._trials[trial_id]
                 self._sorted = None
 
@@ -195,26 +214,12 @@ class CachedStorage(BaseStorage):
         self._sorted = None
         return trial
 
-    # Only the database can do this
+    def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
+        raise RuntimeError("only the database can do this; the cached storage holds the trials of one study")
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
-        _refuse("make a study")
-
-    def delete_study(self, study_id: int) -> NoReturn:
-        _refuse("delete a study")
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        _refuse("set an attribute of a study")
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        _refuse("set an attribute of a study")
-
-    def get_all_studies(self) -> NoReturn:
-        _refuse("list the studies")
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> NoReturn:
-        _refuse("make a trial")
-
-
-def _refuse(what: str) -> NoReturn:
-    raise RuntimeError(f"to {what} belongs to the database; the cached storage holds the trials of one study")
+    create_new_study: Any = _refuse
+    delete_study: Any = _refuse
+    set_study_user_attr: Any = _refuse
+    set_study_system_attr: Any = _refuse
+    get_all_studies: Any = _refuse
+    create_new_trial: Any = _refuse

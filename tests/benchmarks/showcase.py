@@ -23,7 +23,7 @@ from sqlalchemy import func, select
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from kmnist_search.archive.records import TrialRecord, add_trials, read_study
-from kmnist_search.dashboard_content.attributes import Board
+from kmnist_search.dashboard_content.attributes import DashboardAttributes
 from kmnist_search.dashboard_content.publisher import Publisher
 from kmnist_search.database import tables
 from kmnist_search.database.storage import Storage
@@ -47,8 +47,8 @@ class Meter:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While entered, each piece of work of a publisher and each writing of a board is counted."""
-        tried, write = Publisher._try, Board.write
+        """While entered, each piece of work of a publisher and each writing of a attributes is counted."""
+        tried, write = Publisher._try, DashboardAttributes.write
 
         def timed(publisher: Publisher, work: Callable[[], None]) -> None:
             began = time.thread_time()
@@ -56,12 +56,12 @@ class Meter:
             name = getattr(work, "func", work).__name__
             self.seconds.setdefault(name, []).append(time.thread_time() - began)
 
-        def counted(board: Board, connection: Any, note: Callable[[str], str]) -> int:
-            rows = write(board, connection, note)
+        def counted(attributes: DashboardAttributes, connection: Any, note: Callable[[str], str]) -> int:
+            rows = write(attributes, connection, note)
             self.rows.append(rows)
             return rows
 
-        with patch.object(Publisher, "_try", timed), patch.object(Board, "write", counted):
+        with patch.object(Publisher, "_try", timed), patch.object(DashboardAttributes, "write", counted):
             yield
 
 

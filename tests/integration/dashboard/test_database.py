@@ -19,8 +19,7 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import event
 from werkzeug.test import Client
 
-from kmnist_search.dashboard import database as database_module
-from kmnist_search.dashboard import storage as storage_module
+from kmnist_search.dashboard import database as database_module, storage as storage_module
 from kmnist_search.dashboard.database import Database
 from kmnist_search.dashboard.server import Access, application
 from kmnist_search.database.storage import Storage, open_storage

@@ -18,9 +18,8 @@ from PIL import Image
 from sqlalchemy import select
 
 from kmnist_search.archive import studies as archive
-from kmnist_search.dashboard_content import leader as leader_lease
-from kmnist_search.dashboard_content import publisher as publisher
-from kmnist_search.dashboard_content.attributes import Board
+from kmnist_search.dashboard_content import leader, publisher
+from kmnist_search.dashboard_content.attributes import DashboardAttributes
 from kmnist_search.dashboard_content.note import END
 from kmnist_search.database.storage import Storage
 from kmnist_search.database.tables import study_system_attributes
@@ -147,15 +146,15 @@ def test_two_workers_at_once_share_the_duty_and_leave_exactly_the_best(
     monkeypatch.setattr(publisher, "REST", 0)
     monkeypatch.setattr(publisher, "LOOKS_A_SECOND", 100)
     writers, notes = [], []
-    write = Board.write
+    write = DashboardAttributes.write
 
-    def noted(board: Board, connection: Any, note: Callable[[str], str]) -> int:
-        rows = write(board, connection, note)
+    def noted(attributes: DashboardAttributes, connection: Any, note: Callable[[str], str]) -> int:
+        rows = write(attributes, connection, note)
         writers.append(threading.current_thread().ident)
-        notes.append((int(board._pieces()["dashboard:note_ver"]), optuna_dashboard.get_note(board._study)))
+        notes.append((int(attributes._pieces()["dashboard:note_ver"]), optuna_dashboard.get_note(attributes._study)))
         return rows
 
-    monkeypatch.setattr(Board, "write", noted)
+    monkeypatch.setattr(DashboardAttributes, "write", noted)
     searches = [prepared(any_storage_url, trials=16) for _ in range(2)]
     told: list[Event] = []
     threads = [threading.Thread(target=lambda each=each: told.extend(work(each))) for each in searches]
@@ -235,7 +234,7 @@ def test_a_study_that_is_finished_is_not_shown_anew(prepared: Prepare, storage_u
     assert attributes(search.study.storage) == before
 
 
-def test_the_duty_is_one_workers_until_it_gives_it_up_or_its_time_is_over(
+def test_one_worker_has_the_leader_lease_until_it_releases_it_or_the_lease_expires(
     prepared: Prepare, any_storage_url: str
 ) -> None:
     study, counts = prepared(any_storage_url, trials=1).study, Counts(complete=7)
@@ -243,28 +242,28 @@ def test_the_duty_is_one_workers_until_it_gives_it_up_or_its_time_is_over(
     with study.storage.writing() as connection:
 
         def take(worker: str, seconds: float = 60.0) -> str:
-            return leader_lease.take(connection, study.queue, worker, seconds=seconds).worker
+            return leader.acquire(connection, study.queue, worker, seconds=seconds).worker
 
         assert [take("a"), take("b"), take("a")] == ["a", "a", "a"]
-        assert leader_lease.fulfil(connection, study.queue, "a", shown=counts, seconds=60)
-        assert not leader_lease.fulfil(connection, study.queue, "b", shown=None, seconds=60)
-        leader_lease.give_up(connection, study.queue, "b")  # which it does not have
+        assert leader.extend(connection, study.queue, "a", shown=counts, seconds=60)
+        assert not leader.extend(connection, study.queue, "b", shown=None, seconds=60)
+        assert not leader.extend(connection, study.queue, "b", shown=None, seconds=0.0)
         assert take("b") == "a"
-        leader_lease.give_up(connection, study.queue, "a")
+        assert leader.extend(connection, study.queue, "a", shown=counts, seconds=0.0)
         assert take("b", seconds=0.01) == "b"
-        assert leader_lease.look(connection, study.queue).shown == counts
+        assert leader.read(connection, study.queue).shown == counts
         time.sleep(0.05)
         assert take("c") == "c"
 
 
 def test_pieces_that_did_not_change_are_not_written_again(prepared: Prepare, any_storage_url: str) -> None:
     study = prepared(any_storage_url, trials=1).study
-    board = Board(study.queue.study_id)
+    attributes = DashboardAttributes(study.queue.study_id)
     with study.storage.writing() as connection:
-        assert board.write(connection, lambda _: "a" * 5000) == 4  # three pieces and their version
-        assert board.write(connection, lambda _: "a" * 5000) == 0
-        assert board.write(connection, lambda _: "a" * 4999 + "b") == 2
-        assert board.write(connection, lambda _: "a" * 100) == 4  # pieces that are left over are emptied
+        assert attributes.write(connection, lambda _: "a" * 5000) == 4  # three pieces and their version
+        assert attributes.write(connection, lambda _: "a" * 5000) == 0
+        assert attributes.write(connection, lambda _: "a" * 4999 + "b") == 2
+        assert attributes.write(connection, lambda _: "a" * 100) == 4  # pieces that are left over are emptied
     assert optuna_dashboard.get_note(study.optuna) == "a" * 100
 
 

@@ -11,7 +11,6 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from kmnist_search.database import trial_news
 from kmnist_search.database.errors import DATABASE_ERRORS
 from kmnist_search.database.storage import open_storage
 from kmnist_search.database.trial_reader import read_trials
@@ -19,7 +18,7 @@ from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Claim
-from kmnist_search.study import poller as poller
+from kmnist_search.study import cached_storage, poller as poller
 from kmnist_search.study.opening import find_study, open_study
 from kmnist_search.study.poller import Away, Poller
 from kmnist_search.study.status import Status, status_of
@@ -70,7 +69,7 @@ def test_each_look_sees_what_status_sees_though_it_reads_only_what_is_new(
         read.append([trial.number for trial in trials if trial.state != TrialState.WAITING])
         return trials
 
-    monkeypatch.setattr(trial_news, "read_trials", noted)
+    monkeypatch.setattr(cached_storage, "read_trials", noted)
     looks = _looks(study)
 
     def assert_all_is_seen() -> Status:

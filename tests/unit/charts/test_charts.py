@@ -14,8 +14,7 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.charts import search_charts, work_charts
-from kmnist_search.charts import trials as read
+from kmnist_search.charts import search_charts, trials as read, work_charts
 from kmnist_search.charts.chart import Chart, figure, joined, metric_axis, small, value_range
 from kmnist_search.charts.trials import TimedAttempt
 from kmnist_search.evaluation.metrics import CalibrationBin

@@ -60,7 +60,7 @@ def member(host: str, pid: int, *, unseen: float = 3.0) -> RegisteredWorker:
     )
 
 
-def standing(trials: list[FrozenTrial], **facts: Any) -> Snapshot:
+def snapshot(trials: list[FrozenTrial], **facts: Any) -> Snapshot:
     complete = [each for each in trials if each.state == TrialState.COMPLETE]
     values: dict[str, Any] = {
         "name": "shapes",
@@ -77,27 +77,27 @@ def standing(trials: list[FrozenTrial], **facts: Any) -> Snapshot:
 
 def test_a_note_says_what_is_searched_how_far_what_is_best_what_to_type_and_what_failed() -> None:
     workers = [member("node7", 14533), member("node7", 14534), member("node8", 99), member("gone", 1, unseen=999.0)]
-    assert_recorded("note-amid.md", note(standing(TRIALS, workers=workers)))
+    assert_recorded("note-amid.md", note(snapshot(TRIALS, workers=workers)))
 
 
 def test_a_note_of_a_study_that_has_just_begun_has_nothing_to_say_of_trials() -> None:
     counts = Counts(running=1, waiting=19)
-    assert_recorded("note-begun.md", note(standing([trial(0, state=TrialState.RUNNING)], counts=counts)))
+    assert_recorded("note-begun.md", note(snapshot([trial(0, state=TrialState.RUNNING)], counts=counts)))
 
 
 def test_what_people_write_below_the_last_line_stays_and_what_they_change_above_it_does_not() -> None:
-    first = note(standing(TRIALS))
+    first = note(snapshot(TRIALS))
     assert first.endswith(END)
     theirs = f"{first.replace('Best', 'Worst')}\n\nTry wider nets next."
-    again = note(standing(TRIALS), theirs)
+    again = note(snapshot(TRIALS), theirs)
     assert again == f"{first}\n\nTry wider nets next."
-    assert note(standing(TRIALS), again) == again
+    assert note(snapshot(TRIALS), again) == again
 
 
 def test_a_note_that_people_wrote_before_there_was_one_of_ours_comes_below_it() -> None:
-    assert note(standing(TRIALS), "Mine.\n").endswith(f"{END}\n\nMine.\n")
+    assert note(snapshot(TRIALS), "Mine.\n").endswith(f"{END}\n\nMine.\n")
 
 
 def test_a_loss_is_called_a_loss() -> None:
     file = loads(STUDY.replace('name = "shapes"', 'name = "shapes"\nmetric = "val_loss"'), source="here", name="shapes")
-    assert "**a validation loss of 0.9612**" in note(standing(TRIALS, file=file))
+    assert "**a validation loss of 0.9612**" in note(snapshot(TRIALS, file=file))

@@ -10,11 +10,10 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.charts import cost_charts, work_charts
-from kmnist_search.charts import trials as read
+from kmnist_search.charts import cost_charts, trials as read, work_charts
 from kmnist_search.dashboard_content.plots import plots
 from tests.unit.charts.test_trials import BEGUN, trial
-from tests.unit.dashboard_content.test_note import standing
+from tests.unit.dashboard_content.test_note import snapshot
 
 SIZED = [
     trial(0, 0.90, num_parameters=1000, seconds=3.0, reports={1: 0.5, 2: 0.9}),
@@ -67,7 +66,7 @@ def test_a_thinned_history_keeps_the_best_trials_and_every_step_of_the_best_so_f
 
 
 def test_plots_have_titles_and_plain_colours_and_fill_their_box() -> None:
-    found = plots(standing(SIZED))
+    found = plots(snapshot(SIZED))
     assert list(found) == [
         f"kmnist-search-{name}" for name in ("best-by-seconds", "size", "best-curves", "spent")
     ]  # no attempt is known, so there is no timeline
@@ -81,7 +80,7 @@ def test_plots_have_titles_and_plain_colours_and_fill_their_box() -> None:
 
 @pytest.mark.parametrize("background", ["#ffffff", "#1e1e1e"])
 def test_words_and_lines_can_be_read_on_both_backgrounds_of_the_dashboard(background: str) -> None:
-    layout = json.loads(plots(standing(SIZED))["kmnist-search-size"].to_json())["layout"]
+    layout = json.loads(plots(snapshot(SIZED))["kmnist-search-size"].to_json())["layout"]
     assert layout["template"]["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
     assert _contrast(layout["template"]["layout"]["font"]["color"], background) > 3.5
 
@@ -98,12 +97,12 @@ def _contrast(colour: str, background: str) -> float:
 
 def test_before_anything_is_complete_there_is_nothing_but_the_timeline() -> None:
     attempts = [{"host": "node7", "pid": 1, "began_at": "2026-11-20T00:00:00+00:00"}]
-    assert list(plots(standing([trial(0, state=TrialState.RUNNING, attempts=attempts)]))) == ["kmnist-search-timeline"]
+    assert list(plots(snapshot([trial(0, state=TrialState.RUNNING, attempts=attempts)]))) == ["kmnist-search-timeline"]
 
 
 def test_the_plots_of_five_thousand_trials_stay_small() -> None:
     trials = [_many(number) for number in range(5000)]
-    size = sum(len(plot.to_json()) for plot in plots(standing(trials)).values())
+    size = sum(len(plot.to_json()) for plot in plots(snapshot(trials)).values())
     assert size < 100_000
 
 

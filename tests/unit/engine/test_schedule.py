@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from kmnist_search.config import ScheduleConfig
 from kmnist_search.engine.schedule import lr_at, plateaus

@@ -19,8 +19,7 @@ from kmnist_search import model
 from kmnist_search.config import DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine import checkpoint
-from kmnist_search.engine import torch_program as plain_module
+from kmnist_search.engine import checkpoint, torch_program as plain_module
 from kmnist_search.engine.augment import mixup
 from kmnist_search.engine.backends import Backend, check_compiles, missing_kernels, uses_triton
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer

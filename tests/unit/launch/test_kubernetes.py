@@ -9,8 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from kmnist_search.errors import ConfigError
 from kmnist_search.launch.kubernetes import KubernetesJob

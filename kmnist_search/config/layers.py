@@ -136,7 +136,7 @@ def _check_sum(begin: Shape, end: Shape) -> None:
     if begin != end:
         raise ValueError(
             f"a branch begins with {begin.tokens} tokens of {begin.features} features and ends with {end.tokens} of "
-            f"{end.features}: it cannot be added to what it began with"
+            f"{end.features}: its output cannot be added to its input"
         )
 
 

@@ -88,7 +88,7 @@ class PatchMLPConfig(PatchesConfig):
             if isinstance(widths, tuple) and len(widths) != self.num_blocks:
                 raise ValueError(f"{name} lists {len(widths)} widths for num_blocks = {self.num_blocks}")
         if self.drop_path and not self.skip:
-            raise ValueError("drop_path needs skip = true: without a skip the dropped block would pass nothing on")
+            raise ValueError("drop_path needs skip = true: without a skip connection, a dropped block has no output")
         return self
 
     @property

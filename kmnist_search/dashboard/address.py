@@ -24,7 +24,7 @@ def check_host(host: str, *, is_open: bool, has_login: bool) -> None:
     if has_login or is_open or is_loopback(host):
         return
     raise InputError(
-        f"--host {host}: the dashboard has no login without --password-file FILE, and whoever can reach it can see, "
-        "change and delete studies. Give it a password; or leave --host out and from elsewhere use "
-        "ssh -L 8080:127.0.0.1:8080; or, where only your own containers reach the address, add --i-know-it-is-open."
+        f"--host {host}: without --password-file FILE the dashboard has no login, and everybody who can reach it can "
+        "see, change and delete studies. Set a password; or leave out --host and connect with "
+        "ssh -L 8080:127.0.0.1:8080; or, if only your own containers can reach the address, add --i-know-it-is-open."
     )

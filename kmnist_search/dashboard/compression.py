@@ -1,13 +1,14 @@
 """Compression of responses with gzip."""
 
-import gzip
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug import Request, Response
 
 #: 15 MB of trials become 0.9 MB in 0.1 to 0.2 s; higher levels gain a tenth and take three times as long.
 LEVEL = 6
+GZIP_FORMAT = 16 + zlib.MAX_WBITS
 #: Smaller responses are one packet anyway.
 MIN_BYTES = 1000
 MIMETYPES = ("application/json", "application/javascript", "image/svg+xml")
@@ -16,6 +17,15 @@ MIMETYPES = ("application/json", "application/javascript", "image/svg+xml")
 def takes_gzip(request: Request) -> bool:
     """Return whether the client accepts gzip."""
     return request.accept_encodings.quality("gzip") > 0
+
+
+def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces compressed with gzip, as they come."""
+    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_FORMAT)
+    for piece in pieces:
+        if made := compressor.compress(piece):
+            yield made
+    yield compressor.flush()
 
 
 def with_compression(app: WSGIApplication) -> WSGIApplication:
@@ -41,8 +51,10 @@ def _is_compressible(response: Response) -> bool:
 
 
 def _compress(response: Response) -> None:
-    response.data = gzip.compress(response.get_data(), LEVEL)
+    pieces = response.response
+    response.response = compressed(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
     response.headers["Content-Encoding"] = "gzip"
+    response.headers.remove("Content-Length")
     tag, _ = response.get_etag()
     if tag is not None:
         response.set_etag(tag, weak=True)  # the same content, in other bytes

@@ -59,7 +59,7 @@ class Database:
         with self._lock:
             storage = self._opened()
         try:
-            with storage.answering_within(SILENCE_SECONDS):
+            with storage.time_limit(SILENCE_SECONDS):
                 yield storage
         except DATABASE_ERRORS as error:
             if is_forbidden(error):
@@ -69,10 +69,10 @@ class Database:
             storage.let_go()
             away = StorageAwayError(f"{self.shown_url} cannot be reached now: {reason_of(error)}.")
             with self._lock:
-                self._remember(away)
+                self._record(away)
             raise away from error
         with self._lock:
-            self._remember(None)
+            self._record(None)
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Storage, Connection]]:
@@ -90,7 +90,7 @@ class Database:
             try:
                 self._storage = open_storage(self._url, create=False)
             except StorageError as error:
-                self._remember(error)
+                self._record(error)
                 raise
             self._file = self._file_now()
         return self._storage
@@ -105,12 +105,12 @@ class Database:
             return None
         return status.st_dev, status.st_ino
 
-    def _remember(self, error: StorageError | None) -> None:
+    def _record(self, error: StorageError | None) -> None:
         """Note whether the database answered, and log it if that has changed."""
         if error is not None:
             self._silent_until = time.monotonic() + PAUSE_SECONDS
             if self._error is None and not isinstance(error, StorageEmptyError):
-                logger.warning("%s The dashboard says so until it answers again.", error)
+                logger.warning("%s The dashboard shows this message until the database answers again.", error)
         elif self._error is not None:
-            logger.warning("%s answers.", self.shown_url)
+            logger.warning("%s answers again.", self.shown_url)
         self._error = error

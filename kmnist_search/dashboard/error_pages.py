@@ -103,7 +103,7 @@ def without_tracebacks(app: WSGIApplication) -> WSGIApplication:
         except Exception:
             request = Request(environ)
             logger.exception("%s %s failed:", request.method, request.path)
-            message = "The dashboard failed at this. Whoever runs it finds the reason where it was started."
+            message = "The dashboard failed to answer this request. Its log says why."
             return error_response(request, 500, message, title="Something went wrong")(environ, start_response)
 
     return respond

@@ -37,7 +37,7 @@ class Login:
 
     def __post_init__(self) -> None:
         if not self.user or ":" in self.user or not self.user.isprintable():
-            raise InputError(f"--user {self.user!r}: HTTP allows no empty name, and none with a colon. Choose another.")
+            raise InputError(f"--user {self.user!r}: a user name must not be empty or contain a colon. Choose another.")
 
     def admits(self, user: str, password: str) -> bool:
         """Return whether these are right, in a time that does not depend on what is wrong."""
@@ -75,8 +75,8 @@ def _check_rights(file: Path, status: os.stat_result) -> None:
     others = stat.S_IRWXO | (stat.S_IWGRP if status.st_uid == 0 else stat.S_IRWXG)
     if status.st_mode & others:
         raise InputError(
-            f"--password-file {file}: others may read or change it (mode {stat.S_IMODE(status.st_mode):o}). "
-            f"Make it yours alone with: chmod 600 {file}"
+            f"--password-file {file}: other users can read or change it (mode {stat.S_IMODE(status.st_mode):o}). "
+            f"Restrict it to yourself with: chmod 600 {file}"
         )
 
 

@@ -35,8 +35,8 @@ class RequestChecks:
     def _reason_against(self, request: Request) -> str | None:
         if self._is_private and not is_loopback(_name(request.headers.get("Host", ""))):
             return (
-                "This dashboard has no password and answers to this machine's own names alone, such as 127.0.0.1. "
-                "To reach it by another name give it a password with --password-file."
+                "This dashboard has no password, so it answers only to names of this machine, such as 127.0.0.1. "
+                "To reach it by another name, set a password with --password-file."
             )
         if request.method in READING_METHODS:
             return None

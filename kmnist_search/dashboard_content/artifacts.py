@@ -101,4 +101,4 @@ class TrialArtifacts:
         )
         yield f"confusion-{number}.png", "image/png", confusion_picture(predictions.confusion(), names, title)
         wrong = predictions.most_confidently_wrong(MOST_WRONG)
-        yield f"wrong-{number}.png", "image/png", wrong_picture(wrong, names, f"{title}: most surely wrong")
+        yield f"wrong-{number}.png", "image/png", wrong_picture(wrong, names, f"{title}: most confidently wrong")

@@ -60,7 +60,7 @@ def confusion_picture(counts: NDArray[np.int64], names: Sequence[ClassName], tit
     picture = Image.new("RGB", (LABELS + classes * CELL + 16, LABELS + classes * CELL + 16), WHITE)
     draw, font = ImageDraw.Draw(picture), _font(14)
     draw.text((12, 10), title, INK, _font(16))
-    draw.text((12, 34), "rows: what it is, columns: what the model says", INK, font)
+    draw.text((12, 34), "rows: true class, columns: predicted class", INK, font)
     wrong = counts - np.diag(np.diag(counts))
     for row in range(classes):
         middle = LABELS + row * CELL + CELL // 2
@@ -85,7 +85,7 @@ def wrong_picture(wrong: Sequence[PredictedImage], names: Sequence[ClassName], t
     picture = Image.new("RGB", (COLUMNS * (side + GAP) + GAP, head + rows * (side + text + GAP)), WHITE)
     draw, font = ImageDraw.Draw(picture), _font(12)
     draw.text((GAP, 12), title, INK, _font(16))
-    draw.text((GAP, 36), "what it is, and in red what the model says, and how surely", INK, font)
+    draw.text((GAP, 36), "true class; in red the predicted class and its probability", INK, font)
     for number, each in enumerate(wrong):
         row, column = divmod(number, COLUMNS)
         x, y = GAP + column * (side + GAP), head + row * (side + text + GAP)

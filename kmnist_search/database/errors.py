@@ -8,7 +8,7 @@ from kmnist_search.database import tables
 
 #: Enough for processes that open the database at the same moment; a longer wait means that something is wrong.
 OPENING_SECONDS = 30
-#: What a database in trouble raises, through Optuna or directly.
+#: What SQLAlchemy and Optuna raise when a database fails.
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 
 #: SQLite's primary result codes that may pass: busy, locked, out of memory, I/O error, full, cannot open, locking

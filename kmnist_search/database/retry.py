@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class Outage:
     """Why the database cannot be used, and since when (`time.monotonic`)."""
 
     reason: str
@@ -38,13 +38,13 @@ class Retry:
     One thread does the work; others may read the attributes and call `hurry`.
 
     Attributes:
-        trouble: not None while the database cannot be used.
+        outage: not None while the database cannot be used.
         back_at: when the database last came back (`time.monotonic`); minus infinity if it was never away.
     """
 
     def __init__(self, storage: Storage, *, database_timeout: float) -> None:
         self.storage, self.database_timeout = storage, database_timeout
-        self.trouble: Trouble | None = None
+        self.outage: Outage | None = None
         self.back_at = float("-inf")
         self._hurry = Event()
         self._hurried_at = 0.0
@@ -61,7 +61,7 @@ class Retry:
         """
 
         def attempt() -> Result:
-            with self.storage.answering_within(SILENCE_SECONDS), (transaction or self.storage.writing)() as connection:
+            with self.storage.time_limit(SILENCE_SECONDS), (transaction or self.storage.writing)() as connection:
                 return work(connection)
 
         retrying = Retrying(
@@ -69,12 +69,12 @@ class Retry:
             stop=self._is_enough,
             wait=wait_random_exponential(multiplier=0.1, max=MAX_PAUSE_SECONDS),
             sleep=self._pause,
-            before_sleep=self._note_trouble,
+            before_sleep=self._note_outage,
             retry_error_callback=self._give_up,
         )
         result: Result = retrying(attempt)
-        if self.trouble:
-            self.trouble = None
+        if self.outage:
+            self.outage = None
             self.back_at = time.monotonic()
         return result
 
@@ -99,8 +99,8 @@ class Retry:
         else:
             self._hurry.wait(seconds)
 
-    def _note_trouble(self, state: RetryCallState) -> None:
-        self.trouble = Trouble(reason=reason_of(_error(state)), since=state.start_time)
+    def _note_outage(self, state: RetryCallState) -> None:
+        self.outage = Outage(reason=reason_of(_error(state)), since=state.start_time)
         self.storage.let_go()
 
     def _give_up(self, state: RetryCallState) -> Any:

@@ -80,7 +80,7 @@ class Storage:
             yield connection
 
     @contextmanager
-    def answering_within(self, seconds: float) -> Iterator[None]:
+    def time_limit(self, seconds: float) -> Iterator[None]:
         """While entered, break the connections after `seconds`; waiting statements then fail as away.
 
         TCP keepalive detects a dead machine, but not a server that hangs on a live one. SQLite needs none of this: it
@@ -143,15 +143,15 @@ def _check_file(path: Path, *, create: bool) -> None:
     if not create and not path.exists():
         raise StorageEmptyError(
             f"there is no database at {path.resolve()}. Start a search with: kmnist-search run quickstart, "
-            "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
+            "or choose another one with --storage (KMNIST_SEARCH_STORAGE)."
         )
     if not path.parent.is_dir():
-        raise StorageError(f"the folder of {path.resolve()} does not exist. Make it, or use another --storage.")
+        raise StorageError(f"the folder of {path.resolve()} does not exist. Create it, or use another --storage.")
     for place in (path, path.parent):
         if place.exists() and not os.access(place, os.W_OK):
             raise StorageError(
-                f"{place.resolve()} is read-only for you, and SQLite writes even to read a study. "
-                "Copy the database to a folder of your own, or mend the permissions."
+                f"{place.resolve()} is read-only for you, but SQLite must write even to read a study. "
+                "Copy the database to a folder of your own, or change the permissions."
             )
 
 
@@ -203,7 +203,7 @@ def _check_version(rdb: RDBStorage) -> None:
     theirs, ours = rdb.get_current_version(), rdb.get_head_version()
     if theirs != ours:
         raise StorageError(
-            f"{shown(rdb.engine.url)} has tables of optuna's schema {theirs}, and this optuna wants {ours}. If theirs "
+            f"{shown(rdb.engine.url)} has tables of optuna's schema {theirs}, and this optuna needs {ours}. If theirs "
             "is the older one: optuna storage upgrade --storage URL. If it is the newer one: pip install -U optuna"
         )
 
@@ -221,8 +221,8 @@ def _has_tables(url: URL, settings: dict[str, Any], *, create: bool) -> bool:
         engine.dispose()
     if tables.studies.name not in names and not create:
         raise StorageEmptyError(
-            f"{shown(url)} holds no studies yet. Start a search with: kmnist-search run quickstart --storage URL, "
-            "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
+            f"{shown(url)} contains no studies yet. Start a search with: kmnist-search run quickstart --storage URL, "
+            "or choose another one with --storage (KMNIST_SEARCH_STORAGE)."
         )
     # A server makes all tables in one transaction, and their version in another.
     return {tables.leases.name, tables.workers.name, "alembic_version"} <= set(names)

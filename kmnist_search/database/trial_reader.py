@@ -58,10 +58,10 @@ def read_trials(
         waiting_before: waiting trials with a lower id than this are read too.
         with_reports: whether to read the reports of finished trials; those of running ones are never read.
     """
-    wanted = {"study_id": study_id, "since": since, "without": list(without), "waiting_before": waiting_before}
+    bound = {"study_id": study_id, "since": since, "without": list(without), "waiting_before": waiting_before}
     named = {} if only is None else {"only": list(only)}
     query = _query(with_reports=with_reports, are_named=only is not None)
-    return _assembled(connection.execute(query, {**wanted, **named}))
+    return _assembled(connection.execute(query, {**bound, **named}))
 
 
 @cache

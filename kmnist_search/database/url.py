@@ -25,7 +25,7 @@ def check_url(url: str) -> URL:
         raise StorageError(f"{without_password(url)!r} is not a database URL; write it like {example}") from None
     if _has_stray_at(parsed):
         raise StorageError(
-            "the storage URL has an @ too many. In a user name or password write @ as %40, : as %3A and / as %2F"
+            "the storage URL has more than one @. In a user name or password write @ as %40, : as %3A and / as %2F"
         )
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         if not parsed.database:
@@ -37,9 +37,9 @@ def check_url(url: str) -> URL:
             f"or Postgres, like {POSTGRES_EXAMPLE}"
         )
     if parsed.host:
-        raise StorageError(f"{url!r} has too few slashes: a file is written sqlite:///{parsed.host}")
+        raise StorageError(f"{url!r} has too few slashes: write a file as sqlite:///{parsed.host}")
     if parsed.database in (None, "", ":memory:"):
-        raise StorageError(f"a search needs a database that lasts: name a file, like {example}")
+        raise StorageError(f"a search needs a database file: write it like {example}")
     return parsed
 
 
@@ -52,8 +52,8 @@ def check_shared_url(url: str) -> URL:
     parsed = check_url(url)
     if parsed.get_backend_name() == "sqlite":
         raise StorageError(
-            f"{shown(parsed)} is a file, and SQLite files are for the processes of one machine: on a disk that several "
-            f"share its locks do not hold. Name a database on a Postgres server by --storage or KMNIST_SEARCH_STORAGE, "
+            f"{shown(parsed)} is a SQLite file, which only the processes of one machine can use: its locks do not work "
+            "on a shared disk. Give a database on a Postgres server with --storage or KMNIST_SEARCH_STORAGE, "
             f"like {POSTGRES_EXAMPLE}"
         )
     return parsed

@@ -129,15 +129,15 @@ class Queue:
         self._insert(connection, present, added)
         return len(added)
 
-    def add(self, connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> int:
-        """Add a waiting trial for each of the wanted hyperparameters that no trial has; failed trials do not count.
+    def add(self, connection: Connection, configurations: Sequence[Mapping[str, Any]]) -> int:
+        """Add a waiting trial for each of the configurations that no trial has; failed trials do not count.
 
         Returns:
             The number of trials that the study has then.
         """
         self.lock(connection)
         present = [params for state, params in self.asked(connection) if state != TrialState.FAIL]
-        missing = [params for params in wanted if dict(params) not in present]
+        missing = [params for params in configurations if dict(params) not in present]
         total = self.counts(connection).total
         self._insert(connection, total, missing)
         return total + len(missing)

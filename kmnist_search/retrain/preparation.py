@@ -55,7 +55,7 @@ def prepare(study: SearchStudy, options: RetrainOptions) -> Preparation:
     data = DataConfig(**study.settings["data"])
     folder = options.data_dir or study.data_dir() or files.default_data_dir()
     images = load_training_set(data.dataset, folder)
-    study.remember_data({data: images.split(data).digest}, folder)
+    study.record_data({data: images.split(data).digest}, folder)
     if data.dataset in IDX_DATASETS:
         files.test_files(IDX_DATASETS[data.dataset], folder)  # they must exist, but stay closed
     check_writable(study.checkpoint_dir)

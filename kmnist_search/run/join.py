@@ -89,7 +89,7 @@ def join(name: str | None, options: RunOptions) -> Search:
 
 
 def _joined(study: SearchStudy, data: StudyData) -> list[int]:
-    study.remember_data(data.digests, data.data_dir)
+    study.record_data(data.digests, data.data_dir)
     study.touch()
     recovered = study.recover()
     study.storage.let_go()

@@ -60,8 +60,8 @@ def check_folders(options: RunOptions) -> None:
 def _filled(storage: Storage, file: StudyFile, data: StudyData, options: RunOptions) -> Search:
     """Open the study, recover lost trials and fill its queue. Repeating this changes nothing."""
     study = open_study(storage, file)
-    study.remember_data(data.digests, data.data_dir)
-    version_before = study.remember_version(package_version())
+    study.record_data(data.digests, data.data_dir)
+    version_before = study.record_version(package_version())
     study.touch()
     recovered = study.recover(file.study.max_retries)
     budget = file.fill(study, file.study.trials if options.trials is None else options.trials)

@@ -40,7 +40,7 @@ def check_bucket(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in _BUCKETS or not parts.netloc:
         raise ConfigError(
-            f"--artifacts {url}: is no place for artifacts. Name a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+            f"--artifacts {url}: is not a place for artifacts. Give a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
         )
 
 

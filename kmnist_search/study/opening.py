@@ -45,7 +45,7 @@ def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
             study_name=name, storage=storage.rdb, direction=file.study.direction, load_if_exists=True
         )
     settings = file.model_dump(mode="json")
-    before = _remember_first(storage, study, settings)
+    before = _stored_settings(storage, study, settings)
     if before is None:
         with experimental():
             study.set_metric_names([file.study.metric])
@@ -70,9 +70,9 @@ def _refuse_changes(storage: Storage, name: str, before: Mapping[str, Any], sett
     before = loads(as_toml(before), source=f"study {name!r}", name=name).model_dump(mode="json")
     if changes := list(_changes(before, settings)):
         raise StudyChangedError(
-            f"study {name!r} in {storage.shown_url} was begun with other settings:\n"
+            f"study {name!r} in {storage.shown_url} was started with other settings:\n"
             + "".join(f"  {change}\n" for change in changes)
-            + "Trials of different settings cannot be compared. Go back to those it was begun with, or begin another "
+            + "Trials with different settings cannot be compared. Use the first settings again, or start another "
             f"study: --name {name}-2"
         )
 
@@ -85,13 +85,13 @@ def find_study(storage: Storage, name: str | None) -> SearchStudy:
     """
     names = study_names(storage)
     if not names:
-        raise StudyNotFoundError(f"{storage.shown_url} holds no study yet. Begin one with: kmnist-search run")
+        raise StudyNotFoundError(f"{storage.shown_url} contains no study yet. Start one with: kmnist-search run")
     if name is None:
         name = names[0]
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1)
         advice = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise StudyNotFoundError(f"{storage.shown_url} has no study {name!r}.{advice} It holds: {', '.join(names)}.")
+        raise StudyNotFoundError(f"{storage.shown_url} has no study {name!r}.{advice} It contains: {', '.join(names)}.")
     return SearchStudy(storage, optuna.load_study(study_name=name, storage=storage.rdb))
 
 
@@ -116,7 +116,7 @@ def new_checkpoint_folder(name: str) -> str:
     return f"{name}-{uuid4().hex[:8]}"
 
 
-def _remember_first(storage: Storage, study: optuna.Study, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _stored_settings(storage: Storage, study: optuna.Study, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Write the settings of a new study and return None, or return the settings of an existing one.
 
     Raises:
@@ -148,7 +148,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
     old, new = dict(_flat(before)), dict(_flat(now))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS):
-            yield f"{key}: {old.get(key, 'not there')} then, {new.get(key, 'not there')} now"
+            yield f"{key}: {old.get(key, 'not set')} then, {new.get(key, 'not set')} now"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -55,7 +55,7 @@ class Poller:
 
     def _look(self) -> Status | Away:
         try:
-            with self.study.storage.answering_within(SILENCE_SECONDS):
+            with self.study.storage.time_limit(SILENCE_SECONDS):
                 self._recover_if_due()
                 return self._status()
         except DATABASE_ERRORS as error:

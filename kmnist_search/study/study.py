@@ -67,7 +67,7 @@ class SearchStudy:
         """Return the number of training epochs of a trial with these hyperparameters."""
         return int(params.get("epochs", self.epochs))
 
-    def remember_data(self, digests: Mapping[DataConfig, str], folder: Path) -> None:
+    def record_data(self, digests: Mapping[DataConfig, str], folder: Path) -> None:
         """Record which images and splits the study uses, and their folder.
 
         Raises:
@@ -81,12 +81,12 @@ class SearchStudy:
                 self.optuna.set_user_attr(key, digest)
             elif before != digest:
                 raise StudyChangedError(
-                    f"study {self.name!r} was begun on other images or another split (data digest {before}, now "
-                    f"{digest}). Use the data it was begun with, or begin another study with --name."
+                    f"study {self.name!r} was started with other images or another split (data digest {before}, now "
+                    f"{digest}). Use the same data as before, or start another study with --name."
                 )
         self.optuna.set_user_attr(DATA_DIR_KEY, str(folder.absolute()))
 
-    def remember_version(self, version: str) -> str | None:
+    def record_version(self, version: str) -> str | None:
         """Record this package's version; return the one recorded before if it differs."""
         before: str | None = self.optuna.user_attrs.get(VERSION_KEY)
         if before != version:
@@ -98,9 +98,9 @@ class SearchStudy:
         before = self.optuna.user_attrs.get(VERSION_KEY, version)
         if before != version:
             raise StudyChangedError(
-                f"study {self.name!r} is worked on with kmnist-search {before}, this worker is {version}; their trials "
-                f"might differ. Install kmnist-search {before} here, or let the study go on with {version}: "
-                "kmnist-search run or submit does so."
+                f"study {self.name!r} uses kmnist-search {before}, but this worker has {version}, whose trials "
+                f"might differ. Install kmnist-search {before} here, or switch the study to {version} with "
+                "kmnist-search run or submit."
             )
 
     def data_dir(self) -> Path | None:
@@ -122,7 +122,7 @@ class SearchStudy:
         its_folder = (table.c.study_id == self.queue.study_id) & (table.c.key == CHECKPOINTS_KEY)
         folder = connection.scalar(select(table.c.value_json).where(its_folder))
         if folder is None or json.loads(folder) != self.checkpoint_dir.name:
-            raise StudyNotFoundError(f"study {self.name!r} in {self.storage.shown_url} was deleted meanwhile.")
+            raise StudyNotFoundError(f"study {self.name!r} in {self.storage.shown_url} was deleted in the meantime.")
 
     def counts(self) -> Counts:
         """Return how many trials are in which state."""
@@ -134,10 +134,10 @@ class SearchStudy:
         with self.storage.writing() as connection:
             return self.queue.fill(connection, budget, first)
 
-    def add(self, wanted: Sequence[Mapping[str, Any]]) -> int:
+    def add(self, configurations: Sequence[Mapping[str, Any]]) -> int:
         """Add waiting trials with given hyperparameters, see `Queue.add`."""
         with self.storage.writing() as connection:
-            return self.queue.add(connection, wanted)
+            return self.queue.add(connection, configurations)
 
     def datas_left(self, file: StudyFile) -> Sequence[DataConfig]:
         """Return the images that the waiting and running trials need."""

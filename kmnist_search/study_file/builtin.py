@@ -42,9 +42,10 @@ def find_study_file(name_or_path: str) -> Path:
             f"All of them at once: kmnist-search {name_or_path}"
         )
     if path.suffix or (len(path.parts) > 1 and path.parts[0] not in {name.partition("/")[0] for name in builtin}):
-        raise StudyFileError(f"there is no study file {path.resolve()}. Built in are: {_listed(builtin)}.")
+        raise StudyFileError(f"there is no study file {path.resolve()}. The built-in studies are: {_listed(builtin)}.")
     nearest = difflib.get_close_matches(name_or_path, builtin, n=1)
     advice = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise StudyFileError(
-        f"{name_or_path!r} is neither a built-in study nor a file.{advice} Built in are: {_listed(builtin)}."
+        f"{name_or_path!r} is neither a built-in study nor a file.{advice} "
+        f"The built-in studies are: {_listed(builtin)}."
     )

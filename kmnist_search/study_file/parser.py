@@ -95,7 +95,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
         value = text.strip()
     entry = tables.setdefault(table, {})
     if not isinstance(entry, dict):
-        raise StudyFileError(f"--set {override}: {table!r} is no table in the study file and cannot be set from here")
+        raise StudyFileError(f"--set {override}: {table!r} is not a table of the study file, so --set cannot change it")
     entry[key] = value
     if table in ("fixed", "space"):  # a hyperparameter is in one of these tables only
         tables.get("space" if table == "fixed" else "fixed", {}).pop(key, None)
@@ -112,7 +112,9 @@ class _Checker:
 
     def checked(self, tables: dict[str, Any], *, default_name: str) -> SearchFile:
         if "systems" in tables:
-            raise StudyFileError(f"{self.file}: is of a study that kmnist-search references makes, which no file can.")
+            raise StudyFileError(
+                f"{self.file}: describes a study of kmnist-search references, which cannot be run from a file."
+            )
         for name, table in tables.items():
             self._known(name, TABLES, f"there is no table [{name}]")
             if not isinstance(table, list if name == "enqueue" else dict):
@@ -126,7 +128,7 @@ class _Checker:
             )
         for name in space:
             if name in fixed:
-                raise self._error(f"[space] {name}", "also stands in [fixed]. Keep one of the two")
+                raise self._error(f"[space] {name}", "is also in [fixed]. Keep one of the two")
         self._fit_together(fixed, space)
         return SearchFile(
             study=study,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 
-from kmnist_search.database.retry import HURRY_SECONDS, Trouble
+from kmnist_search.database.retry import HURRY_SECONDS, Outage
 from kmnist_search.engine.backends import missing_kernels
 from kmnist_search.engine.concurrency import Concurrency
 from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
@@ -57,7 +57,7 @@ class Worker:
         self._finished = 0
         self._is_idle = False
         self._failures_in_a_row = 0
-        self._trouble: Trouble | None = None
+        self._outage: Outage | None = None
         self._answered_at = 0.0
         self._is_in_a_hurry = False
         self._error: Exception | None = None
@@ -190,10 +190,10 @@ class Worker:
 
     def _database_events(self) -> Iterator[Event]:
         """Report once that the database went away, and once that it came back."""
-        before, self._trouble = self._trouble, self.database_thread.retry.trouble
-        if before is None and self._trouble is not None:
-            yield DatabaseAway(reason=self._trouble.reason)
-        elif before is not None and self._trouble is None:
+        before, self._outage = self._outage, self.database_thread.retry.outage
+        if before is None and self._outage is not None:
+            yield DatabaseAway(reason=self._outage.reason)
+        elif before is not None and self._outage is None:
             yield DatabaseBack(seconds=time.monotonic() - before.since)
 
     def _give_up_database(self) -> Iterator[Event]:
@@ -211,8 +211,8 @@ class Worker:
             yield Stopping(seconds=HURRY_SECONDS)
             self.database_thread.retry.hurry()
         if silence > ANSWER_SECONDS + HURRY_SECONDS + 0.5:
-            trouble = self.database_thread.retry.trouble
-            reason = trouble.reason if trouble else "no answer"
+            outage = self.database_thread.retry.outage
+            reason = outage.reason if outage else "no answer"
             for task in waiting:
                 self._step(task, DatabaseAwayError(f"{self.study.storage.shown_url} cannot be used: {reason}."))
 

@@ -95,7 +95,7 @@ def test_a_database_that_is_away_is_told_and_a_study_that_was_deleted_ends_it(ti
                 assert screen.ended() == 2
                 left = screen.left_behind()
                 assert "3 of 3" in left
-                assert "was deleted meanwhile." in left
+                assert "was deleted in the meantime." in left
     finally:
         server.stop()
 

@@ -539,7 +539,7 @@ def test_a_study_that_is_not_there_is_named_with_those_that_are(
         lambda: delete_study(storage, "tinny"),
     ]
     for asking in ways:
-        with pytest.raises(StudyNotFoundError, match=r"has no study 'tinny'\. Did you mean 'tiny'\? It holds: tiny\."):
+        with pytest.raises(StudyNotFoundError, match=r"no study 'tinny'\. Did you mean 'tiny'\? It contains: tiny\."):
             asking()
     assert not (tmp_path / "tinny.jsonl").exists()
     assert set(_rows(other).values()) == {0}
@@ -548,7 +548,7 @@ def test_a_study_that_is_not_there_is_named_with_those_that_are(
 def test_a_study_that_another_program_made_is_not_touched(storage: Storage) -> None:
     optuna.create_study(study_name="foreign", storage=storage.rdb)
     before = _rows(storage)
-    with pytest.raises(StudyNotFoundError, match="holds no study yet"):
+    with pytest.raises(StudyNotFoundError, match="contains no study yet"):
         delete_study(storage, "foreign")
     assert _rows(storage) == before
 

@@ -66,7 +66,7 @@ def test_without_kubectl_nothing_is_begun(invoke: Invoke, monkeypatch: pytest.Mo
 def test_a_sqlite_file_is_no_database_for_pods(invoke: Invoke) -> None:
     _refused(
         invoke(*HERE, "--storage", "sqlite:///here.db"),
-        "Error: sqlite:///here.db is a file, and SQLite files are for the processes of one machine",
+        "Error: sqlite:///here.db is a SQLite file, which only the processes of one machine can use",
         "like postgresql://user@host/database",
         "or leave --storage (KMNIST_SEARCH_STORAGE) out",
     )
@@ -94,7 +94,7 @@ def test_a_study_with_another_space_is_refused_and_stays_as_it_is(invoke: Invoke
     open_study(storage, load(Path("tiny.toml")))
     assert invoke(*HERE, "--storage", url).exit_code == 0
     refused = invoke(*HERE, "--storage", url, "--set", "space.dim={choices=[8,32]}")
-    _refused(refused, "was begun with other settings", "space.dim", "--name tiny-2")
+    _refused(refused, "was started with other settings", "space.dim", "--name tiny-2")
     assert find_study(storage, "tiny").counts().total == 0
 
 

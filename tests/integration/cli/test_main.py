@@ -172,7 +172,7 @@ def test_a_wrong_study_name_suggests_the_nearest(invoke: Invoke) -> None:
     _refused(
         invoke("run", "quickstat"),
         "'quickstat' is neither a built-in study nor a file. Did you mean 'quickstart'? "
-        "Built in are: kmnist, kmnist-cpu, quickstart, references/... (13).",
+        "The built-in studies are: kmnist, kmnist-cpu, quickstart, references/... (13).",
     )
 
 
@@ -180,7 +180,7 @@ def test_a_wrong_file_name_is_named_whole(invoke: Invoke, tmp_path: Path) -> Non
     _refused(
         invoke("run", "tinny.toml"),
         f"there is no study file {tmp_path}/tinny.toml. "
-        "Built in are: kmnist, kmnist-cpu, quickstart, references/... (13).",
+        "The built-in studies are: kmnist, kmnist-cpu, quickstart, references/... (13).",
     )
 
 

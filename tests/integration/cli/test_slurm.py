@@ -96,9 +96,9 @@ def test_tasks_without_a_gpu_do_not_look_for_one(invoke: Invoke) -> None:
 def test_a_file_is_no_database_for_several_machines(invoke: Invoke, tmp_path: Path) -> None:
     _refused(
         _submit(invoke),
-        "sqlite:///kmnist-search.db is a file, and SQLite files are for the processes of one machine: on a disk that "
-        "several share its locks do not hold. Name a database on a Postgres server by --storage or "
-        "KMNIST_SEARCH_STORAGE, like postgresql://user@host/database",
+        "sqlite:///kmnist-search.db is a SQLite file, which only the processes of one machine can use: its locks do "
+        "not work on a shared disk. Give a database on a Postgres server with --storage or KMNIST_SEARCH_STORAGE, "
+        "like postgresql://user@host/database",
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
 

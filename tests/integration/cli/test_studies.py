@@ -176,7 +176,7 @@ def test_no_password_of_a_url_is_shown(invoke: Invoke, request: pytest.FixtureRe
 
 def test_a_renamed_study_is_found_by_its_new_name_only(invoke: Invoke, storage: Storage) -> None:
     _done(invoke("studies", "rename", "tiny", "first"), f"study tiny in {HERE} is called first now")
-    _refused(invoke("status", "tiny"), f"{HERE} has no study 'tiny'. It holds: first.")
+    _refused(invoke("status", "tiny"), f"{HERE} has no study 'tiny'. It contains: first.")
     assert "nothing to do" in invoke("run", "tiny.toml", "--name", "first", "--trials", 2).stdout
 
 
@@ -260,4 +260,4 @@ def test_json_before_a_subcommand_is_refused_with_where_it_belongs(invoke: Invok
 def test_a_study_of_another_program_can_be_seen_by_nobody(invoke: Invoke, storage: Storage) -> None:
     optuna.create_study(study_name="foreign", storage=storage.rdb)
     for arguments in (("show", "foreign"), ("delete", "foreign", "--yes"), ("export", "foreign", "f.jsonl")):
-        _refused(invoke("studies", *arguments), f"{HERE} has no study 'foreign'. It holds: tiny.")
+        _refused(invoke("studies", *arguments), f"{HERE} has no study 'foreign'. It contains: tiny.")

@@ -135,7 +135,7 @@ def _submit(file: Path) -> None:
 def test_a_worker_refuses_a_study_of_another_version_until_a_run_takes_it_over(invoke: Invoke) -> None:
     invoke("submit", "queue", "tiny.toml", "--trials", 2)
     _tiny().optuna.set_user_attr(VERSION_KEY, "0.0.9")
-    _refused(invoke("worker", "tiny"), "study 'tiny' is worked on with kmnist-search 0.0.9, this worker is 0.1.0")
+    _refused(invoke("worker", "tiny"), "study 'tiny' uses kmnist-search 0.0.9, but this worker has 0.1.0")
     assert _tiny().counts().waiting == 2
     taken_over = invoke("run", "tiny.toml", "--trials", 1)
     assert "its trials so far were made by kmnist-search 0.0.9; from now on it takes only workers of 0.1.0" in (
@@ -148,7 +148,7 @@ def test_a_worker_with_other_images_is_refused_with_both_digests(invoke: Invoke)
     invoke("submit", "queue", "tiny.toml", "--trials", 1)
     _tiny().optuna.set_user_attr("data_digest", "0123456789ab")
     refused = invoke("worker", "tiny")
-    _refused(refused, "was begun on other images or another split (data digest 0123456789ab, now ")
+    _refused(refused, "was started with other images or another split (data digest 0123456789ab, now ")
     assert _tiny().counts().waiting == 1
 
 
@@ -163,7 +163,7 @@ def test_a_worker_of_no_study_is_told_which_there_are(invoke: Invoke) -> None:
 def test_a_study_with_another_space_is_refused_before_anything_is_queued(invoke: Invoke) -> None:
     invoke("submit", "queue", "tiny.toml", "--trials", 2)
     refused = invoke("submit", "queue", "tiny.toml", "--trials", 5, "--set", "space.dim={choices = [8, 32]}")
-    _refused(refused, "was begun with other settings", "space.dim.choices: [8, 16] then, [8, 32] now")
+    _refused(refused, "was started with other settings", "space.dim.choices: [8, 16] then, [8, 32] now")
     assert _tiny().counts().total == 2
 
 

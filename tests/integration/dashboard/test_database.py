@@ -356,7 +356,10 @@ def test_large_answers_are_small_on_the_way(storage: Storage, any_storage_url: s
 def test_the_command_listens_elsewhere_only_if_that_is_wanted(invoke: Callable[..., "Result"], tmp_path: Path) -> None:
     for host in ("0.0.0.0", "192.0.2.1", "::", "example.org"):
         for more in ((), ("--read-only",)):
-            _refused(invoke("dashboard", "--host", host, *more), f"--host {host}: the dashboard has no login without")
+            _refused(
+                invoke("dashboard", "--host", host, *more),
+                f"--host {host}: without --password-file FILE",
+            )
     password = tmp_path / "password"
     password.touch(mode=0o600)
     password.write_text("secret\n")
@@ -371,7 +374,7 @@ def test_the_command_refuses_half_a_login(
     password = tmp_path / "password"
     password.write_text("secret\n")
     password.chmod(0o644)
-    _refused(invoke("dashboard", "--password-file", password), "others may read or change it (mode 644)")
+    _refused(invoke("dashboard", "--password-file", password), "other users can read or change it (mode 644)")
     password.chmod(0o600)
     _refused(invoke("dashboard", "--password-file", password, "--user", "a:b"), "--user 'a:b': HTTP allows no empty")
     _refused(invoke("dashboard", "--user", "me"), "a user needs a password")

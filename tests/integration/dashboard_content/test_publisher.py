@@ -301,8 +301,8 @@ def test_deleting_a_study_tells_of_artifacts_that_are_not_where_it_looks(
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("ftp://bucket", "is no place for artifacts. Name a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"),
-        ("s3://", "is no place for artifacts"),
+        ("ftp://bucket", "is not a place for artifacts. Give a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"),
+        ("s3://", "is not a place for artifacts"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused_before_anything_is_made(

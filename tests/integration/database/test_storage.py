@@ -25,7 +25,7 @@ from tests.support.postgres import PostgresServer
     ("url", "message"),
     [
         ("search.db", "'search.db' is not a database URL; write it like sqlite:///search.db"),
-        ("sqlite://search.db", "'sqlite://search.db' has too few slashes: a file is written sqlite:///search.db"),
+        ("sqlite://search.db", "'sqlite://search.db' has too few slashes: write a file as sqlite:///search.db"),
         (
             "mysql://me:secret@host/db",
             "mysql databases are not supported; use SQLite, like sqlite:///kmnist-search.db, "
@@ -33,7 +33,7 @@ from tests.support.postgres import PostgresServer
         ),
         (
             "sqlite://",
-            "a search needs a database that lasts: name a file, like sqlite:///kmnist-search.db",
+            "a search needs a database file: write it like sqlite:///kmnist-search.db",
         ),
         (
             "postgresql+asyncpg://me:secret@host/db",
@@ -46,7 +46,7 @@ from tests.support.postgres import PostgresServer
         ),
         (
             "postgresql://me:secret@word@host/db",
-            "the storage URL has an @ too many. In a user name or password write @ as %40, : as %3A and / as %2F",
+            "the storage URL has more than one @. In a user name or password write @ as %40, : as %3A and / as %2F",
         ),
         (
             "postgresql://me:secret@host:abc/db",
@@ -58,7 +58,7 @@ from tests.support.postgres import PostgresServer
         ),
         (
             "sqlite:///:memory:",
-            "a search needs a database that lasts: name a file, like sqlite:///kmnist-search.db",
+            "a search needs a database file: write it like sqlite:///kmnist-search.db",
         ),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_database_that_is_not_there_is_named_and_not_made_by_reading(tmp_path:
         open_storage(f"sqlite:///{tmp_path}/none.db", create=False)
     assert str(error.value) == (
         f"there is no database at {tmp_path}/none.db. Start a search with: kmnist-search run quickstart, "
-        "or name another one with --storage (KMNIST_SEARCH_STORAGE)."
+        "or choose another one with --storage (KMNIST_SEARCH_STORAGE)."
     )
     assert not (tmp_path / "none.db").exists()
 
@@ -101,7 +101,7 @@ def test_tables_of_another_optuna_are_refused_with_the_way_out(any_storage_url: 
     with storage.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'v99.0.0.a'"))
     storage.let_go()
-    with pytest.raises(StorageError, match=r"has tables of optuna's schema v99\.0\.0\.a, and this optuna wants v"):
+    with pytest.raises(StorageError, match=r"has tables of optuna's schema v99\.0\.0\.a, and this optuna needs v"):
         open_storage(any_storage_url, create=True)
 
 
@@ -138,7 +138,7 @@ def test_the_plain_way_to_write_a_postgres_url_takes_psycopg(postgres: PostgresS
 
 def test_reading_makes_no_tables_in_an_empty_postgres_database(postgres: PostgresServer) -> None:
     url = postgres.new_database()
-    with pytest.raises(StorageError, match=r"holds no studies yet\. Start a search with: kmnist-search run quickstart"):
+    with pytest.raises(StorageError, match=r"contains no studies yet\. Start a search with: kmnist-search run "):
         open_storage(url, create=False)
     tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
     assert postgres.execute(tables, url.rpartition("/")[2]) == [(0,)]
@@ -222,10 +222,10 @@ def test_a_lock_that_is_held_too_long_is_tried_again(any_storage_url: str) -> No
 
 def test_a_server_that_does_not_answer_in_time_is_as_good_as_away(postgres: PostgresServer) -> None:
     storage = open_storage(postgres.new_database(), create=True)
-    with storage.answering_within(60), storage.writing() as connection:
+    with storage.time_limit(60), storage.writing() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
     started = time.monotonic()
-    with pytest.raises(DBAPIError) as error, storage.answering_within(0.3), storage.writing() as connection:
+    with pytest.raises(DBAPIError) as error, storage.time_limit(0.3), storage.writing() as connection:
         connection.execute(text("SELECT pg_sleep(30)"))
     assert is_passing(error.value)
     assert time.monotonic() - started < 10

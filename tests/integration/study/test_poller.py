@@ -122,7 +122,7 @@ def test_a_study_that_is_deleted_is_not_taken_for_an_empty_one(study: SearchStud
     looks = _looks(study)
     next(looks)
     study.storage.rdb.delete_study(study.queue.study_id)
-    with pytest.raises(StudyNotFoundError, match=r"study 'tiny' in .* was deleted meanwhile"):
+    with pytest.raises(StudyNotFoundError, match=r"study 'tiny' in .* was deleted in the meantime"):
         next(looks)
 
 

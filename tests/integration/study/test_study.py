@@ -92,11 +92,11 @@ def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_out(
     with pytest.raises(StudyChangedError) as error:
         open_study(storage, changed)
     assert str(error.value) == (
-        f"study 'tiny' in {storage.shown_url} was begun with other settings:\n"
-        "  fixed.skip: not there then, False now\n"
+        f"study 'tiny' in {storage.shown_url} was started with other settings:\n"
+        "  fixed.skip: not set then, False now\n"
         "  space.dim.choices: [8, 16] then, [8] now\n"
         "  train.epochs: 4 then, 9 now\n"
-        "Trials of different settings cannot be compared. Go back to those it was begun with, or begin another study: "
+        "Trials with different settings cannot be compared. Use the first settings again, or start another study: "
         "--name tiny-2"
     )
 
@@ -115,10 +115,10 @@ def test_a_study_that_somebody_else_made_is_refused(storage: Storage, file: Sear
 
 
 def test_other_images_are_refused(storage: Storage, file: SearchFile, tmp_path: Path) -> None:
-    open_study(storage, file).remember_data({file.data: "aaa"}, tmp_path)
-    open_study(storage, file).remember_data({file.data: "aaa"}, tmp_path)
+    open_study(storage, file).record_data({file.data: "aaa"}, tmp_path)
+    open_study(storage, file).record_data({file.data: "aaa"}, tmp_path)
     with pytest.raises(StudyChangedError, match=r"data digest aaa, now bbb"):
-        open_study(storage, file).remember_data({file.data: "bbb"}, tmp_path)
+        open_study(storage, file).record_data({file.data: "bbb"}, tmp_path)
 
 
 def test_without_a_name_the_study_last_worked_on_is_found(storage: Storage, tiny_study: Path) -> None:
@@ -130,10 +130,10 @@ def test_without_a_name_the_study_last_worked_on_is_found(storage: Storage, tiny
 
 
 def test_a_missing_study_names_those_that_exist(storage: Storage, tiny_study: Path) -> None:
-    with pytest.raises(StudyNotFoundError, match=r"holds no study yet\. Begin one with: kmnist-search run"):
+    with pytest.raises(StudyNotFoundError, match=r"contains no study yet\. Start one with: kmnist-search run"):
         find_study(storage, None)
     open_study(storage, load(tiny_study)).touch()
-    with pytest.raises(StudyNotFoundError, match=r"has no study 'tinny'. Did you mean 'tiny'\? It holds: tiny."):
+    with pytest.raises(StudyNotFoundError, match=r"has no study 'tinny'. Did you mean 'tiny'\? It contains: tiny."):
         find_study(storage, "tinny")
 
 
@@ -162,9 +162,9 @@ def test_the_folder_of_the_images_is_remembered_where_it_is_there(
 ) -> None:
     study = open_study(storage, file)
     assert study.data_dir() is None
-    study.remember_data({file.data: "aaa"}, tmp_path)
+    study.record_data({file.data: "aaa"}, tmp_path)
     assert open_study(storage, file).data_dir() == tmp_path
-    study.remember_data({file.data: "aaa"}, tmp_path / "on another machine")
+    study.record_data({file.data: "aaa"}, tmp_path / "on another machine")
     assert open_study(storage, file).data_dir() is None
 
 

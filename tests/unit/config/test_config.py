@@ -184,7 +184,7 @@ def test_a_list_of_widths_of_another_length_than_the_blocks_is_refused(name: str
 def test_drop_path_without_a_skip_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         PatchMLPConfig(skip=False, drop_path=0.1)
-    assert str(caught.value) == "drop_path needs skip = true: without a skip the dropped block would pass nothing on"
+    assert str(caught.value) == "drop_path needs skip = true: without a skip connection, a dropped block has no output"
 
 
 def test_two_bad_values_are_both_named() -> None:

@@ -180,7 +180,7 @@ def test_any_other_file_is_refused_without_showing_it(tmp_path: Path, content: b
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o622, 0o660, 0o601])
 def test_a_file_that_others_may_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(InputError, match=rf"others may read or change it \(mode {mode:o}\)\. .* chmod 600 "):
+    with pytest.raises(InputError, match=rf"other users can read or change it \(mode {mode:o}\)\. .* chmod 600 "):
         read_password(_file(tmp_path, b"secret\n", mode))
 
 

@@ -88,7 +88,7 @@ def test_on_this_machine_alone_its_own_names_are_answered(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "fe80::1"])
 def test_an_address_for_others_wants_a_password_or_to_be_known_as_open(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(InputError, match=r"has no login without --password-file .* --i-know-it-is-open"):
+    with pytest.raises(InputError, match=r"without --password-file FILE .* --i-know-it-is-open"):
         check_host(host, is_open=False, has_login=False)
     check_host(host, is_open=True, has_login=False)
     check_host(host, is_open=False, has_login=True)

@@ -48,7 +48,7 @@ def digits() -> SearchData:
     return search_data.load(DataConfig(dataset="digits"), Path("/there/is/no/such/folder"))
 
 
-class CachedStorage(ThreadingHTTPServer):
+class DownloadServer(ThreadingHTTPServer):
     """A cached storage on the loopback address; `cut` names the file whose connection it closes half-way."""
 
     daemon_threads = True
@@ -64,7 +64,7 @@ class CachedStorage(ThreadingHTTPServer):
 
 
 class MirrorHandler(SimpleHTTPRequestHandler):
-    server: CachedStorage
+    server: DownloadServer
 
     def do_GET(self) -> None:
         if self.headers.get("Method") == "HEAD":  # how torchvision first asks for redirects; it hangs up at once
@@ -87,8 +87,8 @@ class MirrorHandler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def cached_storage(folder: Path, *, cut: str = "", delay: float = 0.0) -> Iterator[CachedStorage]:
-    server = CachedStorage(folder, cut=cut, delay=delay)
+def download_server(folder: Path, *, cut: str = "", delay: float = 0.0) -> Iterator[DownloadServer]:
+    server = DownloadServer(folder, cut=cut, delay=delay)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -212,7 +212,7 @@ def test_a_download_brings_the_published_files_and_nothing_else(
     (abandoned / "train-images-idx3-ubyte.gz").write_bytes(b"half of it")
     of_another_data_set = tmp_path / ".download-MNIST-running"
     of_another_data_set.mkdir()
-    with cached_storage(real_raw) as server:
+    with download_server(real_raw) as server:
         monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", [server.url])
         images, labels = files.training_files(KMNIST, tmp_path)
     assert sorted(left_in(tmp_path)) == sorted([of_another_data_set.name, *published(tmp_path)])
@@ -225,7 +225,7 @@ def test_a_download_brings_the_published_files_and_nothing_else(
 def test_a_connection_cut_half_way_leaves_nothing_half_written(
     tmp_path: Path, real_raw: Path, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
-    with cached_storage(real_raw, cut=cut) as server:
+    with download_server(real_raw, cut=cut) as server:
         monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", [server.url])
         with pytest.raises(DataError, match=r"KMNIST is not in .* and could not be downloaded"):
             files.training_files(KMNIST, tmp_path)
@@ -244,7 +244,7 @@ def _download(url: str, folder: Path, barrier: multiprocessing.synchronize.Barri
 def test_two_processes_that_download_at_once_both_succeed_with_one_download(tmp_path: Path, real_raw: Path) -> None:
     context = multiprocessing.get_context("spawn")  # forked, one may inherit a lock that nobody here will open
     barrier = context.Barrier(2)
-    with cached_storage(real_raw, delay=0.2) as server:
+    with download_server(real_raw, delay=0.2) as server:
         processes = [context.Process(target=_download, args=(server.url, tmp_path, barrier)) for _ in range(2)]
         for process in processes:
             process.start()

@@ -13,7 +13,7 @@ from kmnist_search.data import files, search_data
 from kmnist_search.data.catalog import IDX_DATASETS
 from kmnist_search.data.test_set import open_test_set
 from kmnist_search.errors import DataError
-from tests.unit.data.test_data import ALL_FILES, TRAINING_FILES, cached_storage, left_in, published
+from tests.unit.data.test_data import ALL_FILES, TRAINING_FILES, download_server, left_in, published
 
 KMNIST = IDX_DATASETS["kmnist"]
 TEST_FILES = tuple(name for name in ALL_FILES if name not in TRAINING_FILES)
@@ -53,7 +53,7 @@ def test_missing_test_files_are_downloaded_and_the_training_files_stay_as_they_a
     raw.mkdir(parents=True)
     for name in TRAINING_FILES:
         (raw / f"{name}.gz").write_bytes(b"mine")
-    with cached_storage(real_data_dir / "KMNIST" / "raw") as server:
+    with download_server(real_data_dir / "KMNIST" / "raw") as server:
         monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", [server.url])
         assert files.test_files(KMNIST, tmp_path) == tuple(raw / f"{name}.gz" for name in TEST_FILES)
     assert left_in(tmp_path) == published(tmp_path)

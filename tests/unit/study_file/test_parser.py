@@ -77,7 +77,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ),
         (
             "[space]\ndim = { low = 1, high = 3 }\n[fixed]\ndim = 3",
-            "[space] dim also stands in [fixed]. Keep one of the two.",
+            "[space] dim is also in [fixed]. Keep one of the two.",
         ),
         # The shape of a search space.
         (
@@ -195,7 +195,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         (
             "[fixed]\ndrop_path = 0.1\n[space]\nskip = { choices = [true, false] }",
             "[fixed] and [space] hold values that do not fit together: "
-            "drop_path needs skip = true: without a skip the dropped block would pass nothing on.",
+            "drop_path needs skip = true: without a skip connection, a dropped block has no output.",
         ),
         # Layers, which define the whole net.
         (
@@ -212,7 +212,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         (
             "[fixed]\nlayers = [['linear tokens 8'], 'mean tokens']",
             "[fixed] hold values that do not fit together: a branch begins with 49 tokens of 16 features and ends with "
-            "8 of 16: it cannot be added to what it began with.",
+            "8 of 16: its output cannot be added to its input.",
         ),
         (
             "[space]\nlayers = { choices = [['mean tokens']] }",
@@ -220,7 +220,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ),
         (
             "[systems.a.fixed]\ndim = 3",
-            "is of a study that kmnist-search references makes, which no file can.",
+            "describes a study of kmnist-search references, which cannot be run from a file.",
         ),
         # Enqueued configurations.
         ("[enqueue]\ndim = 3", "[enqueue] must be a list of tables."),
@@ -277,7 +277,7 @@ def test_a_file_that_is_not_toml_is_refused_with_the_place(tmp_path: Path, text:
         ("train.=3", f"--set train.=3: {SET_ADVICE}"),
         (".epochs=3", f"--set .epochs=3: {SET_ADVICE}"),
         ("train.epochs", f"--set train.epochs: {SET_ADVICE}"),
-        ("enqueue.dim=3", "--set enqueue.dim=3: 'enqueue' is no table in the study file and cannot be set from here"),
+        ("enqueue.dim=3", "--set enqueue.dim=3: 'enqueue' is not a table of the study file, so --set cannot change it"),
         ("train.epochs=x", "{path} with train.epochs=x: [train] epochs: input should be a valid integer, got 'x'."),
         ("train.epoch=3", "{path} with train.epoch=3: [train] has no key 'epoch'. Did you mean 'epochs'?"),
         ("trian.epochs=3", "{path} with trian.epochs=3: there is no table [trian]. Did you mean 'train'?"),

@@ -1,1 +1,1 @@
-"""The web server around optuna-dashboard: login, request checks, error pages, cached answers."""
+"""The web server around optuna-dashboard: login, request checks, error pages, ETags."""

@@ -4,6 +4,8 @@ import html
 import json
 import logging
 from collections.abc import Iterable
+from importlib.resources import files
+from string import Template
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -13,25 +15,6 @@ from kmnist_search.dashboard.storage import DashboardStorage
 from kmnist_search.errors import KmnistSearchError, ReadOnlyError, StorageEmptyError
 
 RETRY_SECONDS = 5
-PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="UTF-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 1.1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 15vh auto; padding: 0 1rem; }}
-body {{ color-scheme: light dark; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{message}</p>
-<p>{more}</p>
-</body>
-</html>
-"""
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +45,8 @@ def error_response(
     if retry_after is not None:
         headers["Refresh"] = retry_after
         more = f"This page tries again every {retry_after} seconds."
-    page = PAGE.format(title=html.escape(title), message=html.escape(message), more=more)
+    template = Template(files(__package__).joinpath("error.html").read_text())
+    page = template.substitute(title=html.escape(title), message=html.escape(message), more=more)
     return Response(page, status, headers, mimetype="text/html")
 
 

@@ -65,10 +65,6 @@ def open_bucket(url: str) -> ArtifactStore:
     return _Prefixed(store, f"{prefix}/") if prefix else store
 
 
-def _s3(bucket: str) -> ArtifactStore:
-    return Boto3ArtifactStore(bucket)
-
-
 def _google(bucket: str) -> ArtifactStore:
     with experimental():
         return GCSArtifactStore(bucket)
@@ -76,7 +72,7 @@ def _google(bucket: str) -> ArtifactStore:
 
 #: By URL scheme: the function that makes the bucket's store, the package it needs, and our extra that installs it.
 _BUCKETS: dict[str, tuple[Callable[[str], ArtifactStore], str, str]] = {
-    "s3": (_s3, "boto3", "s3"),
+    "s3": (Boto3ArtifactStore, "boto3", "s3"),
     "gs": (_google, "google-cloud-storage", "gcs"),
 }
 

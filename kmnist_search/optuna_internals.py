@@ -198,17 +198,13 @@ def dashboard_app(storage: BaseStorage, artifact_store: ArtifactStore | None) ->
         def get(self, study_id: int, default: Any = None) -> SearchSpaces:
             return self.setdefault(study_id, SearchSpaces())
 
-    class NoTimes(dict[int, Any]):
-        def __setitem__(self, study_id: int, time: Any) -> None:
-            """Keep no time, so that trials always count as read too long ago."""
-
     study_json = StudyJson()
     _app.serialize_study_detail = study_json
+    _app.get_trials = lambda _cache, storage, study_id: storage.get_all_trials(study_id, deepcopy=False)
     app = optuna_dashboard.wsgi(storage, artifact_store=artifact_store)
     app.catchall = False
     cache = app._inmemory_cache
     cache._cached_extra_study_property_cache = SearchSpacesOfStudies()
-    cache._trials_last_fetched_at = NoTimes()
 
     def forget() -> None:
         cache.clear()

@@ -52,13 +52,6 @@ class Dropout:
 
 
 @dataclass(frozen=True)
-class Mean:
-    """The mean over an axis."""
-
-    axis: Axis
-
-
-@dataclass(frozen=True)
 class Branch:
     """Layers with a skip connection around them."""
 
@@ -93,17 +86,17 @@ class Step:
     inside: tuple["Step", ...] = ()
 
 
-def parse(lines: Sequence[Line]) -> tuple[tuple[Simple | Branch, ...], Mean]:
-    """Return the layers before the final mean, and the mean.
+def parse(lines: Sequence[Line]) -> tuple[tuple[Simple | Branch, ...], Axis]:
+    """Return the layers before the final mean, and the axis of the mean.
 
     Raises:
         ValueError: a line is not understood, or there is not exactly one mean, at the end.
     """
-    *most, last = (_branch(line) if isinstance(line, tuple) else _layer(line) for line in lines)
-    before = tuple(layer for layer in most if not isinstance(layer, Mean))
-    if not isinstance(last, Mean) or len(before) < len(most):
-        raise ValueError("the last layer, and only that, must be 'mean tokens' or 'mean features'")
-    return before, last
+    *before, last = lines
+    match last.split() if isinstance(last, str) else []:
+        case ["mean", ("tokens" | "features") as axis]:
+            return tuple(map(_layer, before)), axis
+    raise _not_a_layer(last)
 
 
 def steps(layers: Sequence[Simple | Branch], shape: Shape) -> tuple[Step, ...]:
@@ -140,15 +133,12 @@ def _check_sum(begin: Shape, end: Shape) -> None:
         )
 
 
-def _branch(lines: tuple[str, ...]) -> Branch:
-    layers = [_layer(line) for line in lines]
-    if not layers or any(isinstance(layer, Mean) for layer in layers):
-        raise ValueError(f"{list(lines)} is not a branch: it needs layers, and none of them may be a mean")
-    return Branch(tuple(layer for layer in layers if not isinstance(layer, Mean)))
+def _layer(line: Line) -> Simple | Branch:
+    return Branch(tuple(map(_simple, line))) if line and isinstance(line, tuple) else _simple(line)
 
 
-def _layer(line: str) -> Simple | Mean:
-    match line.split():
+def _simple(line: Line) -> Simple:
+    match line.split() if isinstance(line, str) else []:
         case ["linear", ("tokens" | "features") as axis, width] if width.isdecimal() and int(width) > 0:
             return Linear(axis, int(width))
         case ["batch_norm", ("tokens" | "features") as axis]:
@@ -157,13 +147,15 @@ def _layer(line: str) -> Simple | Mean:
             return Activation(kind)
         case ["dropout", share] if _is_share(share):
             return Dropout(float(share))
-        case ["mean", ("tokens" | "features") as axis]:
-            return Mean(axis)
+    raise _not_a_layer(line)
+
+
+def _not_a_layer(line: Line) -> ValueError:
     axes = " or ".join(get_args(Axis))
     kinds = ", ".join(f"{kind!r}" for kind in get_args(Kind))
-    raise ValueError(
-        f"{line!r} is not a layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', {kinds}, 'dropout SHARE' with a share "
-        f"from 0 to below 1, or 'mean AXIS', where AXIS is {axes}"
+    return ValueError(
+        f"{line!r} is not a layer here. Write 'linear AXIS WIDTH', 'batch_norm AXIS', {kinds}, or 'dropout SHARE' with "
+        f"a share from 0 to below 1, and 'mean AXIS' as the last layer only, where AXIS is {axes}"
     )
 
 

@@ -124,7 +124,7 @@ class LayersConfig(PatchesConfig):
     @property
     def mean_axis(self) -> Axis:
         """The axis over which the mean before the classifier is taken."""
-        return parse(self.layers)[1].axis
+        return parse(self.layers)[1]
 
     @property
     def num_classified(self) -> int:

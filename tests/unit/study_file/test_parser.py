@@ -200,8 +200,9 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         # Layers, which define the whole net.
         (
             "[fixed]\nlayers = ['linear tokens 8', 'mean feature']",
-            "[fixed] layers: 'mean feature' is not a layer. Write 'linear AXIS WIDTH', 'batch_norm AXIS', 'relu', "
-            "'gelu', 'dropout SHARE' with a share from 0 to below 1, or 'mean AXIS', where AXIS is tokens or features, "
+            "[fixed] layers: 'mean feature' is not a layer here. Write 'linear AXIS WIDTH', 'batch_norm AXIS', 'relu', "
+            "'gelu', or 'dropout SHARE' with a share from 0 to below 1, and 'mean AXIS' as the last layer only, where "
+            "AXIS is tokens or features, "
             "got ['linear tokens 8', 'mean feature'].",
         ),
         (

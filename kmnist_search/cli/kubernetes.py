@@ -132,7 +132,7 @@ def _check_database(storage_url: str, file: "StudyFile", *, own_postgres: bool) 
     except StorageEmptyError:
         return
     check_study(storage, file)
-    storage.let_go()
+    storage.disconnect()
 
 
 def _fill_queue(file: "StudyFile", trials: int, storage_url: str, data_dir: Path | None) -> None:

@@ -128,8 +128,8 @@ def simple_steps(steps: Sequence[Step]) -> Iterator[Step]:
 def _check_sum(begin: Shape, end: Shape) -> None:
     if begin != end:
         raise ValueError(
-            f"a branch begins with {begin.tokens} tokens of {begin.features} features and ends with {end.tokens} of "
-            f"{end.features}: its output cannot be added to its input"
+            f"the input of a branch is {begin.tokens} tokens of {begin.features} features, its output {end.tokens} of "
+            f"{end.features}: the output cannot be added to the input"
         )
 
 

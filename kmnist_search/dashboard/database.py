@@ -66,7 +66,7 @@ class Database:
                 raise ReadOnlyError(f"{self.shown_url} does not let this dashboard change it.") from error
             if not is_passing(error):
                 raise
-            storage.let_go()
+            storage.disconnect()
             away = StorageAwayError(f"{self.shown_url} cannot be reached now: {reason_of(error)}.")
             with self._lock:
                 self._record(away)
@@ -84,7 +84,7 @@ class Database:
         if self._error is not None and time.monotonic() < self._silent_until:
             raise type(self._error)(str(self._error))
         if self._storage is not None and self._file != self._file_now():
-            self._storage.let_go()
+            self._storage.disconnect()
             self._storage = None
         if self._storage is None:
             try:

@@ -16,7 +16,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.engine import Connection
 
 from kmnist_search.charts.predictions import Predictions
-from kmnist_search.dashboard_content.pictures import MOST_WRONG, confusion_picture, curves_picture, wrong_picture
+from kmnist_search.dashboard_content.pictures import MAX_WRONG, confusion_picture, curves_picture, wrong_picture
 from kmnist_search.dashboard_content.plots import TOP
 from kmnist_search.dashboard_content.recipe import recipe
 from kmnist_search.data.catalog import CLASS_NAMES
@@ -100,5 +100,5 @@ class TrialArtifacts:
             probabilities=validated.val_probabilities,
         )
         yield f"confusion-{number}.png", "image/png", confusion_picture(predictions.confusion(), names, title)
-        wrong = predictions.most_confidently_wrong(MOST_WRONG)
+        wrong = predictions.most_confidently_wrong(MAX_WRONG)
         yield f"wrong-{number}.png", "image/png", wrong_picture(wrong, names, f"{title}: most confidently wrong")

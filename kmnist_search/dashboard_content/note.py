@@ -19,9 +19,9 @@ from kmnist_search.study_file.schema import PrunerConfig
 #: It is in the notes of existing studies, so it does not change.
 END = "*kmnist-search writes all above this line. What you write below it stays.*"
 #: The most failure reasons listed; `kmnist-search status` shows more.
-MOST_REASONS = 5
+MAX_REASONS = 5
 #: The most characters of a reason; some contain a whole configuration.
-MOST_REASON = 200
+MAX_REASON = 200
 
 
 def note(snapshot: Snapshot, before: str = "") -> str:
@@ -44,7 +44,7 @@ def note(snapshot: Snapshot, before: str = "") -> str:
         pruner=_pruner(snapshot.file.study.pruner),
         pids=_pids(snapshot),
         failures=list(read.failures(snapshot.trials).items()),
-        most_reasons=MOST_REASONS,
+        most_reasons=MAX_REASONS,
     )
     theirs = before.partition(END)[2] if END in before else f"\n\n{before}" if before.strip() else ""
     return f"{ours.strip()}\n\n---\n{END}{theirs}"
@@ -98,5 +98,5 @@ def _fixed(setting: Any) -> str:
 def _reason(text: str) -> str:
     """Return a reason on one line, for a cell of a Markdown table."""
     line = " ".join(text.split())
-    shown = line if len(line) <= MOST_REASON else f"{line[: MOST_REASON - 4]} ..."
+    shown = line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 4]} ..."
     return f"`{shown.replace('`', chr(39)).replace('|', '/')}`"

@@ -18,7 +18,7 @@ CURVES_SIZE = (640, 400)
 CELL, LABELS = 48, 92
 ZOOM, GAP, COLUMNS = 3, 12, 8
 #: The most wrong images in a picture.
-MOST_WRONG = 24
+MAX_WRONG = 24
 
 
 def curves_picture(history: Sequence[Epoch], title: str) -> bytes:

@@ -13,9 +13,9 @@ from kmnist_search.charts.chart import Chart
 from kmnist_search.dashboard_content.snapshot import Snapshot
 
 #: The most trials drawn as dots, the best ones; fewer dots mean less to write at each update.
-MOST_DOTS = 1000
+MAX_DOTS = 1000
 #: The most attempts drawn as bars, the last ones; only so many trials are read for them.
-MOST_BARS = 500
+MAX_BARS = 500
 TOP = 10
 
 #: The value of each colour name; its luminance is between white and the dark theme's cards (#1e1e1e).
@@ -58,11 +58,11 @@ def plots(snapshot: Snapshot) -> Mapping[str, Plot]:
     """Return the plots that have something to draw, by name."""
     metric, maximize = snapshot.file.study.metric, snapshot.direction == StudyDirection.MAXIMIZE
     trials, ranked, clock = snapshot.trials, snapshot.ranked, read.clock_name(snapshot.trials)
-    history = read.thinned(read.history(trials, snapshot.direction), MOST_DOTS, snapshot.direction)
-    attempts = read.attempts(trials[-MOST_BARS:], snapshot.at)[-MOST_BARS:]
+    history = read.thinned(read.history(trials, snapshot.direction), MAX_DOTS, snapshot.direction)
+    attempts = read.attempts(trials[-MAX_BARS:], snapshot.at)[-MAX_BARS:]
     charts = (
         search_charts.best_by_seconds(history, metric, maximize=maximize, clock=clock),
-        cost_charts.size_and_value(ranked, metric, maximize=maximize, most=MOST_DOTS),
+        cost_charts.size_and_value(ranked, metric, maximize=maximize, most=MAX_DOTS),
         work_charts.best_curves(ranked[:TOP], metric, maximize=maximize),
         cost_charts.spent(read.seconds_by_outcome(trials), read.saved(trials, snapshot.file.train.epochs), clock),
         work_charts.timeline(attempts),

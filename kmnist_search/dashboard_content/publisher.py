@@ -34,9 +34,9 @@ UPDATE_SECONDS = 30.0
 #: Before the next update, the process must spend this many times the CPU time of the last one.
 REST = 200
 #: The longest time between two updates: in a process that mostly waits, an update takes no time from the search.
-MOST_REST_SECONDS = 300.0
+MAX_REST_SECONDS = 300.0
 #: With many workers, each checks less often, so that all together stay below this rate.
-LOOKS_A_SECOND = 0.5
+CHECKS_PER_SECOND = 0.5
 #: The longest wait for the last update at the end of the run.
 CLOSING_SECONDS = 5.0
 #: The last update is repeated so many times at most, because trials may end while it is written.
@@ -127,10 +127,10 @@ class Publisher:
             self._attributes = None
             if not is_passing(error):  # the database thread reports a database that is away
                 self._error = self._error or f"{type(error).__name__}: {reason_of(error)}"
-        self.study.storage.let_go()
+        self.study.storage.disconnect()
         took = time.thread_time() - began
-        rest = min(REST * took * self._seconds_a_cpu_second(), MOST_REST_SECONDS)
-        self._rest = max(UPDATE_SECONDS, rest, self.cached_storage.num_running() / LOOKS_A_SECOND)
+        rest = min(REST * took * self._seconds_a_cpu_second(), MAX_REST_SECONDS)
+        self._rest = max(UPDATE_SECONDS, rest, self.cached_storage.num_running() / CHECKS_PER_SECOND)
 
     def _seconds_a_cpu_second(self) -> float:
         """Return this process's wall time per CPU second, which rises when other processes use the cores."""

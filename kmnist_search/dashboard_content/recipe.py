@@ -7,12 +7,12 @@ from kmnist_search.study_file.schema import PrunerConfig, StudyFile
 from kmnist_search.study_file.writer import as_toml
 
 #: A study's name has at most 100 characters.
-MOST_NAME = 80
+MAX_NAME = 80
 
 
 def recipe(file: StudyFile, number: int, params: Mapping[str, Any]) -> str:
     """Return a study file for one trial with the hyperparameters of trial `number`, and no search space."""
-    name = f"{file.study.name[:MOST_NAME]}-trial-{number}"
+    name = f"{file.study.name[:MAX_NAME]}-trial-{number}"
     study = file.study.model_copy(update={"name": name, "trials": 1, "pruner": PrunerConfig(name="none")})
     again = file.only(params).model_copy(update={"study": study})
     facts = (

@@ -45,7 +45,7 @@ def connection_settings(url: URL) -> dict[str, Any]:
     }
 
 
-def settle(engine: Engine) -> set[psycopg.Connection[Any]]:
+def set_up_connections(engine: Engine) -> set[psycopg.Connection[Any]]:
     """Set up the engine's connections; return the set that holds those to Postgres while they are open."""
     connections: set[psycopg.Connection[Any]] = set()
     if engine.dialect.name == "sqlite":

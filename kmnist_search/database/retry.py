@@ -101,7 +101,7 @@ class Retry:
 
     def _note_outage(self, state: RetryCallState) -> None:
         self.outage = Outage(reason=reason_of(_error(state)), since=state.start_time)
-        self.storage.let_go()
+        self.storage.disconnect()
 
     def _give_up(self, state: RetryCallState) -> Any:
         error, seconds = _error(state), time.monotonic() - state.start_time

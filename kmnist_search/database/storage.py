@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from kmnist_search.database import tables
-from kmnist_search.database.connections import READING, connection_settings, settle
+from kmnist_search.database.connections import READING, connection_settings, set_up_connections
 from kmnist_search.database.errors import DATABASE_ERRORS, OPENING_SECONDS, is_away, is_forbidden, is_race, reason_of
 from kmnist_search.database.url import check_url, shown, to_type
 from kmnist_search.errors import ReadOnlyError, StorageAwayError, StorageEmptyError, StorageError
@@ -102,7 +102,7 @@ class Storage:
             except (OSError, psycopg.Error):
                 continue  # closed at this moment
 
-    def let_go(self) -> None:
+    def disconnect(self) -> None:
         """Close the connections; the next use opens a new one.
 
         Do not call this while another thread uses one. A connection in use when the engine is disposed stays open in
@@ -132,7 +132,7 @@ def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) 
         _check_file(Path(parsed.database or ""), create=create)
     try:
         rdb = _open(parsed, create=create)
-        connections = settle(rdb.engine)
+        connections = set_up_connections(rdb.engine)
     except (*DATABASE_ERRORS, sqlite3.Error) as error:
         kind = StorageAwayError if is_away(error) else StorageError
         raise kind(f"{shown(parsed)} cannot be used as a database: {reason_of(error)}.") from None

@@ -26,7 +26,7 @@ from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place, places
 from kmnist_search.study.artifacts import open_artifact_store
 from kmnist_search.study.proposals import Proposals
-from kmnist_search.study.status import Progress, progress_seen_by
+from kmnist_search.study.status import Progress, progress_of_worker
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
 from kmnist_search.worker.database_thread import DatabaseThread
@@ -134,7 +134,7 @@ class Search:
 
     def seen_by(self, worker: Worker) -> Progress:
         """Return the study's progress as a worker knows it, without asking the database."""
-        return progress_seen_by(self.study, worker.database_thread.cached_storage, worker.database_thread.counts)
+        return progress_of_worker(self.study, worker.database_thread.cached_storage, worker.database_thread.counts)
 
     def _publisher(self, database_thread: DatabaseThread) -> Publisher:
         store, images = open_artifact_store(self.options.artifacts, self.study.storage.url), None

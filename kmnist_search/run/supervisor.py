@@ -66,7 +66,7 @@ class Supervisor:
         self.study, self.options, self.prepare, self.signals = search.study, search.options, prepare, signals
         self.stopped_by: StoppedBy = "budget"
         self._progress = when_it_answers()(status_of, self.study).progress
-        self.study.storage.let_go()
+        self.study.storage.disconnect()
         self._vacant = [(number, place, 0) for number, place in enumerate(places, start=1)]
         self._children: list[WorkerProcess] = []
         self._reasons: set[StoppedBy] = set()

@@ -10,15 +10,15 @@ from heapq import heapify, heapreplace
 from statistics import fmean
 
 #: The fewest ended trials for a forecast.
-BASIS = 3
+MIN_TRIALS = 3
 #: How many of the last ended trials are used: at least this many, or so many for each running trial.
-RECENT, RECENT_A_SLOT = 50, 2
+RECENT, RECENT_PER_SLOT = 50, 2
 #: The last trials of each slot are assigned one by one, to find which slot ends last.
-DEALT_A_SLOT = 4
+ASSIGNED_PER_SLOT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class EndedTrial:
     """When a trial ran, in seconds on any one clock."""
 
     began: float
@@ -26,7 +26,7 @@ class Ended:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtWork:
+class RunningTrial:
     """Since when a trial has been running, on the same clock; `share` is the part that is done, None if unknown."""
 
     began: float
@@ -63,34 +63,34 @@ class Forecast:
         if not slots:
             return 0.0
         waiting = max(unfinished - running, 0)
-        dealt = min(waiting, DEALT_A_SLOT * len(slots))
-        before = (waiting - dealt) * self.trial_seconds / len(slots)
+        assigned = min(waiting, ASSIGNED_PER_SLOT * len(slots))
+        before = (waiting - assigned) * self.trial_seconds / len(slots)
         heapify(slots)
-        for turn in range(dealt):
+        for turn in range(assigned):
             heapreplace(slots, slots[0] + self.lengths[turn % len(self.lengths)])
         return before + max(slots)
 
 
-def looked_at(at_work: int) -> int:
+def num_recent(at_work: int) -> int:
     """Return how many of the last ended trials are used when so many are running."""
     # One more than those counted: its end is the start of the period.
-    return max(RECENT, RECENT_A_SLOT * at_work) + 1
+    return max(RECENT, RECENT_PER_SLOT * at_work) + 1
 
 
-def forecast(ended: Sequence[Ended], at_work: Sequence[AtWork], *, now: float) -> Forecast | None:
+def forecast(ended: Sequence[EndedTrial], at_work: Sequence[RunningTrial], *, now: float) -> Forecast | None:
     """Return the forecast from these trials; None if they are too few.
 
     Args:
-        ended: the trials that are over, at least the last ones, see `looked_at`.
+        ended: the trials that are over, at least the last ones, see `num_recent`.
         at_work: the running trials.
         now: on the same clock.
     """
-    last = sorted(ended, key=lambda each: each.ended)[-looked_at(len(at_work)) :]
-    is_cut = len(last) == looked_at(len(at_work))
+    last = sorted(ended, key=lambda each: each.ended)[-num_recent(len(at_work)) :]
+    is_cut = len(last) == num_recent(len(at_work))
     recent, since = (last[1:], last[0].ended) if is_cut else (last, float("-inf"))
     work = sum(max(each.ended - max(each.began, since), 0.0) for each in recent)
     work += sum(max(now - max(each.began, since), 0.0) for each in at_work)
-    if len(recent) < BASIS or work <= 0:
+    if len(recent) < MIN_TRIALS or work <= 0:
         return None
     trial_seconds = work / len(recent)
     lengths = [max(each.ended - each.began, 0.0) for each in recent]
@@ -102,7 +102,7 @@ def forecast(ended: Sequence[Ended], at_work: Sequence[AtWork], *, now: float) -
     )
 
 
-def _remaining(trial: AtWork, now: float, lengths: Sequence[float], trial_seconds: float) -> float:
+def _remaining(trial: RunningTrial, now: float, lengths: Sequence[float], trial_seconds: float) -> float:
     """Return the mean remaining time of past trials that took longer, limited by the trial's own remaining epochs."""
     done = max(now - trial.began, 0.0)
     longer = [length for length in lengths if length > done]

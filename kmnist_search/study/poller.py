@@ -13,9 +13,9 @@ from kmnist_search.study.status import Status, status_from
 from kmnist_search.study.study import SearchStudy
 
 #: Seconds between two reads; a large study takes longer to read, so it is read less often.
-LOOK_SECONDS = 2.0
+READ_SECONDS = 2.0
 #: The largest share of time spent on reading.
-LOOKING_SHARE = 0.1
+READING_SHARE = 0.1
 #: Seconds between two recoveries of lost trials; each is a write transaction.
 RECOVER_SECONDS = 10.0
 
@@ -36,7 +36,7 @@ class Poller:
         self._known_until = 0
         self._recover_at = float("-inf")
 
-    def looks(self, pause: Callable[[float], object] = time.sleep) -> Iterator[Status | Away]:
+    def statuses(self, pause: Callable[[float], object] = time.sleep) -> Iterator[Status | Away]:
         """Yield the status of the study forever, or why it cannot be read now.
 
         Args:
@@ -48,12 +48,12 @@ class Poller:
         """
         while True:
             started = time.monotonic()
-            seen = self._look()
+            seen = self._read()
             took = time.monotonic() - started
             yield seen
-            pause(max(LOOK_SECONDS, took / LOOKING_SHARE))
+            pause(max(READ_SECONDS, took / READING_SHARE))
 
-    def _look(self) -> Status | Away:
+    def _read(self) -> Status | Away:
         try:
             with self.study.storage.time_limit(SILENCE_SECONDS):
                 self._recover_if_due()
@@ -63,7 +63,7 @@ class Poller:
                 raise
             return Away(reason=reason_of(error))
         finally:
-            self.study.storage.let_go()
+            self.study.storage.disconnect()
 
     def _recover_if_due(self) -> None:
         """Recover trials of lost workers, if this user may write; a read-only user still sees the study."""

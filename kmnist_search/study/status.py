@@ -15,7 +15,7 @@ from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
-from kmnist_search.study.forecast import AtWork, Ended, Forecast, forecast, looked_at
+from kmnist_search.study.forecast import EndedTrial, Forecast, RunningTrial, forecast, num_recent
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
 
 
@@ -40,7 +40,7 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerSeen:
+class WorkerStatus:
     """A worker as last seen, so many seconds ago, and the numbers of its running trials.
 
     `finished` counts its own trials; `trials_per_hour` is None before the first. With `is_gone` it is most likely dead.
@@ -101,7 +101,7 @@ class Status:
 
     progress: Progress
     bests: Sequence[float]
-    workers: Sequence[WorkerSeen]
+    workers: Sequence[WorkerStatus]
     running: Sequence[Running]
     failures: Sequence[TrialFailure]
 
@@ -128,7 +128,7 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
     )
 
 
-def progress_seen_by(study: SearchStudy, cached_storage: CachedStorage, counts: Counts) -> Progress:
+def progress_of_worker(study: SearchStudy, cached_storage: CachedStorage, counts: Counts) -> Progress:
     """Return the progress of a study as a worker knows it, without reading the database."""
     return _progress(study, counts, cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))
 
@@ -150,17 +150,17 @@ def _forecast(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Forecast | N
     over = [trial for trial in trials if trial.datetime_start is not None and trial.datetime_complete is not None]
     over.sort(key=attrgetter("datetime_complete"))
     ended = [
-        Ended(began=_seconds(trial.datetime_start), ended=_seconds(trial.datetime_complete))
-        for trial in over[-looked_at(len(at_work)) :]
+        EndedTrial(began=_seconds(trial.datetime_start), ended=_seconds(trial.datetime_complete))
+        for trial in over[-num_recent(len(at_work)) :]
     ]
     return forecast(ended, at_work, now=_seconds(datetime.now()))
 
 
-def _at_work(trial: FrozenTrial, epochs: int) -> AtWork:
+def _at_work(trial: FrozenTrial, epochs: int) -> RunningTrial:
     # A trial resumed from a checkpoint is further than the time of this attempt suggests.
     is_first = len(trial.user_attrs.get(ATTEMPTS_KEY, ())) <= 1
     share = trial.last_step / epochs if trial.last_step and is_first else None
-    return AtWork(began=_seconds(trial.datetime_start), share=share)
+    return RunningTrial(began=_seconds(trial.datetime_start), share=share)
 
 
 def _seconds(local: datetime | None) -> float:
@@ -180,7 +180,7 @@ def _bests(study: SearchStudy, trials: Sequence[FrozenTrial]) -> list[float]:
     return bests
 
 
-def _workers(members: Sequence[RegisteredWorker], running: Sequence[FrozenTrial]) -> list[WorkerSeen]:
+def _workers(members: Sequence[RegisteredWorker], running: Sequence[FrozenTrial]) -> list[WorkerStatus]:
     names = [each.name for each in fields(Owner)]
     at_work: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     for trial in running:
@@ -189,8 +189,8 @@ def _workers(members: Sequence[RegisteredWorker], running: Sequence[FrozenTrial]
     return [_worker(member, at_work[tuple(getattr(member.owner, name) for name in names)]) for member in members]
 
 
-def _worker(member: RegisteredWorker, trials: Sequence[int]) -> WorkerSeen:
-    return WorkerSeen(
+def _worker(member: RegisteredWorker, trials: Sequence[int]) -> WorkerStatus:
+    return WorkerStatus(
         host=member.owner.host,
         pid=member.owner.pid,
         device=member.info.device,

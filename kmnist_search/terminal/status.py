@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from kmnist_search.study.status import Running, Status, TrialFailure, WorkerSeen
+from kmnist_search.study.status import Running, Status, TrialFailure, WorkerStatus
 from kmnist_search.terminal.progress import labelled, progress_rows
 from kmnist_search.terminal.sparkline import MAX_CURVE, bounds, fitted, sparkline
 from kmnist_search.wording import count, duration_text, metric_text, percent, shown_params
@@ -115,7 +115,7 @@ def _workers(status: Status) -> Listing:
     return Listing(title=title, rows=[_worker_row(worker) for worker in workers], right=(3, 4))
 
 
-def _worker_row(worker: WorkerSeen) -> list[Text]:
+def _worker_row(worker: WorkerStatus) -> list[Text]:
     seen = f"seen {duration_text(worker.unseen)} ago"
     pace = "" if worker.trials_per_hour is None else f"{worker.trials_per_hour:.0f} trials/hour"
     return [

@@ -87,7 +87,7 @@ def _polling(study: SearchStudy, put: Callable[[Status | Away | Exception], None
 
     def poll() -> None:
         try:
-            for seen in Poller(study).looks(pause=stop.wait):
+            for seen in Poller(study).statuses(pause=stop.wait):
                 if stop.is_set():
                     return
                 put(seen)
@@ -105,7 +105,7 @@ def _polling(study: SearchStudy, put: Callable[[Status | Away | Exception], None
 
 def _watch_plainly(console: Console, study: SearchStudy, is_over: Callable[[Status], bool]) -> Status:
     shown = ""
-    for seen in Poller(study).looks():
+    for seen in Poller(study).statuses():
         line = _line(seen)
         if line != shown:
             print_line(console, line)

@@ -100,4 +100,4 @@ def test_a_limit_for_locks_holds_for_its_transaction_and_for_no_other_client(
             assert connection.scalar(text("SELECT count(*) FROM trials")) == 0
         with psycopg.connect(by_transaction.url(name)) as other:
             assert other.execute("SHOW lock_timeout").fetchone() == ("0",)
-    storage.let_go()
+    storage.disconnect()

@@ -122,7 +122,7 @@ def size(trials: int, servers: Servers) -> None:
                 server.measured("poll, one trial more", f"/api/studies/1?after={trials}")
                 server.measured("importance again", "/api/studies/1/param_importances")
                 server.stop()
-            desk.study.storage.let_go()
+            desk.study.storage.disconnect()
 
 
 def _search(url: str, counter: Any, ending: Any) -> None:
@@ -164,7 +164,7 @@ def polls(trials: int, seconds: float, servers: Servers) -> None:
             desk = Desk(url)
             fill_up(url, desk.study.queue.study_id, trials)
             desk.study.fill(trials + 5000)
-            desk.study.storage.let_go()
+            desk.study.storage.disconnect()
             for name, code in servers.items():
                 _compare(f"{kind}, {name}", url, Server(code, url), seconds)
 
@@ -253,7 +253,7 @@ def page(trials: int) -> None:
         url = kinds["sqlite"]()
         desk = Desk(url)
         fill_up(url, desk.study.queue.study_id, trials)
-        desk.study.storage.let_go()
+        desk.study.storage.disconnect()
         server = Server(OURS, url)
         server.ask("/api/studies/1?after=0")
         browser = playwright.chromium.launch(

@@ -98,7 +98,7 @@ class Desk:
             counts=self.study.counts(),
             info=WorkerInfo(device="CPU", versions={}, job=None),
         )
-        self.study.storage.let_go()
+        self.study.storage.disconnect()
 
     def ask(self, budget: int | None) -> tuple[Claim, optuna.Trial] | None:
         claim = self.database_thread.claim(budget=budget).result()
@@ -207,7 +207,7 @@ def workers(kinds: dict[str, NewUrl], counts: Sequence[int]) -> None:
         for kind, new_url in kinds.items():
             for name, work in (("ours", our_worker), ("plain", plain_worker)):
                 url = new_url()
-                open_storage(url, create=True).let_go()
+                open_storage(url, create=True).disconnect()
                 processes = start(work, url, count, TRIALS, 0.0, at_once=True)
                 started = time.perf_counter()
                 for process in processes:
@@ -269,7 +269,7 @@ def fill_up(url: str, study_id: int, number: int, file: StudyFile | None = None)
         for table, rows in ((tables.params, params), (tables.values, values), (tables.reports, reports)):
             connection.execute(insert(table), rows)
         connection.execute(text("ANALYZE"))  # as a server does by itself within a minute
-    storage.let_go()
+    storage.disconnect()
 
 
 def size(kinds: dict[str, NewUrl], sizes: Sequence[int]) -> None:
@@ -304,7 +304,7 @@ def size(kinds: dict[str, NewUrl], sizes: Sequence[int]) -> None:
             )
             url = new_url()
             study = plain_study(url)
-            open_storage(url, create=True).let_go()
+            open_storage(url, create=True).disconnect()
             fill_up(url, study._study_id, number)
             moments: list[float] = []
             started = time.perf_counter()
@@ -320,7 +320,7 @@ def size(kinds: dict[str, NewUrl], sizes: Sequence[int]) -> None:
 
 def sleepers(server: PostgresServer, number: int = 200, epoch_seconds: float = 3.0) -> None:
     url = server.new_database()
-    open_storage(url, create=True).let_go()
+    open_storage(url, create=True).disconnect()
     (limit,) = server.execute("SHOW max_connections")
     print(f"{number} workers, an epoch every {epoch_seconds:g} s, max_connections = {limit[0]}")
     processes = start(our_worker, url, number, 2 * number, epoch_seconds, at_once=False)

@@ -257,7 +257,7 @@ def measure(
     desk = Desk(direct, study_file())
     fill_up(direct, desk.study.queue.study_id, FINISHED_BEFORE, desk.file)
     desk.study.fill(FINISHED_BEFORE + TRIALS_A_WORKER * count)
-    desk.study.storage.let_go()
+    desk.study.storage.disconnect()
     stop = multiprocessing.get_context("fork").Event()
     with tempfile.TemporaryDirectory() as folder:
         processes = start(url, count, mean_seconds, stop, Path(folder))

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.queue.queue import Counts
 from kmnist_search.study.forecast import Forecast
-from kmnist_search.study.status import Progress, Running, Status, TrialFailure, WorkerSeen
+from kmnist_search.study.status import Progress, Running, Status, TrialFailure, WorkerStatus
 
 NOW = datetime(2026, 11, 21, 14, 3, 22)
 EPOCHS = 30
@@ -64,8 +64,8 @@ def running(number: int, *, epoch: int, attempts: int = 1) -> Running:
     )
 
 
-def worker(index: int, trials: Sequence[int], *, is_gone: bool = False) -> WorkerSeen:
-    return WorkerSeen(
+def worker(index: int, trials: Sequence[int], *, is_gone: bool = False) -> WorkerStatus:
+    return WorkerStatus(
         host=f"node{index}",
         pid=14301 + index,
         device="NVIDIA H200",
@@ -92,7 +92,7 @@ def status(
     *,
     counts: Counts,
     at_work: Sequence[Running] = (),
-    workers: Sequence[WorkerSeen] = (),
+    workers: Sequence[WorkerStatus] = (),
     failures: Sequence[TrialFailure] = (),
     trial_seconds: float | None = 60.0,
 ) -> Status:

@@ -247,7 +247,7 @@ def test_who_waits_for_a_study_is_told_when_nothing_is_left_that_works_on_it(
     invoke: Invoke, full_slurm: SlurmCluster, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sbatch, "ASK_SECONDS", 0.5)
-    monkeypatch.setattr(poller, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(poller, "READ_SECONDS", 0.2)
     cancel = threading.Timer(15, full_slurm.do, ["scancel", "--name=tiny"])
     cancel.start()
     result = _submit(invoke, "--storage", url, "--watch")

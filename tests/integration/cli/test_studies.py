@@ -232,7 +232,7 @@ def test_who_may_only_read_is_told_so(
         "Nothing was changed; use a role that may write.",
     )
     assert study_names(storage) == ["tiny"]
-    storage.let_go()
+    storage.disconnect()
 
 
 def test_the_storage_may_be_named_before_or_after_the_subcommand(

@@ -42,7 +42,7 @@ def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 def storage(any_storage_url: str) -> Iterator[Storage]:
     opened = open_storage(any_storage_url, create=True)
     yield opened
-    opened.let_go()
+    opened.disconnect()
 
 
 def _study(storage: Storage, name: str = "mixed") -> optuna.Study:

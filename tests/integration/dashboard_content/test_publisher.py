@@ -144,7 +144,7 @@ def test_two_workers_at_once_share_the_duty_and_leave_exactly_the_best(
     monkeypatch.setattr(publisher, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(publisher, "UPDATE_SECONDS", 0.1)
     monkeypatch.setattr(publisher, "REST", 0)
-    monkeypatch.setattr(publisher, "LOOKS_A_SECOND", 100)
+    monkeypatch.setattr(publisher, "CHECKS_PER_SECOND", 100)
     writers, notes = [], []
     write = DashboardAttributes.write
 

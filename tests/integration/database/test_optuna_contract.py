@@ -48,7 +48,7 @@ from kmnist_search.study.cached_storage import CachedStorage
 def storage(any_storage_url: str) -> Iterator[Storage]:
     opened = open_storage(any_storage_url, create=True)
     yield opened
-    opened.let_go()
+    opened.disconnect()
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_tables_of_another_optuna_are_refused_with_the_way_out(any_storage_url: 
     storage = open_storage(any_storage_url, create=True)
     with storage.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'v99.0.0.a'"))
-    storage.let_go()
+    storage.disconnect()
     with pytest.raises(StorageError, match=r"has tables of optuna's schema v99\.0\.0\.a, and this optuna needs v"):
         open_storage(any_storage_url, create=True)
 
@@ -126,8 +126,8 @@ def test_reading_makes_no_writer_wait(any_storage_url: str) -> None:
             writing.execute(insert)
     with one.reading() as reading:
         assert reading.scalar(text("SELECT count(*) FROM studies")) == 1
-    one.let_go()
-    other.let_go()
+    one.disconnect()
+    other.disconnect()
 
 
 def test_the_plain_way_to_write_a_postgres_url_takes_psycopg(postgres: PostgresServer) -> None:
@@ -187,7 +187,7 @@ def test_an_idle_connection_that_the_server_closed_is_replaced(postgres: Postgre
     postgres.execute(f"SELECT pg_terminate_backend({first})")
     with storage.reading() as connection:
         assert connection.scalar(text("SELECT pg_backend_pid()")) != first
-    storage.let_go()
+    storage.disconnect()
 
 
 def _error(storage: Storage, sql: str) -> BaseException:
@@ -200,7 +200,7 @@ def test_mistakes_are_not_tried_again(any_storage_url: str) -> None:
     storage = open_storage(any_storage_url, create=True)
     assert not is_passing(_error(storage, "SELECT no_such_column FROM trials"))
     assert not is_passing(_error(storage, "SELECT * FROM no_such_table"))
-    storage.let_go()
+    storage.disconnect()
 
 
 def test_a_lock_that_is_held_too_long_is_tried_again(any_storage_url: str) -> None:
@@ -216,8 +216,8 @@ def test_a_lock_that_is_held_too_long_is_tried_again(any_storage_url: str) -> No
         else:
             error = _error(other, "SET LOCAL lock_timeout = '50ms'; LOCK TABLE studies")
     assert is_passing(error)
-    one.let_go()
-    other.let_go()
+    one.disconnect()
+    other.disconnect()
 
 
 def test_a_server_that_does_not_answer_in_time_is_as_good_as_away(postgres: PostgresServer) -> None:
@@ -231,19 +231,19 @@ def test_a_server_that_does_not_answer_in_time_is_as_good_as_away(postgres: Post
     assert time.monotonic() - started < 10
     with storage.writing() as connection:
         assert connection.scalar(text("SELECT 2")) == 2
-    storage.let_go()
+    storage.disconnect()
     assert not storage.connections
 
 
 def test_a_server_without_a_free_connection_is_tried_again(postgres: PostgresServer) -> None:
     storage = open_storage(postgres.new_database(), create=True)
-    storage.let_go()
+    storage.disconnect()
     with ExitStack() as stack:
         with suppress(psycopg.OperationalError):  # until there is none left
             for _ in range(200):
                 stack.enter_context(psycopg.connect(postgres.url(), autocommit=True))
         assert is_passing(_error(storage, "SELECT 1"))
-    storage.let_go()
+    storage.disconnect()
 
 
 def test_a_process_without_a_free_connection_is_tried_again(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_process_without_a_free_connection_is_tried_again(tmp_path: Path) -> N
 def test_a_connection_that_breaks_is_tried_again(postgres: PostgresServer) -> None:
     storage = open_storage(postgres.new_database(), create=True)
     assert is_passing(_error(storage, "SELECT pg_terminate_backend(pg_backend_pid())"))
-    storage.let_go()
+    storage.disconnect()
 
 
 def _open_at_once(url: str, barrier: multiprocessing.synchronize.Barrier) -> None:

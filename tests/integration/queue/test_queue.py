@@ -29,7 +29,7 @@ ELSEWHERE = replace(HERE, machine="another machine")
 def storage(any_storage_url: str) -> Iterator[Storage]:
     storage = open_storage(any_storage_url, create=True)
     yield storage
-    storage.let_go()
+    storage.disconnect()
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def _drained(results: "multiprocessing.queues.Queue[int]", processes: int) -> It
 def test_32_processes_share_200_trials_exactly_and_none_is_claimed_twice(
     any_storage_url: str, storage: Storage, study: optuna.Study, desk: Desk
 ) -> None:
-    storage.let_go()
+    storage.disconnect()
     context = multiprocessing.get_context("fork")
     results: multiprocessing.queues.Queue[int] = context.Queue()
     processes = [

@@ -27,7 +27,7 @@ FACTS = WorkerInfo(device="NVIDIA H200", versions={"torch": "2.11.0"}, job="12_3
 def storage(any_storage_url: str) -> Iterator[Storage]:
     storage = open_storage(any_storage_url, create=True)
     yield storage
-    storage.let_go()
+    storage.disconnect()
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_database_without_a_table_of_workers_gets_one(any_storage_url: str) ->
     storage = open_storage(any_storage_url, create=True)
     with storage.writing() as connection:
         connection.execute(text("DROP TABLE kmnist_search_workers"))
-    storage.let_go()
+    storage.disconnect()
     again = open_storage(any_storage_url, create=False)
     assert _members(again) == []
-    again.let_go()
+    again.disconnect()

@@ -32,7 +32,7 @@ def study(any_storage_url: str, tiny_study: Path) -> Iterator[SearchStudy]:
     study = open_study(open_storage(any_storage_url, create=True), load(tiny_study))
     study.fill(8)
     yield study
-    study.storage.let_go()
+    study.storage.disconnect()
 
 
 def _claim(study: SearchStudy, owner: Owner | None = None) -> Claim:
@@ -49,8 +49,8 @@ def _end(study: SearchStudy, claim: Claim, value: float, state: TrialState = Tri
         assert study.queue.finish(connection, claim, Changes(ending=(state, [value])), epochs=4)
 
 
-def _looks(study: SearchStudy) -> Iterator[Status | Away]:
-    return Poller(study).looks(pause=lambda seconds: None)
+def _statuses(study: SearchStudy) -> Iterator[Status | Away]:
+    return Poller(study).statuses(pause=lambda seconds: None)
 
 
 def _without_time(status: Status) -> Status:
@@ -70,10 +70,10 @@ def test_each_look_sees_what_status_sees_though_it_reads_only_what_is_new(
         return trials
 
     monkeypatch.setattr(cached_storage, "read_trials", noted)
-    looks = _looks(study)
+    statuses = _statuses(study)
 
     def assert_all_is_seen() -> Status:
-        seen = next(looks)
+        seen = next(statuses)
         assert isinstance(seen, Status)
         assert _without_time(seen) == _without_time(status_of(study))
         return seen
@@ -105,67 +105,67 @@ def test_a_trial_at_work_that_is_better_than_the_best_was_then_is_ahead(study: S
         for claim, values in zip(claims, ((0.5, 0.7), (0.6,), (0.5,)), strict=True):
             write_changes(connection, claim.trial_id, Changes(reports=dict(enumerate(values, start=1))))
     _end(study, claims[0], 0.7)
-    seen = next(_looks(study))
+    seen = next(_statuses(study))
     assert isinstance(seen, Status)
     assert [(each.number, each.is_ahead) for each in seen.running] == [(1, True), (2, False)]
 
 
 def test_a_trial_of_a_dead_process_is_put_back_and_seen_no_more(study: SearchStudy, dead_owner: Owner) -> None:
     _claim(study, dead_owner)
-    seen = next(_looks(study))
+    seen = next(_statuses(study))
     assert isinstance(seen, Status)
     assert (seen.progress.counts.running, seen.progress.counts.waiting) == (0, 8)
     assert not seen.running
 
 
 def test_a_study_that_is_deleted_is_not_taken_for_an_empty_one(study: SearchStudy) -> None:
-    looks = _looks(study)
-    next(looks)
+    statuses = _statuses(study)
+    next(statuses)
     study.storage.rdb.delete_study(study.queue.study_id)
     with pytest.raises(StudyNotFoundError, match=r"study 'tiny' in .* was deleted in the meantime"):
-        next(looks)
+        next(statuses)
 
 
 def test_another_study_with_the_id_of_the_one_that_was_deleted_is_not_taken_for_it(
     storage_url: str, tiny_study: Path
 ) -> None:
     study = open_study(open_storage(storage_url, create=True), load(tiny_study))
-    looks = _looks(study)
-    next(looks)
+    statuses = _statuses(study)
+    next(statuses)
     study.storage.rdb.delete_study(study.queue.study_id)
     again = open_study(open_storage(storage_url, create=True), load(tiny_study))
     assert again.queue.study_id == study.queue.study_id  # SQLite gives ids a second time
     with pytest.raises(StudyNotFoundError):
-        next(looks)
+        next(statuses)
 
 
 def test_who_may_only_read_sees_it_too(postgres: Any, as_reader: Callable[[str], str], tiny_study: Path) -> None:
     url = postgres.new_database()
     study = open_study(open_storage(url, create=True), load(tiny_study))
     study.fill(2)
-    study.storage.let_go()
+    study.storage.disconnect()
     found = find_study(open_storage(as_reader(url), create=False), "tiny")
-    for seen in itertools.islice(_looks(found), 2):
+    for seen in itertools.islice(_statuses(found), 2):
         assert isinstance(seen, Status)
         assert seen.progress.counts.waiting == 2
-    found.storage.let_go()
+    found.storage.disconnect()
 
 
 def test_a_database_that_will_not_answer_again_ends_the_looks(storage_url: str, tiny_study: Path) -> None:
     study = open_study(open_storage(storage_url, create=True), load(tiny_study))
-    looks = _looks(study)
-    next(looks)
+    statuses = _statuses(study)
+    next(statuses)
     for path in Path(storage_url.removeprefix("sqlite:///")).parent.glob("search.db*"):
         path.unlink()
     with pytest.raises(DATABASE_ERRORS):
-        next(looks)
+        next(statuses)
 
 
 def test_without_a_terminal_a_watched_study_is_lines_each_of_which_says_something_new(
     study: SearchStudy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(poller, "LOOKING_SHARE", 1.0)
+    monkeypatch.setattr(poller, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(poller, "READING_SHARE", 1.0)
     looked = 0
 
     def is_over(status: Status) -> bool:

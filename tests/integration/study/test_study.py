@@ -30,7 +30,7 @@ from kmnist_search.worker.database_thread import DatabaseThread
 def storage(any_storage_url: str) -> Iterator[Storage]:
     storage = open_storage(any_storage_url, create=True)
     yield storage
-    storage.let_go()
+    storage.disconnect()
 
 
 @pytest.fixture

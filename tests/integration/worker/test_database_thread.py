@@ -44,7 +44,7 @@ class Desk:
             counts=self.study.counts(),
             info=WorkerInfo(device="CPU", versions={}, job=None),
         )
-        self.study.storage.let_go()
+        self.study.storage.disconnect()
 
     def take(self) -> tuple[Claim, Trial] | None:
         claim = self.database_thread.claim(budget=1000).result(30)
@@ -181,7 +181,7 @@ def test_a_reported_epoch_costs_at_most_three_statements(
     overrides = [f"train.epochs={epochs}", "study.pruner={name = 'hyperband', reduction_factor = 2}"]
     desk = Desk(url, load(tiny_study, overrides=overrides), 100)
     desk.study.fill(1)
-    desk.study.storage.let_go()
+    desk.study.storage.disconnect()
     postgres.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET log_statement = 'all'")
     with desk.database_thread:
         claim, trial = desk.taken()
@@ -303,7 +303,7 @@ def test_a_worker_holds_no_connection_while_it_trains(
     url = postgres.new_database()
     desk = Desk(url, load(tiny_study), 100)
     desk.study.fill(2)
-    desk.study.storage.let_go()
+    desk.study.storage.disconnect()
     connections = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{url.rpartition('/')[2]}'"
     with desk.database_thread:
         _, trial = desk.taken()

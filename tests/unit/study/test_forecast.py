@@ -7,21 +7,21 @@ from statistics import median
 
 import pytest
 
-from kmnist_search.study.forecast import BASIS, AtWork, Ended, forecast
+from kmnist_search.study.forecast import MIN_TRIALS, EndedTrial, RunningTrial, forecast
 
 
-def _after(*lengths: float) -> list[Ended]:
+def _after(*lengths: float) -> list[EndedTrial]:
     """Trials one after the other, the last of which ends at 0."""
     ended, at = [], 0.0
     for length in reversed(lengths):
-        ended.append(Ended(began=at - length, ended=at))
+        ended.append(EndedTrial(began=at - length, ended=at))
         at -= length
     return ended
 
 
 def test_without_a_basis_nothing_is_promised() -> None:
-    assert forecast([], [AtWork(began=0.0, share=None)], now=50.0) is None
-    assert forecast(_after(*[1.0] * (BASIS - 1)), [], now=0.0) is None
+    assert forecast([], [RunningTrial(began=0.0, share=None)], now=50.0) is None
+    assert forecast(_after(*[1.0] * (MIN_TRIALS - 1)), [], now=0.0) is None
     assert forecast(_after(0.0, 0.0, 0.0), [], now=0.0) is None
 
 
@@ -40,7 +40,7 @@ def test_pruned_trials_count_as_they_come() -> None:
 
 
 def test_what_trials_at_work_have_done_is_taken_off() -> None:
-    at_work = [AtWork(began=-90.0, share=0.9), AtWork(began=-40.0, share=0.4)]
+    at_work = [RunningTrial(began=-90.0, share=0.9), RunningTrial(began=-40.0, share=0.4)]
     seen = forecast(_after(*[100.0] * 6), at_work, now=0.0)
     assert seen is not None
     assert seen.remaining == pytest.approx((10.0, 60.0))
@@ -48,16 +48,16 @@ def test_what_trials_at_work_have_done_is_taken_off() -> None:
 
 
 def test_a_trial_that_outlived_all_others_is_expected_to_go_to_its_end() -> None:
-    seen = forecast(_after(10.0, 10.0, 10.0), [AtWork(began=-50.0, share=0.5)], now=0.0)
+    seen = forecast(_after(10.0, 10.0, 10.0), [RunningTrial(began=-50.0, share=0.5)], now=0.0)
     assert seen is not None
     assert seen.remaining == (50.0,)
-    unknown = forecast(_after(10.0, 10.0, 10.0), [AtWork(began=-50.0, share=None)], now=0.0)
+    unknown = forecast(_after(10.0, 10.0, 10.0), [RunningTrial(began=-50.0, share=None)], now=0.0)
     assert unknown is not None
     assert unknown.remaining == (unknown.trial_seconds,)
 
 
 def test_a_pause_of_all_workers_is_not_counted() -> None:
-    yesterday = [Ended(began=each.began - 80_000, ended=each.ended - 80_000) for each in _after(60.0, 60.0)]
+    yesterday = [EndedTrial(began=each.began - 80_000, ended=each.ended - 80_000) for each in _after(60.0, 60.0)]
     with_pause = forecast([*yesterday, *_after(60.0, 60.0)], [], now=0.0)
     assert with_pause is not None
     assert with_pause.trial_seconds == 60.0
@@ -70,7 +70,7 @@ def test_more_trials_at_work_than_were_known_are_taken_for_fresh_ones() -> None:
 
 
 def test_only_the_last_trials_tell_the_pace() -> None:
-    seen = forecast([*_after(*[10.0] * 60), Ended(began=-9000.0, ended=-8000.0)], [], now=0.0)
+    seen = forecast([*_after(*[10.0] * 60), EndedTrial(began=-9000.0, ended=-8000.0)], [], now=0.0)
     assert seen is not None
     assert seen.trial_seconds == pytest.approx(10.0)
 
@@ -99,8 +99,8 @@ def test_in_studies_of_pruned_trials_it_is_neither_too_early_nor_too_late(
     for seed in range(60):
         spans = _simulated(random.Random(seed), slots_at, trials=100)
         now = sorted(end for _, end in spans)[over] + 0.001
-        ended = [Ended(began=begin, ended=end) for begin, end in spans if end <= now]
-        at_work = [AtWork(began=begin, share=None) for begin, end in spans if begin <= now < end]
+        ended = [EndedTrial(began=begin, ended=end) for begin, end in spans if end <= now]
+        at_work = [RunningTrial(began=begin, share=None) for begin, end in spans if begin <= now < end]
         seen = forecast(ended, at_work, now=now)
         assert seen is not None
         told = seen.seconds_left(unfinished=100 - len(ended), running=len(at_work))

@@ -212,8 +212,8 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ),
         (
             "[fixed]\nlayers = [['linear tokens 8'], 'mean tokens']",
-            "[fixed] hold values that do not fit together: a branch begins with 49 tokens of 16 features and ends with "
-            "8 of 16: its output cannot be added to its input.",
+            "[fixed] hold values that do not fit together: the input of a branch is 49 tokens of 16 features, its "
+            "output 8 of 16: the output cannot be added to the input.",
         ),
         (
             "[space]\nlayers = { choices = [['mean tokens']] }",

@@ -376,7 +376,7 @@ def test_the_command_refuses_half_a_login(
     password.chmod(0o644)
     _refused(invoke("dashboard", "--password-file", password), "other users can read or change it (mode 644)")
     password.chmod(0o600)
-    _refused(invoke("dashboard", "--password-file", password, "--user", "a:b"), "--user 'a:b': HTTP allows no empty")
+    _refused(invoke("dashboard", "--password-file", password, "--user", "a:b"), "--user 'a:b': a user name must not")
     _refused(invoke("dashboard", "--user", "me"), "a user needs a password")
     _refused(invoke("dashboard", "--password-file", password, "--i-know-it-is-open"), "Leave one of them out")
     monkeypatch.setenv("KMNIST_SEARCH_DASHBOARD_PASSWORD_FILE", str(tmp_path / "missing"))

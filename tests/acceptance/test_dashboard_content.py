@@ -54,7 +54,7 @@ def test_the_dashboard_shows_the_note_every_plot_and_the_pictures_of_the_best_tr
         study = f"{found[1]}/dashboard/studies/1"
         page.goto(f"{study}/note")
         page.get_by_text("2 of 2 trials").wait_for()
-        assert page.get_by_role("heading", name="Go on, stop, retrain").is_visible()
+        assert page.get_by_role("heading", name="Resume, stop, retrain").is_visible()
         assert page.get_by_role("cell", name="learning_rate").count() == 1  # the table is drawn as one
         page.goto(study)
         for name in PLOTS:

@@ -186,7 +186,7 @@ def test_a_fault_is_logged_with_its_traceback_and_answered_without(caplog: pytes
     for path in ("/api/studies", "/dashboard", "/csv/1"):
         answer = Client(without_tracebacks(fails)).get(path)
         assert answer.status_code == 500
-        assert "The dashboard failed at this." in answer.get_data(as_text=True)
+        assert "The dashboard failed to answer this request." in answer.get_data(as_text=True)
         assert b"secret" not in answer.data
         assert b"Traceback" not in answer.data
     assert caplog.messages == ["GET /api/studies failed:", "GET /dashboard failed:", "GET /csv/1 failed:"]

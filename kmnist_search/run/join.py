@@ -39,7 +39,7 @@ def until_reachable(options: RunOptions, *, with_study: bool = False, name: str 
             storage = open_storage(options.storage_url, create=False)
             if with_study:
                 find_study(storage, name)
-            storage.let_go()
+            storage.disconnect()
             return
         except StorageAwayError as error:
             if time.monotonic() > deadline:
@@ -80,7 +80,7 @@ def join(name: str | None, options: RunOptions) -> Search:
     study = find_study(storage, name)
     study.check_version(package_version())
     file, folder = study.file, options.data_dir or study.data_dir() or default_data_dir()
-    storage.let_go()  # fetching images may take a while
+    storage.disconnect()  # fetching images may take a while
     data = StudyData(folder)
     for config in study.datas_left(file):
         data.of(config)
@@ -92,5 +92,5 @@ def _joined(study: SearchStudy, data: StudyData) -> list[int]:
     study.record_data(data.digests, data.data_dir)
     study.touch()
     recovered = study.recover()
-    study.storage.let_go()
+    study.storage.disconnect()
     return recovered

@@ -65,7 +65,7 @@ def _filled(storage: Storage, file: StudyFile, data: StudyData, options: RunOpti
     study.touch()
     recovered = study.recover(file.study.max_retries)
     budget = file.fill(study, file.study.trials if options.trials is None else options.trials)
-    storage.let_go()
+    storage.disconnect()
     return Search(
         study=study,
         file=file,
@@ -85,7 +85,7 @@ def _check_reachable(storage_url: str) -> None:
     if check_url(storage_url).get_backend_name() == "sqlite":
         return
     with suppress(StorageEmptyError):
-        open_storage(storage_url, create=False).let_go()
+        open_storage(storage_url, create=False).disconnect()
 
 
 def _check_batch_sizes(file: StudyFile, data: StudyData) -> None:

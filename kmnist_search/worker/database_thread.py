@@ -136,7 +136,7 @@ class DatabaseThread:
                 continue
             if item is None:
                 self._do(lambda: self.retry.do(self.registration.leave), Future())
-                self.storage.let_go()
+                self.storage.disconnect()
                 return
             self._do(*item)
             self._release_at = time.monotonic() + LINGER_SECONDS
@@ -167,7 +167,7 @@ class DatabaseThread:
                 self._release_at = self._release_at or now
             self._flush_at = now + min(self._shared(FLUSH_SECONDS), self.lease_seconds / 4)
         if self._release_at and now >= self._release_at:
-            self.storage.let_go()
+            self.storage.disconnect()
             self._release_at = 0.0
 
     def _heartbeat_if_due(self) -> None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Retry
-from kmnist_search.database.trial_writer import Changes, write_changes
+from kmnist_search.database.trial_writer import write_changes
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Claim, Counts
 from kmnist_search.queue.workers import Registration, WorkerInfo
@@ -100,12 +100,11 @@ class DatabaseThread:
 
     def finish(self, claim: Claim, *, epochs: int) -> "Future[bool]":
         """End a trial with the state in the cached storage; False if this worker had lost it."""
-        return self._submit(lambda: self._end(claim, partial(self.queue.finish, epochs=epochs), finished=True))
+        return self._submit(lambda: self._end(claim, epochs))
 
     def hand_back(self, claim: Claim, *, epochs: int, reason: str) -> "Future[bool]":
         """Put a trial back into the queue; False if this worker had lost it."""
-        end = partial(self.queue.hand_back, epochs=epochs, reason=reason)
-        return self._submit(lambda: self._end(claim, end, finished=False))
+        return self._submit(lambda: self._end(claim, epochs, reason))
 
     def refresh(self) -> "Future[None]":
         """Bring the cached storage up to date."""
@@ -215,12 +214,9 @@ class DatabaseThread:
         self._renew_at = min(self._renew_at, renewal) if self._held else renewal
 
     def _claim_once(self, budget: int | None) -> Claim | None:
-        token = uuid4().hex
-        return self.retry.do(
-            lambda connection: self.queue.claim(
-                connection, self.owner, token=token, lease_seconds=self.lease_seconds, budget=budget
-            )
-        )
+        token, seconds = uuid4().hex, self.lease_seconds
+        claim = partial(self.queue.claim, owner=self.owner, token=token, lease_seconds=seconds, budget=budget)
+        return self.retry.do(claim)
 
     def _is_calm(self) -> bool:
         """Return whether the other workers, too, have had time to reconnect: before that, none is taken for dead."""
@@ -230,14 +226,17 @@ class DatabaseThread:
         self.retry.do(partial(self.queue.recover, max_retries=self.max_retries))
         self._recover_at = time.monotonic() + RECOVER_SECONDS
 
-    def _end(self, claim: Claim, end: Callable[[Connection, Claim, Changes], bool], *, finished: bool) -> bool:
-        changes = self.cached_storage.take_changes(claim.trial_id)
-        ended = claim.token in self._held and self.retry.do(lambda connection: end(connection, claim, changes))
-        self._finished += finished and ended
+    def _end(self, claim: Claim, epochs: int, reason: str | None = None) -> bool:
+        """Finish a trial, or hand it back for a reason."""
+        end = self.queue.finish if reason is None else partial(self.queue.hand_back, reason=reason)
+        end = partial(end, claim=claim, changes=self.cached_storage.take_changes(claim.trial_id), epochs=epochs)
+        ended = claim.token in self._held and self.retry.do(end)
+        finished = ended and reason is None
+        self._finished += finished
         self.counts = self.retry.do(self._counts_when_seen)
         self._held.pop(claim.token, None)
         self._lost.discard(claim.token)
-        self.cached_storage.end(claim.trial_id, finished=finished and ended)
+        self.cached_storage.end(claim.trial_id, finished=finished)
         return ended
 
     def _flush(self) -> None:

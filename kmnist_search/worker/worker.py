@@ -78,7 +78,9 @@ class Worker:
             )
         with self.database_thread:
             while True:
-                self._check_stop()
+                self.stop.check()
+                if self.database_thread.failure is not None:
+                    self.stop.request("the database failed")
                 if self._wants_another():
                     self._tasks.append(Task(self._trial()))
                 if self._tasks:
@@ -91,11 +93,6 @@ class Worker:
                 else:
                     break
             self._conclude()
-
-    def _check_stop(self) -> None:
-        self.stop.check()
-        if self.database_thread.failure is not None:
-            self.stop.request("the database failed")
 
     def _stays(self) -> bool:
         """Return whether to wait while there is nothing to do."""

@@ -85,7 +85,7 @@ def test_training_goes_on_while_the_server_is_dead_and_is_told_when_it_is_back(
     _assert_nobody_was_robbed(look, 3)
 
 
-def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_go_on_from(
+def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_resume_from(
     start: Forks, server: PostgresServer
 ) -> None:
     url = server.new_database()

@@ -190,7 +190,7 @@ def test_a_worker_paused_beyond_its_lease_that_nobody_wanted_goes_on_with_its_tr
     assert look.hows() == ["complete"]
 
 
-def test_only_a_shared_folder_of_checkpoints_lets_a_trial_go_on(
+def test_only_a_shared_folder_of_checkpoints_lets_a_trial_resume(
     start: Forks, look: Look, undisturbed: FrozenTrial
 ) -> None:
     work = (*_run(look, trials=1, epochs=EPOCHS), *COMPARABLE)

@@ -81,7 +81,7 @@ def test_two_trainings_that_take_turns_come_to_what_each_comes_to_alone(gpu: tor
     assert [training.history for training in beside] == alone
 
 
-def test_trials_in_lanes_end_as_they_do_one_after_the_other(prepared: Prepare) -> None:
+def test_trials_at_once_end_as_they_do_one_after_the_other(prepared: Prepare) -> None:
     alone = prepared("study.name=alone", trials=6, trial_runs=1)
     beside = prepared("study.name=beside", trials=6, trial_runs=3)
     for search in (alone, beside):

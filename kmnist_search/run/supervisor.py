@@ -97,7 +97,7 @@ class Supervisor:
         """Let the workers run trials until each has reached a limit, found no trial to claim, or was stopped.
 
         Raises:
-            WorkerDiedError: a worker broke, or died again and again.
+            WorkerDiedError: a worker failed unexpectedly, or died repeatedly.
             KmnistSearchError: another error ended a worker. The others were stopped, with checkpoints.
         """
         self._start_or_stop()

@@ -89,7 +89,7 @@ class TrialRun:
         except TrainingDivergedError as error:
             outcome, reason = "pruned", f"diverged: {error}"
         except Exception as error:  # a trial that breaks must not break the study
-            outcome, reason = self._broken_by(error)
+            outcome, reason = self._outcome_of(error)
         attributes = self._attributes(reason)
         ended = self._ended(trial, outcome, reason)
         if self._traceback:
@@ -178,7 +178,7 @@ class TrialRun:
                 saved_at = time.monotonic()
         return "complete", ""
 
-    def _broken_by(self, error: Exception) -> tuple[Outcome, str]:
+    def _outcome_of(self, error: Exception) -> tuple[Outcome, str]:
         self._traceback = traceback.format_exc()
         if is_out_of_memory(error) and self.context.memory_budget.is_shared():
             self.ran_out_beside_others = True
@@ -200,13 +200,8 @@ class TrialRun:
 
     def _attributes(self, reason: str) -> dict[str, Any]:
         attributes = results(self._training) if self._training else {}
-        if self._models:
-            attributes[trial_models.MODELS_KEY] = self._models
-        if reason:
-            attributes[REASON_KEY] = reason
-        if self._traceback:
-            attributes[TRACEBACK_KEY] = self._traceback
-        return attributes
+        others = {trial_models.MODELS_KEY: self._models, REASON_KEY: reason, TRACEBACK_KEY: self._traceback}
+        return {**attributes, **{key: value for key, value in others.items() if value}}
 
     def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Steps[Outcome]:
         """End the trial in the study; return the outcome, which is "lost" if this worker had lost it."""
@@ -223,8 +218,8 @@ class TrialRun:
             trial.study.tell(trial, ended.value)
         else:
             trial.study.tell(trial, state=TrialState.PRUNED if ended.outcome == "pruned" else TrialState.FAIL)
-        told = yield from wait_for(self.database_thread.finish(self.claim, epochs=ended.epochs))
-        return ended.outcome if told else "lost"
+        kept = yield from wait_for(self.database_thread.finish(self.claim, epochs=ended.epochs))
+        return ended.outcome if kept else "lost"
 
     def _give_back_memory(self) -> None:
         self._training = None

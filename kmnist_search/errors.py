@@ -118,4 +118,4 @@ class TrainingDivergedError(WorkError):
 
 
 class WorkerDiedError(WorkError):
-    """A worker broke, or died again and again, so the run was stopped."""
+    """A worker failed unexpectedly, or died repeatedly, so the run was stopped."""

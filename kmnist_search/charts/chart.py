@@ -1,8 +1,4 @@
-"""One chart: its style, and its figure for the report page and the dashboard.
-
-A colour is the name of a custom property in the page's stylesheet, which defines it for light, dark and paper; the
-page's script replaces it with its value.
-"""
+"""One chart: its style, and its figure for the report page and the dashboard."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +9,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
-BLUE, ORANGE, GREEN, RED, PURPLE = (f"var(--{name})" for name in ("blue", "orange", "green", "red", "purple"))
-GREY, INK, LINE, CARD = (f"var(--{name})" for name in ("grey", "ink", "line", "card"))
+from kmnist_search.charts.colours import CARD, INK, LINE
 
 EPOCH_AXIS = {"title": {"text": "epoch"}, "rangemode": "tozero"}
 

@@ -7,19 +7,8 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from kmnist_search.charts import trials as read
-from kmnist_search.charts.chart import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    Chart,
-    figure,
-    metric_chart,
-    metric_format,
-    single,
-    small,
-)
+from kmnist_search.charts.chart import Chart, figure, metric_chart, metric_format, single, small
+from kmnist_search.charts.colours import BLUE, GREEN, GREY, ORANGE, RED
 from kmnist_search.charts.trials import PruningSavings
 from kmnist_search.wording import count, duration_text
 

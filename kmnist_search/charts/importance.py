@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, create_trial
 
 #: PED-ANOVA uses the best tenth, which should be at least one trial and preferably five (Optuna's documentation).
 FEWEST_TRIALS = 10
@@ -31,7 +31,9 @@ def importances(complete: Sequence[FrozenTrial], direction: StudyDirection) -> I
     if len({trial.values[0] for trial in complete}) == 1:
         return Importances(note="All complete trials have the same value, so no hyperparameter made a difference.")
     study = optuna.create_study(direction=direction)
-    study.add_trials([_bare(trial) for trial in complete])
+    study.add_trials(
+        [create_trial(value=each.values[0], params=each.params, distributions=each.distributions) for each in complete]
+    )
     with warnings.catch_warnings(action="ignore"):  # about experimental features and few trials; the note says so
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=False)
     total = sum(found.values())
@@ -42,7 +44,3 @@ def importances(complete: Sequence[FrozenTrial], direction: StudyDirection) -> I
         note += f" From so few trials it is a hint; it is steady from about {ENOUGH_TRIALS}."
     shares = sorted(found.items(), key=lambda item: -item[1])
     return Importances(shares={name: share / total for name, share in shares}, note=note)
-
-
-def _bare(trial: FrozenTrial) -> FrozenTrial:
-    return optuna.trial.create_trial(value=trial.values[0], params=trial.params, distributions=trial.distributions)

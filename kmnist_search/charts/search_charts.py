@@ -12,9 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import (
-    BLUE,
-    GREY,
-    ORANGE,
     Chart,
     figure,
     metric_axis,
@@ -24,6 +21,7 @@ from kmnist_search.charts.chart import (
     small,
     value_range,
 )
+from kmnist_search.charts.colours import BLUE, GREY, ORANGE
 from kmnist_search.charts.importance import Importances
 from kmnist_search.charts.trials import SearchHistory
 from kmnist_search.wording import count, percent

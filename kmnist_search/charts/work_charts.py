@@ -5,23 +5,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.charts.chart import (
-    BLUE,
-    CARD,
-    EPOCH_AXIS,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    RED,
-    Chart,
-    figure,
-    joined,
-    metric_chart,
-    metric_format,
-    single,
-    small,
-)
+from kmnist_search.charts.chart import EPOCH_AXIS, Chart, figure, joined, metric_chart, metric_format, single, small
+from kmnist_search.charts.colours import BLUE, CARD, GREEN, GREY, ORANGE, PURPLE, RED
 from kmnist_search.charts.trials import OUTCOMES, TimedAttempt
 
 BY_EPOCH = {"height": 420, "xaxis": EPOCH_AXIS}

@@ -36,7 +36,7 @@ class Figures(BaseModel):
 
 
 class StudyFigures(Figures):
-    """The search that the candidates come from, as it stood."""
+    """The search that the candidates come from, at the time of the retraining."""
 
     name: str
     metric: Literal["val_accuracy", "val_loss"]
@@ -45,15 +45,15 @@ class StudyFigures(Figures):
     failed: int
     unfinished: int = Field(description="trials that were waiting or running")
     best_trial: int
-    best_value: float = Field(description="the metric of the best trial: the best of many looks, so it flatters")
-    seconds: float = Field(description="spent on training by all trials together")
+    best_value: float = Field(description="the metric of the best trial; as the best of many, it is too optimistic")
+    seconds: float = Field(description="training time of all trials together")
 
 
 class DataFigures(Figures):
     """The images."""
 
     dataset: str
-    train_images: int = Field(description="all of the training set, with no part held out")
+    train_images: int = Field(description="the whole training set")
     test_images: int
     train_digest: str = Field(description="first 12 hexadecimal digits of the SHA-256 of images and labels")
     test_digest: str
@@ -65,7 +65,7 @@ class EpochFigures(Figures):
     """One epoch of a training; without a validation part the last two are null."""
 
     number: int
-    train_loss: float = Field(description="of the augmented batches as they were trained on")
+    train_loss: float = Field(description="of the augmented training batches")
     train_accuracy: UnitShare
     val_loss: float | None = None
     val_accuracy: UnitShare | None = None
@@ -89,8 +89,8 @@ class Candidate(Figures):
     config_digest: str
     params: Mapping[str, Any] = Field(description="the hyperparameters that were searched")
     num_parameters: int
-    study_val_accuracy: UnitShare = Field(description="what it had in the study")
-    reruns: tuple[Rerun, ...] = Field(description="empty when there was one candidate and nothing to choose")
+    study_val_accuracy: UnitShare = Field(description="in the study")
+    reruns: tuple[Rerun, ...] = Field(description="empty if there was one candidate")
     mean_val_accuracy: UnitShare | None = Field(description="of the reruns")
     sd_val_accuracy: float | None = Field(description="standard deviation of the reruns; null for fewer than two")
     luck: float | None = Field(description="study_val_accuracy minus mean_val_accuracy")
@@ -108,14 +108,14 @@ class PairedTest(Figures):
 
 
 class Recipe(Figures):
-    """What was decided before the test set was opened: all that a final model depends on but its seed."""
+    """What was decided before the test set was opened: all that a final model depends on, except its seed."""
 
     digest: str = Field(description="first 12 hexadecimal digits of the SHA-256 of configuration and training data")
     trial: int
     config: Mapping[str, Any] = Field(description="a whole trial configuration, as `kmnist_search.config` defines it")
     config_digest: str
     epochs: int
-    seeds: tuple[int, ...] = Field(description="of the final models; the first one's model is the one that is kept")
+    seeds: tuple[int, ...] = Field(description="of the final models; the model of the first one is kept")
     frozen_at: AwareDatetime
 
     @classmethod
@@ -151,7 +151,7 @@ class FinalModel(FinalTraining):
 
 
 class ClassFigures(Figures):
-    """How the kept model does on one class of the test set."""
+    """The results of the kept model on one class of the test set."""
 
     label: int
     name: str
@@ -172,7 +172,7 @@ class CalibrationBin(Figures):
 
 
 class KeptModel(Figures):
-    """The model that is saved: that of the recipe's first seed, which was decided before any look."""
+    """The kept model: the one of the recipe's first seed, which was decided before any look at the test set."""
 
     seed: int
     test_accuracy: UnitShare
@@ -183,41 +183,41 @@ class KeptModel(Figures):
 
 
 class FinalFigures(Figures):
-    """The end of it: what the final models came to on the test set."""
+    """The results of the final models on the test set."""
 
     mean_accuracy: UnitShare
     seeds_interval: Interval | None = Field(
         description="95 % interval of the mean over seeds, by Student's t; null for one seed"
     )
     sampling_interval: Interval = Field(
-        description="95 % Wilson interval of an accuracy of mean_accuracy on so many test images"
+        description="95 % Wilson interval of mean_accuracy for this number of test images"
     )
-    val_accuracy: UnitShare = Field(description="what validation promised: the winner's mean over its reruns")
+    val_accuracy: UnitShare = Field(description="mean of the winner's reruns; its score in the study if there are none")
     gap: float = Field(description="val_accuracy minus mean_accuracy")
     models: tuple[FinalModel, ...]
     kept: KeptModel
 
 
 class Opening(Figures):
-    """One model's look at the test set, as the study's ledger has it."""
+    """One model's look at the test set, an entry of the study's ledger."""
 
     opened_at: AwareDatetime
     recipe_digest: str
     seed: int
     weights_sha256: str
-    correct: int | None = Field(description="null, as the next two, if it was cut off before the result was written")
+    correct: int | None = Field(description="null, like the next two, if the look was interrupted")
     accuracy: UnitShare | None
     loss: float | None
 
 
 class Reproduced(Figures):
-    """What a published system comes to here: means over seeds."""
+    """The results of a published system that was trained here: means over seeds."""
 
     seeds: int
-    epochs: int = Field(description="that it was trained for; may be fewer than published")
+    epochs: int = Field(description="of each training; may be fewer than published")
     num_parameters: int
     seconds: float = Field(description="of one training")
-    train_loss: float = Field(description="of the last epoch, as the next two")
+    train_loss: float = Field(description="of the last epoch, like the next two")
     train_accuracy: UnitShare
     val_accuracy: UnitShare
     best_val_accuracy: UnitShare = Field(description="of each training's best epoch on the validation images")
@@ -234,18 +234,13 @@ class Reference(Figures):
     dataset: str
     study: str = Field(description="the built-in study that trains it")
     accuracy: UnitShare
-    measured_on: Literal["test", "augmented validation"] = Field(description="which images the accuracy is of")
-    chosen_on: str = Field(description="which images its settings were chosen by")
+    measured_on: Literal["test", "augmented validation"] = Field(description="the images of the accuracy")
+    chosen_on: str = Field(description="the images that its settings were chosen on")
     epochs: int
     train_loss: float | None = None
     train_accuracy: UnitShare | None = None
-    remark: str = Field(default="", description="what is to be known when figures are compared")
+    remark: str = Field(default="", description="what to know when comparing")
     reproduced: Reproduced | None = Field(default=None, description="null if it was not trained here")
-
-    @property
-    def is_headline(self) -> bool:
-        """True for what a report is known by, False for its other settings."""
-        return "-" not in self.name
 
     @property
     def difference(self) -> float | None:
@@ -257,9 +252,9 @@ class Reference(Figures):
 
 
 class Reproduction(Figures):
-    """What it takes to do it again."""
+    """What is needed to reproduce the result."""
 
-    command: str = Field(description="for a shell; one line each for search and retraining")
+    command: str = Field(description="shell commands, one line each for search and retraining")
     versions: Mapping[str, str]
     machine: str
     device: str
@@ -288,11 +283,11 @@ class Metrics(Figures):
     paired_test: PairedTest | None = Field(description="null if there was one candidate")
     recipe: Recipe
     test: FinalFigures
-    ledger: tuple[Opening, ...] = Field(description="every look at the test set for this study, the earliest first")
+    ledger: tuple[Opening, ...] = Field(description="every look at the test set for this study, earliest first")
     references: tuple[Reference, ...]
     reproduction: Reproduction
 
     @property
     def recipes_tested(self) -> int:
-        """How many different recipes have seen the test set: above 1, the last figure is no longer untouched."""
+        """The number of recipes that were tested; if above 1, the accuracies may be too optimistic."""
         return len({opening.recipe_digest for opening in self.ledger})

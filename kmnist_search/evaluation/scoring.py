@@ -75,9 +75,4 @@ def _calibration(confidences: NDArray[np.float32], hits: NDArray[np.bool_]) -> t
 def _calibration_error(bins: Sequence[CalibrationBin]) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599)."""
     total = sum(each.images for each in bins)
-    known = ((each.images, each.accuracy, each.confidence) for each in bins)
-    return sum(
-        images / total * abs(accuracy - confidence)
-        for images, accuracy, confidence in known
-        if accuracy is not None and confidence is not None
-    )
+    return sum(each.images / total * abs((each.accuracy or 0.0) - (each.confidence or 0.0)) for each in bins)

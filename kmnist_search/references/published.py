@@ -70,4 +70,5 @@ REFERENCES = (
     ),
 )
 
-HEADLINES = tuple(reference for reference in REFERENCES if reference.is_headline)
+#: The settings that each report is known by; the names of its other settings have a hyphen.
+HEADLINES = tuple(reference for reference in REFERENCES if "-" not in reference.name)

@@ -3,13 +3,11 @@
 references.json  references.md  references.html
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import AwareDatetime
 
 from kmnist_search.charts.predictions import Predictions
@@ -63,7 +61,8 @@ def write(folder: Path, comparison: ReferenceTable, test: Test, data_dir: Path) 
         ResultFolderError: it cannot be written; an old comparison stays unchanged.
     """
     retrained = [reference for reference in comparison.references if reference.reproduced]
-    samples = _samples([reference.dataset for reference in retrained], data_dir)
+    datasets = dict.fromkeys(reference.dataset for reference in retrained)
+    samples = {dataset: load_training_set(dataset, data_dir).samples(SAMPLES_A_CLASS) for dataset in datasets}
     names = {dataset: [str(name) for name in CLASS_NAMES[dataset]] for dataset in samples}
     sections = [_page_section(reference, test) for reference in retrained]
     html = page("references.html", result=comparison, systems=sections, samples=samples, names=names)
@@ -72,11 +71,6 @@ def write(folder: Path, comparison: ReferenceTable, test: Test, data_dir: Path) 
         comparison.write(new / TABLE_FILE)
         (new / "references.md").write_text(markdown, encoding="utf-8")
         (new / "references.html").write_text(html, encoding="utf-8")
-
-
-def _samples(datasets: Sequence[str], data_dir: Path) -> Mapping[str, NDArray[np.uint8]]:
-    sets = {dataset: load_training_set(dataset, data_dir) for dataset in dict.fromkeys(datasets)}
-    return {dataset: images.samples(SAMPLES_A_CLASS) for dataset, images in sets.items()}
 
 
 def _page_section(reference: Reference, test: Test) -> dict[str, Any]:

@@ -6,19 +6,8 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from kmnist_search.charts.chart import (
-    BLUE,
-    EPOCH_AXIS,
-    GREY,
-    INK,
-    ORANGE,
-    Chart,
-    figure,
-    joined,
-    metric_axis,
-    metric_format,
-    single,
-)
+from kmnist_search.charts.chart import EPOCH_AXIS, Chart, figure, joined, metric_axis, metric_format, single
+from kmnist_search.charts.colours import BLUE, GREY, INK, ORANGE
 from kmnist_search.evaluation.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
 from kmnist_search.wording import percent
 

@@ -1,16 +1,16 @@
 """The parallel-coordinates chart of all hyperparameters."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
 from kmnist_search.charts import trials as read
-from kmnist_search.charts.chart import BLUE, GREY, LINE, ORANGE, Chart, figure, single, small
+from kmnist_search.charts.chart import Chart, figure, joined
+from kmnist_search.charts.colours import BLUE, GREY, LINE, ORANGE
 from kmnist_search.charts.search_charts import NOTHING_COMPLETE
 from kmnist_search.wording import metric_text, value as shown
 
@@ -29,22 +29,35 @@ def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> C
         return Chart(name="parallel", title=title, caption=why, figure=None)
     lowest, highest = sorted((done[0].values[0], done[-1].values[0]))
 
-    def height(trial: FrozenTrial) -> list[float]:
+    def heights(trial: FrozenTrial) -> list[float]:
         places = [_height(trial, name, spec) or 0.0 for name, spec in spaces.items()]
         return [*places, (trial.values[0] - lowest) / (highest - lowest or 1.0)]
 
     tenth = len(done) - max(1, len(done) // 10)
     half = min(len(done) // 2, tenth)
     groups = (
-        _lines(done[:half], height, "lower half", GREY, 1, 0.45),
-        _lines(done[half:tenth], height, "upper half", GREY, 1, 0.9),
-        _lines(done[tenth:-1], height, "best tenth", BLUE, 1.2, 0.9),
-        _lines(done[-1:], height, "best", ORANGE, 3, 1),
+        ("lower half", GREY, 1, 0.45, done[:half]),
+        ("upper half", GREY, 1, 0.9, done[half:tenth]),
+        ("best tenth", BLUE, 1.2, 0.9, done[tenth:-1]),
+        ("best", ORANGE, 3, 1, done[-1:]),
     )
+    traces = [
+        go.Scatter(
+            **joined([dict(enumerate(heights(trial))) for trial in group], [trial.number for trial in group]),
+            name=name,
+            line={"color": colour, "width": width},
+            opacity=opacity,
+            hovertemplate="trial %{customdata}<extra>" + name + "</extra>",
+        )
+        for name, colour, width, opacity, group in groups
+        if group
+    ]
     marks = [mark for index, spec in enumerate(spaces.values()) for mark in _marks(index, spec)]
-    marks += [_mark(len(spaces), 0, metric_text(metric, lowest)), _mark(len(spaces), 1, metric_text(metric, highest))]
+    marks += [
+        {"x": len(spaces), "y": end, "text": metric_text(metric, value)} for end, value in enumerate((lowest, highest))
+    ]
     drawn = figure(
-        [group for group in groups if len(group.x)],
+        traces,
         height=420,
         annotations=marks,
         legend={"y": 0, "yanchor": "top"},
@@ -68,29 +81,6 @@ def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> C
     )
 
 
-def _lines(
-    trials: Sequence[FrozenTrial],
-    height: Callable[[FrozenTrial], list[float]],
-    name: str,
-    colour: str,
-    width: float,
-    opacity: float,
-) -> go.Scatter:
-    """Return trials as one line with gaps, at their heights on the axes."""
-    heights = [height(trial) for trial in trials]
-    axes = len(heights[0]) if heights else 0
-    return go.Scatter(
-        x=small([*range(axes), 0] * len(trials)),
-        y=single([place for places in heights for place in (*places, np.nan)]),
-        customdata=small(np.repeat([trial.number for trial in trials], axes + 1)),
-        mode="lines",
-        name=name,
-        line={"color": colour, "width": width},
-        opacity=opacity,
-        hovertemplate="trial %{customdata}<extra>" + name + "</extra>",
-    )
-
-
 def _height(trial: FrozenTrial, name: str, spec: BaseDistribution) -> float | None:
     """Return a trial's place on the axis of a hyperparameter, from 0 (lowest value) to 1 (highest)."""
     if name not in trial.params:
@@ -109,10 +99,6 @@ def _height(trial: FrozenTrial, name: str, spec: BaseDistribution) -> float | No
 def _marks(index: int, spec: BaseDistribution) -> list[dict[str, Any]]:
     if isinstance(spec, CategoricalDistribution):
         last = len(spec.choices) - 1
-        return [_mark(index, place / last, str(choice)) for place, choice in enumerate(spec.choices)]
+        return [{"x": index, "y": place / last, "text": str(choice)} for place, choice in enumerate(spec.choices)]
     assert isinstance(spec, IntDistribution | FloatDistribution)
-    return [_mark(index, 0, shown(spec.low)), _mark(index, 1, shown(spec.high))]
-
-
-def _mark(index: int, height: float, text: str) -> dict[str, Any]:
-    return {"x": index, "y": height, "text": text}
+    return [{"x": index, "y": end, "text": shown(value)} for end, value in enumerate((spec.low, spec.high))]

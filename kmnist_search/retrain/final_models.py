@@ -14,6 +14,11 @@ from kmnist_search.retrain.events import ModelTested
 from kmnist_search.saved_model.folder import find_model, load_model, save_trained
 
 
+def epoch_figures(training: Replica) -> tuple[EpochFigures, ...]:
+    """Return the epochs of a training as its result has them."""
+    return tuple(EpochFigures(**asdict(epoch)) for epoch in training.history)
+
+
 class FinalModels:
     """The final models in `parent`, with their entries in `ledger`."""
 
@@ -38,7 +43,7 @@ class FinalModels:
             seed=training.seed,
             weights_sha256=info.weights_sha256,
             seconds=training.seconds,
-            epochs=tuple(EpochFigures(**asdict(epoch)) for epoch in training.history),
+            epochs=epoch_figures(training),
         )
         self.ledger.note_final(recipe.digest, final)
         return final

@@ -7,7 +7,7 @@ The study's ledger records every step, so an interrupted retraining resumes.
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,27 +24,12 @@ from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import POLL_SECONDS
 from kmnist_search.errors import TrainingDivergedError
 from kmnist_search.evaluation.ledger import Ledger
-from kmnist_search.evaluation.metrics import (
-    Candidate,
-    EpochFigures,
-    FinalModel,
-    FinalTraining,
-    Opening,
-    PairedTest,
-    Recipe,
-    Rerun,
-)
+from kmnist_search.evaluation.metrics import Candidate, FinalModel, FinalTraining, Opening, PairedTest, Recipe, Rerun
 from kmnist_search.host.files import discard
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.retrain.choice import candidate_figures, compared
-from kmnist_search.retrain.events import (
-    RetrainingEvent,
-    Stage,
-    TrainingEnded,
-    TrainingStarted,
-    WinnerChosen,
-)
-from kmnist_search.retrain.final_models import FinalModels
+from kmnist_search.retrain.events import RetrainingEvent, Stage, TrainingEnded, TrainingStarted, WinnerChosen
+from kmnist_search.retrain.final_models import FinalModels, epoch_figures
 from kmnist_search.retrain.plan import PlannedCandidate
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.saved_model.info import recipe_digest
@@ -259,5 +244,5 @@ def _rerun(training: Replica, split_seed: int) -> Rerun:
         val_accuracy=last.val_accuracy if last else 0.0,
         val_loss=last.val_loss if last else None,
         seconds=training.seconds,
-        epochs=tuple(EpochFigures(**asdict(epoch)) for epoch in training.history),
+        epochs=epoch_figures(training),
     )

@@ -16,8 +16,7 @@ from kmnist_search.errors import ModelError
 from kmnist_search.host.files import whole_file
 from kmnist_search.model import model_of
 from kmnist_search.saved_model import onnx_file
-from kmnist_search.saved_model.classifier import Classifier
-from kmnist_search.saved_model.model import SavedModel
+from kmnist_search.saved_model.model import Classifier, SavedModel
 
 Format = Literal["onnx", "safetensors"]
 

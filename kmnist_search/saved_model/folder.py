@@ -21,9 +21,8 @@ from kmnist_search.engine.replica import Replica
 from kmnist_search.errors import ModelError
 from kmnist_search.host.files import whole_folder
 from kmnist_search.model import Model, model_of
-from kmnist_search.saved_model.classifier import Classifier
 from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo, recipe_digest
-from kmnist_search.saved_model.model import SavedModel
+from kmnist_search.saved_model.model import Classifier, SavedModel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kmnist_search.errors import ExportFailedError
-from kmnist_search.saved_model.classifier import Classifier
-from kmnist_search.saved_model.model import BATCH_SIZE, SavedModel
+from kmnist_search.saved_model.model import BATCH_SIZE, Classifier, SavedModel
 
 OPSET = 18
 

@@ -20,9 +20,9 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.errors import ModelError
 from kmnist_search.model import Model, build
-from kmnist_search.saved_model.classifier import Classifier
 from kmnist_search.saved_model.folder import load_model, save_model
 from kmnist_search.saved_model.info import ModelInfo
+from kmnist_search.saved_model.model import Classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,1 +1,1 @@
-"""The web server around optuna-dashboard: login, request checks, error pages, ETags."""
+"""The web server around optuna-dashboard: login, request checks, error pages, cached answers."""

@@ -14,6 +14,11 @@ MIN_BYTES = 1000
 MIMETYPES = ("application/json", "application/javascript", "image/svg+xml")
 
 
+def takes_gzip(request: Request) -> bool:
+    """Return whether the client accepts gzip."""
+    return request.accept_encodings.quality("gzip") > 0
+
+
 def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the pieces compressed with gzip, as they come."""
     compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_FORMAT)
@@ -31,7 +36,7 @@ def with_compression(app: WSGIApplication) -> WSGIApplication:
         response = Response.from_app(app, environ)
         if _is_compressible(response):
             response.vary.add("Accept-Encoding")
-            if request.accept_encodings.quality("gzip") > 0 and request.method != "HEAD":
+            if takes_gzip(request) and request.method != "HEAD":
                 _compress(response)
         return response(environ, start_response)
 

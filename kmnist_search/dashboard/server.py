@@ -1,4 +1,4 @@
-"""The dashboard server: optuna-dashboard with login, request checks, error pages, compression and ETags around it."""
+"""The dashboard server: optuna-dashboard with login, request checks, error pages, compression and a cache around it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +7,10 @@ from wsgiref.types import WSGIApplication
 import waitress
 
 from kmnist_search.dashboard.address import is_loopback
+from kmnist_search.dashboard.answer_cache import AnswerCache
 from kmnist_search.dashboard.compression import with_compression
 from kmnist_search.dashboard.database import Database
 from kmnist_search.dashboard.error_pages import StorageErrorPages, without_tracebacks
-from kmnist_search.dashboard.etags import with_study_etags
 from kmnist_search.dashboard.login import Login, LoginRequired
 from kmnist_search.dashboard.page import PatchedPage
 from kmnist_search.dashboard.request_checks import RequestChecks
@@ -49,7 +49,7 @@ def application(database: Database, access: Access, artifact_store: ArtifactStor
     storage = DashboardStorage(database, is_read_only=access.is_read_only)
     dashboard, storage.on_forgotten = dashboard_app(storage, artifact_store)
     silence_dashboard_errors(lambda: storage.error is not None)
-    app: WSGIApplication = with_study_etags(PatchedPage(dashboard), storage)
+    app: WSGIApplication = AnswerCache(PatchedPage(dashboard), storage)
     app = StorageErrorPages(with_compression(app), storage)
     is_private = access.login is None and is_loopback(access.host)
     app = LoginRequired(RequestChecks(app, is_private=is_private, is_read_only=access.is_read_only), access.login)

@@ -133,7 +133,7 @@ def _markup(screen: pyte.Screen) -> Frame:
 
 
 def svg(recording: Recording, *, seconds: float) -> str:
-    """Return the recording as an SVG that plays for ever; without animations it shows the last frame."""
+    """Return the recording as an SVG that plays for ever. It begins with the last frame, also the still one."""
     width, height = COLUMNS * CHAR + 2 * PAD, BAR + ROWS * LINE + PAD
     frames = _shortened(recording.frames, seconds)
     total = sum(length for _, length in frames)
@@ -141,15 +141,13 @@ def svg(recording: Recording, *, seconds: float) -> str:
     lines: dict[str, int] = {}
     for number, (frame, length) in enumerate(frames):
         start, end = 100 * begin / total, 100 * (begin + length) / total
-        is_last = number == len(frames) - 1
-        steps = f"0%{{opacity:{int(not number)}}}{start:.2f}%{{opacity:1}}"
-        steps += "" if is_last else f"{end:.2f}%{{opacity:0}}"
+        steps = f"0%{{opacity:{int(not number)}}}{start:.2f}%{{opacity:1}}{end:.2f}%{{opacity:0}}"
         rules.append(f"@keyframes k{number}{{{steps}}}#f{number}{{animation-name:k{number}}}")
         used = "".join(
             f'<use href="#l{lines.setdefault(markup, len(lines))}" y="{BAR + (row + 1) * LINE}"/>'
             for row, markup in frame
         )
-        groups.append(f'<g id="f{number}"{"" if is_last else HIDDEN}>{used}</g>')
+        groups.append(f'<g id="f{number}"{HIDDEN if number else ""}>{used}</g>')
         begin += length
     texts = (f'<text id="l{number}">{markup}</text>' for markup, number in lines.items())
     dots = "".join(
@@ -167,7 +165,7 @@ def svg(recording: Recording, *, seconds: float) -> str:
 
 
 def _shortened(frames: list[tuple[Frame, float]], seconds: float) -> list[tuple[Frame, float]]:
-    """Return the frames with what they take on the page, `seconds` in all and then the last one."""
+    """Return the last frame, then the others with what they take on the page, `seconds` in all."""
     *others, last = frames
     faster = max(1.0, sum(length for _, length in others) / seconds)
     shown: list[tuple[Frame, float]] = []
@@ -177,7 +175,7 @@ def _shortened(frames: list[tuple[Frame, float]], seconds: float) -> list[tuple[
         if waited >= SHORTEST_SECONDS:
             shown.append((frame, waited))
             waited = 0.0
-    return [*shown, last]
+    return [last, *shown]
 
 
 if __name__ == "__main__":

@@ -101,6 +101,10 @@ class TrialsKeepFailingError(WorkError):
     """Several trials in a row failed, so the run was stopped."""
 
 
+class DeviceLostError(WorkError):
+    """This process cannot use its GPU any more; another process may."""
+
+
 class ExportFailedError(WorkError):
     """An exported model predicts something else than the model."""
 

@@ -98,7 +98,7 @@ class BatchedTraining:
             ConfigError: `state` is of other seeds, or of another configuration, data set, kind of device or backend.
         """
         if len(state["members"]) != len(self.replicas):
-            raise ConfigError(f"the checkpoint is of {len(state['replicas'])} trainings, not of {len(self.replicas)}")
+            raise ConfigError(f"the checkpoint is of {len(state['members'])} trainings, not of {len(self.replicas)}")
         pairs = list(zip(self.replicas, state["members"], strict=True))
         for replica, replica_state in pairs:
             replica.check(replica_state)

@@ -1,8 +1,9 @@
 """The device that trains: found by its name, and named for people."""
 
 import torch
+from torch import Tensor
 
-from kmnist_search.errors import ConfigError
+from kmnist_search.errors import ConfigError, DeviceLostError
 
 
 def device_named(name: str) -> torch.device:
@@ -33,3 +34,32 @@ def device_title(device: torch.device) -> str:
 def device_place(device: torch.device) -> str:
     """Return the name of a device among those of a machine: for a GPU its name and number."""
     return f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else "CPU"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a GPU multiplies bfloat16 itself; an emulation would be slower than float32."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def copy_from_host(values: Tensor, to: Tensor) -> None:
+    """Copy `values`, a tensor on the host, into `to` without waiting for the GPU."""
+    to.copy_(values.pin_memory() if to.is_cuda else values, non_blocking=True)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether an error means that this process can no longer use its GPU, as after an illegal access.
+
+    CUDA repeats such an error at every call. Running out of memory is not one of them.
+    """
+    if isinstance(error, DeviceLostError | torch.AcceleratorError):
+        return True
+    # cuBLAS and Triton raise a plain RuntimeError.
+    return type(error) is RuntimeError and str(error).startswith(("CUDA error:", "Triton Error [CUDA]:"))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

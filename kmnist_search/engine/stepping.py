@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 
+from kmnist_search.engine.device import first_line
 from kmnist_search.engine.program import EpochPlan, Program
+from kmnist_search.errors import DeviceLostError
 
 #: Steps in one graph: fewer launches and gaps than with one step, and little more capture time (reasoned, unmeasured).
 STEPS_PER_GRAPH = 8
@@ -74,6 +76,9 @@ class GraphStepping:
     """Steps as CUDA graphs, captured when the first epoch begins and replayed in their own stream.
 
     At most two slices of an epoch are queued, so that a stop comes soon. No call waits for the GPU.
+
+    A method that captures raises `DeviceLostError` if the capture fails: torch then takes a capture to be under way
+    still, and this process cannot use the GPU any more.
     """
 
     def __init__(self, program: Program, stream: torch.cuda.Stream) -> None:
@@ -111,6 +116,7 @@ class GraphStepping:
         self.wait()
         self._step_graphs.clear()
         self._val_graph = None
+        self._pool = torch.cuda.graph_pool_handle()  # the old pool is dropped with its last graph
 
     def _queue_slice(self) -> None:
         begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -144,13 +150,14 @@ class GraphStepping:
         drawn = [generator.get_state() for generator in program.generators]
         program.train_step()
         program.advance_position(1)
-        for number in sorted({0, program.val_batches - 1} - {-1}):
+        for number in sorted({0, program.val_batches - 1}) if program.val_batches else ():
             program.val_batch(number)
-        for tensor in program.changed_by_steps():
-            if tensor.data_ptr() in before:
-                tensor.copy_(before[tensor.data_ptr()])
-            else:
-                tensor.zero_()
+        with torch.no_grad():  # parameters are among them
+            for tensor in program.changed_by_steps():
+                if tensor.data_ptr() in before:
+                    tensor.copy_(before[tensor.data_ptr()])
+                else:
+                    tensor.zero_()
         for generator, state in zip(program.generators, drawn, strict=True):
             generator.set_state(state)
 
@@ -182,8 +189,6 @@ class GraphStepping:
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
             yield graph
-        except BaseException:
-            with suppress(RuntimeError):  # only says that the capture failed; the first error says why
-                graph.capture_end()
-            raise
-        graph.capture_end()
+            graph.capture_end()
+        except RuntimeError as error:
+            raise DeviceLostError(f"the capture of a CUDA graph failed: {first_line(error)}") from error

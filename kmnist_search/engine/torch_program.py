@@ -14,6 +14,7 @@ from kmnist_search.config import NUM_CLASSES, TrialConfig
 from kmnist_search.config.seeds import derived_seed
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.augment import augment, mixup
+from kmnist_search.engine.device import copy_from_host, has_bfloat16
 from kmnist_search.engine.onednn import onednn_products
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
 from kmnist_search.engine.program import EpochPlan
@@ -66,7 +67,7 @@ class TorchProgram:
             average_share(self.average.decay, plan.first_step + step) if self.average else 0.0
             for step in range(len(plan.rates))
         ]
-        self._rates_E2.copy_(torch.tensor([plan.rates, shares], dtype=torch.float64).T)
+        copy_from_host(torch.tensor([plan.rates, shares], dtype=torch.float64).T.contiguous(), self._rates_E2)
         self._position.zero_()
 
     def train_step(self, offset: int = 0) -> None:
@@ -113,10 +114,12 @@ class TorchProgram:
         if config.augment.mixup:
             x_BHW, partners_B, share_B = mixup(x_BHW, config.augment.mixup, generator)
         self.model.train()
+        # Drawn here, because torch.compile interrupts its graph at every draw from a generator.
+        noise = self.model.draw(len(x_BHW), torch.bfloat16 if self.autocast else torch.float32, generator)
         # Not in a compiled net: replaced products would be compiled again.
         products = nullcontext() if self._is_compiled else onednn_products(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), products:
-            logits = self._net(self._normalised(x_BHW), generator)
+            logits = self._net(self._normalised(x_BHW), noise)
         smoothing = config.batch.label_smoothing
         losses_B = F.cross_entropy(logits.float(), labels_B, label_smoothing=smoothing, reduction="none")
         if partners_B is not None and share_B is not None:
@@ -157,5 +160,5 @@ class TorchProgram:
 def uses_bfloat16(config: TrialConfig, device: torch.device) -> bool:
     """Return whether matrix products are computed in bfloat16."""
     if config.train.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return has_bfloat16(device)
     return config.train.precision == "bfloat16"

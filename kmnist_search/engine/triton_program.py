@@ -17,6 +17,7 @@ from kmnist_search.config import NUM_CLASSES, TrialConfig
 from kmnist_search.config.seeds import derived_seed
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.augment import draw_augment, draw_mixup
+from kmnist_search.engine.device import copy_from_host
 from kmnist_search.engine.flat_layout import FlatLayout
 from kmnist_search.engine.kernels.loss import train_loss, val_loss
 from kmnist_search.engine.kernels.optimizer import BETA1, Buffers, optimizer_step
@@ -26,8 +27,7 @@ from kmnist_search.engine.program import EpochPlan
 from kmnist_search.engine.torch_program import uses_bfloat16
 from kmnist_search.engine.triton_net import Gradients, Noise, TritonNet, Weights
 from kmnist_search.model import build
-from kmnist_search.model.parts import dropout_mask
-from kmnist_search.model.patch_mlp import PatchMLP, drop_path_factors, drop_path_keeps
+from kmnist_search.model.patch_mlp import PatchMLP, draw_noise, drop_path_keeps
 
 #: Images of one validation batch: enough to fill a GPU, few enough for its memory (reasoned, not measured).
 VAL_BATCH_SIZE = 2500
@@ -83,7 +83,7 @@ class TritonProgram:
         for replica, plan in enumerate(plans):
             positions_EB = self._train.positions_SI[replica, plan.order[: steps * size]].view(steps, size)
             self._batches_SE2B[replica] = torch.stack((positions_EB, self._train.labels[positions_EB]), dim=1)
-            self._rates_SE4[replica] = self._rates(plan)
+            copy_from_host(self._rates(plan), self._rates_SE4[replica])
         self._position.zero_()
 
     def _rates(self, plan: EpochPlan) -> Tensor:
@@ -152,27 +152,16 @@ class TritonProgram:
         return patches_SNBP, partners_SB, share_SB
 
     def _noise(self, batch_size: int) -> Noise:
-        config, factors, masks = self.config.patch_mlp, [], []
-        for generator in self.generators:
-            if config.drop_path:
-                factors.append(drop_path_factors(self._keeps_K11, batch_size, generator))
-            if config.dropout:
-                masks.append([self._mask(shape, generator) for shape in self._hidden_shapes(batch_size)])
-        return Noise(
-            factors_K2SB=_stacked(factors, dim=2),
-            masks=[torch.stack(per_replica) for per_replica in zip(*masks, strict=True)] if masks else None,
-        )
-
-    def _hidden_shapes(self, batch_size: int) -> list[tuple[int, int]]:
-        config = self.config.patch_mlp
-        return [
-            shape
-            for T, C in zip(config.token_widths, config.channel_widths, strict=True)
-            for shape in ((T, batch_size * config.dim), (config.num_tokens * batch_size, C))
+        config, dtype = self.config.patch_mlp, self._dtype
+        drawn = [
+            draw_noise(config, self._keeps_K11, batch_size=batch_size, dtype=dtype, generator=generator)
+            for generator in self.generators
         ]
-
-    def _mask(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-        return dropout_mask(shape, self.config.patch_mlp.dropout, self._dtype, self.device, generator)
+        masks = zip(*(noise.masks for noise in drawn), strict=True)
+        return Noise(
+            factors_K2SB=_stacked([noise.factors_K2B for noise in drawn], dim=2),
+            masks=[torch.stack(per_replica) for per_replica in masks] if config.dropout else None,
+        )
 
     def advance_position(self, steps: int) -> None:
         self._position += steps

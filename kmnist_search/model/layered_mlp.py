@@ -4,14 +4,14 @@ Shapes: B images of a batch, N tokens, D features; N and D change from layer to 
 (N, B, D), as in a PatchMLP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kmnist_search.config import NUM_CLASSES, LayersConfig
-from kmnist_search.config.layers import Activation, BatchNorm, Branch, Dropout, Linear, Step
-from kmnist_search.model.parts import dropout, patches
+from kmnist_search.config.layers import Activation, BatchNorm, Branch, Dropout, Linear, Step, simple_steps
+from kmnist_search.model.parts import Noise, dropout_masks, patches
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -38,15 +38,12 @@ class FeatureBatchNorm(nn.BatchNorm1d):
         return super().forward(x_NBD.flatten(0, 1)).view_as(x_NBD)
 
 
-class SeededDropout(nn.Module):
-    """Dropout with masks drawn by the training's own generator."""
+class MaskedDropout(nn.Module):
+    """Dropout with the next of the masks that were drawn before; without masks it changes nothing."""
 
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
-        return dropout(x_NBD, self.share, generator, tuple(x_NBD.shape)) if self.training else x_NBD
+    def forward(self, x_NBD: Tensor, masks: Iterator[Tensor]) -> Tensor:
+        mask_NBD = next(masks, None)
+        return x_NBD if mask_NBD is None else x_NBD * mask_NBD
 
 
 class LayerList(nn.ModuleList):
@@ -55,13 +52,13 @@ class LayerList(nn.ModuleList):
     def __init__(self, steps: Sequence[Step]) -> None:
         super().__init__(LayerList(step.inside) if step.inside else _layer(step) for step in steps)
 
-    def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
+    def forward(self, x_NBD: Tensor, masks: Iterator[Tensor]) -> Tensor:
         for layer in self:
             match layer:
                 case LayerList():
-                    x_NBD = x_NBD + layer(x_NBD, generator)
-                case SeededDropout():
-                    x_NBD = layer(x_NBD, generator)
+                    x_NBD = x_NBD + layer(x_NBD, masks)
+                case MaskedDropout():
+                    x_NBD = layer(x_NBD, masks)
                 case _:
                     x_NBD = layer(x_NBD)
         return x_NBD
@@ -80,12 +77,19 @@ class LayeredMLP(nn.Module):
                 if isinstance(module, nn.Linear):
                     nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
 
-    def forward(self, images_BHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the (B, 10) logits of normalised (B, H, W) images.
+    def draw(self, batch_size: int, dtype: torch.dtype, generator: torch.Generator | None = None) -> Noise:
+        """Draw the dropout masks for a batch; None is torch's global generator."""
+        shapes = (
+            ((step.before.tokens, batch_size, step.before.features), step.layer.share)
+            for step in simple_steps(self.config.steps())
+            if isinstance(step.layer, Dropout)
+        )
+        return Noise(masks=dropout_masks(shapes, dtype, self.classifier.weight.device, generator))
 
-        `generator` draws the dropout masks in training mode; None is torch's global generator.
-        """
-        x_NBD = self.layers(patches(images_BHW, self.config.patch_size), generator)
+    def forward(self, images_BHW: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return the (B, 10) logits of normalised (B, H, W) images; `noise` is for training, see `draw`."""
+        masks = iter(noise.masks if noise else ())
+        x_NBD = self.layers(patches(images_BHW, self.config.patch_size), masks)
         means = x_NBD.mean(dim=0) if self.config.mean_axis == "tokens" else x_NBD.mean(dim=2).T
         return self.classifier(means)  # type: ignore[no-any-return]
 
@@ -98,7 +102,7 @@ def _layer(step: Step) -> nn.Module:
             return (TokenBatchNorm if axis == "tokens" else FeatureBatchNorm)(step.before.along(axis))
         case Activation(kind=kind):
             return ACTIVATIONS[kind]()
-        case Dropout(share=share):
-            return SeededDropout(share)
+        case Dropout():
+            return MaskedDropout()
         case Branch():
             raise AssertionError("a branch has steps inside")

@@ -6,14 +6,14 @@ product without a transpose, the token MLP on (N, B*D), the channel MLP on (N*B,
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kmnist_search.config import NUM_CLASSES, PatchMLPConfig
-from kmnist_search.model.parts import dropout, patches
+from kmnist_search.model.parts import Noise, dropout_masks, patches
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
@@ -35,6 +35,29 @@ def drop_path_factors(keeps_K11: Tensor, batch_size: int, generator: torch.Gener
     shape = (len(keeps_K11), 2, batch_size)
     uniform_K2B = torch.rand(shape, generator=generator, device=keeps_K11.device)
     return (uniform_K2B < keeps_K11) / keeps_K11
+
+
+def draw_noise(
+    config: PatchMLPConfig,
+    keeps_K11: Tensor,
+    *,
+    batch_size: int,
+    dtype: torch.dtype,
+    generator: torch.Generator | None,
+) -> Noise:
+    """Draw the drop-path factors and dropout masks for a batch, on the device of `keeps_K11`.
+
+    The masks are two for each block, of the token MLP (T, B*D) and of the channel MLP (N*B, C).
+    """
+    device = keeps_K11.device
+    factors_K2B = drop_path_factors(keeps_K11, batch_size, generator) if config.drop_path else None
+    shapes = (
+        (shape, config.dropout)
+        for T, C in zip(config.token_widths, config.channel_widths, strict=True)
+        for shape in ((T, batch_size * config.dim), (config.num_tokens * batch_size, C))
+    )
+    masks = dropout_masks(shapes, dtype, device, generator) if config.dropout else []
+    return Noise(factors_K2B=factors_K2B, masks=masks)
 
 
 class Norm(nn.Module):
@@ -70,12 +93,12 @@ class TokenMLP(nn.Module):
             for parameter in parameters:
                 nn.init.uniform_(parameter, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
-    def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
+    def forward(self, x_NBD: Tensor, mask_TX: Tensor | None) -> Tensor:
         x_NX = x_NBD.flatten(1)
         hidden_TX = torch.addmm(self.bias1_T.unsqueeze(1), self.weight1_NT.T, x_NX)
         hidden_TX = ACTIVATIONS[self.config.activation](hidden_TX)
-        if self.training and self.config.dropout:
-            hidden_TX = dropout(hidden_TX, self.config.dropout, generator, tuple(hidden_TX.shape))
+        if mask_TX is not None:
+            hidden_TX = hidden_TX * mask_TX
         return torch.addmm(self.bias2_N.unsqueeze(1), self.weight2_NT, hidden_TX).view_as(x_NBD)
 
 
@@ -88,10 +111,10 @@ class ChannelMLP(nn.Module):
         self.linear1 = nn.Linear(config.dim, width)
         self.linear2 = nn.Linear(width, config.dim)
 
-    def forward(self, x_NBD: Tensor, generator: torch.Generator | None) -> Tensor:
+    def forward(self, x_NBD: Tensor, mask_RC: Tensor | None) -> Tensor:
         hidden_NBC = ACTIVATIONS[self.config.activation](self.linear1(x_NBD))
-        if self.training and self.config.dropout:
-            hidden_NBC = dropout(hidden_NBC, self.config.dropout, generator, tuple(hidden_NBC.shape))
+        if mask_RC is not None:
+            hidden_NBC = hidden_NBC * mask_RC.view_as(hidden_NBC)
         return self.linear2(hidden_NBC)  # type: ignore[no-any-return]
 
 
@@ -106,9 +129,11 @@ class Block(nn.Module):
         self.norm2 = Norm(config.norm, config.dim)
         self.channel_mlp = ChannelMLP(config, channel_width)
 
-    def forward(self, x_NBD: Tensor, generator: torch.Generator | None, factors_2B: Tensor | None) -> Tensor:
-        x_NBD = self._residual(x_NBD, self.token_mlp(self.norm1(x_NBD), generator), factors_2B, 0)
-        return self._residual(x_NBD, self.channel_mlp(self.norm2(x_NBD), generator), factors_2B, 1)
+    def forward(
+        self, x_NBD: Tensor, masks: Sequence[Tensor | None] = (None, None), factors_2B: Tensor | None = None
+    ) -> Tensor:
+        x_NBD = self._residual(x_NBD, self.token_mlp(self.norm1(x_NBD), masks[0]), factors_2B, 0)
+        return self._residual(x_NBD, self.channel_mlp(self.norm2(x_NBD), masks[1]), factors_2B, 1)
 
     def _residual(self, x_NBD: Tensor, y_NBD: Tensor, factors_2B: Tensor | None, branch: int) -> Tensor:
         if not self.skip:
@@ -132,16 +157,17 @@ class PatchMLP(nn.Module):
         self.norm = Norm(config.norm, config.dim)
         self.classifier = nn.Linear(config.dim, NUM_CLASSES)
 
-    def forward(self, images_BHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the (B, 10) logits of normalised (B, H, W) images.
+    def draw(self, batch_size: int, dtype: torch.dtype, generator: torch.Generator | None = None) -> Noise:
+        """Draw the drop-path factors and dropout masks for a batch; None is torch's global generator."""
+        keeps_K11 = drop_path_keeps(self.config, self.stem.weight.device)
+        return draw_noise(self.config, keeps_K11, batch_size=batch_size, dtype=dtype, generator=generator)
 
-        `generator` draws the drop-path factors and dropout masks in training mode; None is torch's global generator.
-        """
+    def forward(self, images_BHW: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return the (B, 10) logits of normalised (B, H, W) images; `noise` is for training, see `draw`."""
+        noise = noise or Noise()
         x_NBD = self.stem(patches(images_BHW, self.config.patch_size))
-        factors_K2B = None
-        if self.training and self.config.drop_path:
-            keeps_K11 = drop_path_keeps(self.config, images_BHW.device)
-            factors_K2B = drop_path_factors(keeps_K11, len(images_BHW), generator)
         for number, block in enumerate(self.blocks):
-            x_NBD = block(x_NBD, generator, None if factors_K2B is None else factors_K2B[number])
+            masks = noise.masks[2 * number : 2 * number + 2] or (None, None)
+            factors_2B = None if noise.factors_K2B is None else noise.factors_K2B[number]
+            x_NBD = block(x_NBD, masks, factors_2B)
         return self.classifier(self.norm(x_NBD).mean(dim=0))  # type: ignore[no-any-return]

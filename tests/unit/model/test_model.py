@@ -151,7 +151,7 @@ def test_a_training_step_takes_three_times_the_counted_operations_but_for_the_im
 def test_the_model_computes_what_a_batch_first_one_does(config: PatchMLPConfig) -> None:
     images = images_of(config).double()
     net = model.build(config, 1).double().train()
-    net(images, generator())  # moves the statistics of batch norms away from where they start
+    net(images)  # moves the statistics of batch norms away from where they start
     net.eval()
     with torch.no_grad():
         logits = net(images)
@@ -195,29 +195,33 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch_in_evaluation(norm:
 
 
 @pytest.mark.parametrize("name", ["dropout", "drop_path"])
-def test_dropout_and_drop_path_act_in_training_mode_only(name: str) -> None:
+def test_dropout_and_drop_path_act_where_noise_is_given_only(name: str) -> None:
     config = PatchMLPConfig(**{**SMALL, name: 0.5})
     net, plain = model.build(config, 0), model.build(PatchMLPConfig(**SMALL), 0)
     images = images_of(config)
+
+    def noisy(seed: int) -> torch.Tensor:
+        logits: torch.Tensor = net(images, net.draw(len(images), torch.float32, generator(seed)))
+        return logits
+
     with torch.no_grad():
         expected = plain(images)
-        assert torch.equal(net.eval()(images, generator(0)), expected)
-        net.train()
-        assert not torch.equal(net(images, generator(0)), expected)
-        assert torch.equal(net(images, generator(0)), net(images, generator(0)))
-        assert not torch.equal(net(images, generator(0)), net(images, generator(1)))
+        assert torch.equal(net(images), expected)
+        assert not torch.equal(noisy(0), expected)
+        assert torch.equal(noisy(0), noisy(0))
+        assert not torch.equal(noisy(0), noisy(1))
 
 
 def test_a_given_generator_leaves_that_of_the_process_alone() -> None:
     config = PatchMLPConfig(**SMALL, dropout=0.5, drop_path=0.5)
     net = model.build(config, 0).train()
     before = torch.get_rng_state()
-    net(images_of(config), generator())
+    net(images_of(config), net.draw(3, torch.float32, generator()))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_dropout_keeps_its_share_and_scales_up_what_is_left() -> None:
-    kept = parts.dropout(torch.ones(200, 200), 0.25, generator(), (200, 200))
+    (kept,) = parts.dropout_masks([((200, 200), 0.25)], torch.float32, torch.device("cpu"), generator())
     assert torch.equal(kept.unique(), torch.tensor([0.0, 1 / 0.75]))
     assert (kept > 0).float().mean().item() == pytest.approx(0.75, abs=0.01)
 
@@ -229,7 +233,7 @@ def test_a_block_adds_what_an_images_drop_path_factors_say() -> None:
     torch.nn.init.zeros_(block.channel_mlp.linear2.bias)
     x_NBD = torch.randn(config.num_tokens, 3, config.dim, generator=generator())
     with torch.no_grad():
-        added = block(x_NBD, None, torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]])) - x_NBD
+        added = block(x_NBD, factors_2B=torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]])) - x_NBD
         mixed = block.token_mlp(block.norm1(x_NBD), None)
     assert (added[:, 0] == 0).all()
     torch.testing.assert_close(added[:, 1], mixed[:, 1], rtol=1e-4, atol=1e-5)

@@ -1,31 +1,26 @@
-"""The queue of a study: its waiting trials, and the leases on running ones.
+"""The queue of a study: its waiting trials, which workers claim and end; see `leases.py` for the running ones.
 
 Each method is part of a transaction that the caller opened. All methods are idempotent: the caller repeats the
 transaction if the connection breaks, even if the database has committed it but could not confirm that.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.trial import TrialState
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.tables import (
-    database_now,
-    database_started,
     leases,
     put,
-    reports,
     studies,
     system_attributes,
     trials,
-    upsert,
 )
 from kmnist_search.database.trial_writer import (
-    REASON_KEY,
     Changes,
     forget_reports,
     set_state,
@@ -37,7 +32,8 @@ from kmnist_search.database.trial_writer import (
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.host.process import Owner
 from kmnist_search.optuna_internals import FIXED_PARAMS_KEY
-from kmnist_search.queue.attempts import ATTEMPTS_KEY, LEASE_RAN_OUT, PROCESS_DIED, begun, ended, is_loss, read_attempts
+from kmnist_search.queue.attempts import ATTEMPTS_KEY, begun, ended, is_loss, read_attempts
+from kmnist_search.queue.leases import grant, renew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,21 +199,8 @@ class Queue:
             forget_reports(connection, trial_id)
         attempts = [*earlier, begun(owner, token)]
         set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
-        lease = {"trial_id": trial_id, "token": token, "owner": json.dumps(asdict(owner)), "seconds": lease_seconds}
-        new = upsert(connection.dialect.name, leases, (*lease, "renewed_at"), ("trial_id",))
-        connection.execute(new.values(renewed_at=database_now(connection.dialect.name)), lease)
+        grant(connection, trial_id, owner, token=token, seconds=lease_seconds)
         return Claim(trial_id=trial_id, number=number, token=token, attempts=attempts)
-
-    def renew(self, connection: Connection, tokens: Collection[str]) -> set[str]:
-        """Renew leases; return the tokens of those that still hold. The trials of the others are lost.
-
-        Nobody else can take these trials before the transaction ends, so only their owner writes them.
-        """
-        # SQLite leaves a lease behind when optuna deletes its trial.
-        runs = exists().where(trials.c.trial_id == leases.c.trial_id, trials.c.state == TrialState.RUNNING)
-        now = database_now(connection.dialect.name)
-        renewed = update(leases).where(leases.c.token.in_(tokens), runs).values(renewed_at=now)
-        return set(connection.scalars(renewed.returning(leases.c.token)))
 
     def finish(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int) -> bool:
         """Write the last changes of a trial and end it with `changes.ending`; return False if it was lost."""
@@ -230,7 +213,7 @@ class Queue:
 
     def _end(self, connection: Connection, claim: Claim, changes: Changes, how: str, epochs: int) -> bool:
         """End the attempt; the trial ends with `changes.ending`, or waits again."""
-        if not self.renew(connection, [claim.token]):
+        if not renew(connection, [claim.token]):
             # Perhaps this process ended the attempt earlier, and only missed the confirmation.
             attempts = read_attempts(connection, claim.trial_id)
             return any(each["token"] == claim.token and "how" in each and not is_loss(each) for each in attempts)
@@ -241,49 +224,6 @@ class Queue:
         set_state(connection, claim.trial_id, state)
         connection.execute(delete(leases).where(leases.c.token == claim.token))
         return True
-
-    def recover(self, connection: Connection, *, max_retries: int) -> list[int]:
-        """Put trials whose owner is gone back into the queue, with their hyperparameters; return their numbers.
-
-        An owner is gone if it did not renew the lease in time, or if its process on this machine has died. A trial that
-        lost its owner more than `max_retries` times fails instead: it probably kills its owners.
-        """
-        dialect = connection.dialect.name
-        times = (database_now(dialect).label("now"), database_started(dialect).label("started"))
-        columns = (leases.c.trial_id, leases.c.token, leases.c.owner, leases.c.renewed_at, leases.c.seconds)
-        held = (
-            select(*columns, trials.c.number, *times)
-            .join(trials, trials.c.trial_id == leases.c.trial_id)
-            .where(trials.c.study_id == self.study_id, trials.c.state == TrialState.RUNNING)
-            .order_by(trials.c.number)
-        )
-        recovered = []
-        for lease in connection.execute(held).all():
-            # Nobody can renew a lease while the server is down, so each gets the whole time again.
-            if lease.now > max(lease.renewed_at, lease.started) + lease.seconds:
-                how = f"{LEASE_RAN_OUT} ({lease.seconds:g} s)"
-            elif Owner(**json.loads(lease.owner)).is_dead():
-                how = PROCESS_DIED
-            else:
-                continue
-            as_seen = (leases.c.token == lease.token, leases.c.renewed_at == lease.renewed_at)
-            deleted = connection.execute(delete(leases).where(*as_seen)).rowcount
-            # Otherwise the lease was renewed, or another worker was faster.
-            if deleted and self._requeue(connection, lease.trial_id, how, max_retries):
-                recovered.append(int(lease.number))
-        return recovered
-
-    def _requeue(self, connection: Connection, trial_id: int, how: str, max_retries: int) -> bool:
-        attempts = ended(read_attempts(connection, trial_id), how, _last_step(connection, trial_id))
-        losses = sum(is_loss(attempt) for attempt in attempts)
-        set_user_attributes(connection, trial_id, {ATTEMPTS_KEY: attempts})
-        if losses <= max_retries:
-            set_state(connection, trial_id, TrialState.WAITING)
-            return True
-        reason = f"lost {losses} times, the last time because {how}"
-        set_user_attributes(connection, trial_id, {REASON_KEY: reason})
-        set_state(connection, trial_id, TrialState.FAIL)
-        return False
 
     def _take_first(self, connection: Connection, *, below: int | None) -> tuple[int, int] | None:
         """Set the first waiting trial to running; return its id and number.
@@ -305,7 +245,3 @@ class Queue:
         )
         taken = connection.execute(taking).one_or_none()
         return None if taken is None else (taken.trial_id, taken.number)
-
-
-def _last_step(connection: Connection, trial_id: int) -> int:
-    return connection.scalar(select(func.max(reports.c.step)).where(reports.c.trial_id == trial_id)) or 0

@@ -19,6 +19,7 @@ from kmnist_search.database.tables import study_user_attributes
 from kmnist_search.database.trial_reader import read_attribute, read_attributes, read_reports, read_trials
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.optuna_internals import study_id_of, trial_id_of
+from kmnist_search.queue import leases
 from kmnist_search.queue.queue import Counts, Queue
 from kmnist_search.queue.workers import RegisteredWorker, registered_workers, remove_gone_workers
 from kmnist_search.study.ranking import DIGEST_KEY
@@ -149,12 +150,12 @@ class SearchStudy:
         return file.datas_of(left)
 
     def recover(self, max_retries: int | None = None) -> list[int]:
-        """Return trials of lost workers to the queue, see `Queue.recover`; remove those workers from the roster."""
+        """Return trials of lost workers to the queue, see `leases.recover`; remove those workers from the roster."""
         if max_retries is None:
             max_retries = int(self.settings["study"]["max_retries"])
         with self.storage.writing() as connection:
             remove_gone_workers(connection, self.queue.study_id)
-            return self.queue.recover(connection, max_retries=max_retries)
+            return leases.recover(connection, self.queue.study_id, max_retries=max_retries)
 
     def workers(self) -> list[RegisteredWorker]:
         """Return the workers of the study."""

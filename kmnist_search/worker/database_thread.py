@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Retry
 from kmnist_search.database.trial_writer import write_changes
 from kmnist_search.host.process import Owner
+from kmnist_search.queue import leases
 from kmnist_search.queue.queue import Claim, Counts
 from kmnist_search.queue.workers import Registration, WorkerInfo
 from kmnist_search.study.cached_storage import CachedStorage
@@ -247,7 +248,7 @@ class DatabaseThread:
         wants_news = time.monotonic() >= self._news_at and will_look
 
         def write(connection: Connection) -> set[str]:
-            held = self.queue.renew(connection, self._held)
+            held = leases.renew(connection, self._held)
             for claim, changes in changed:
                 if claim.token in held:
                     write_changes(connection, claim.trial_id, changes)

@@ -477,7 +477,7 @@ class StandInGpu(TorchDispatchMode):
         generator = kwargs.get("generator")
         if generator is None:
             generator = next((leaf for leaf in args if isinstance(leaf, torch._C.Generator)), None)
-        registered = {generator._cdata for generator in self.capturing.generators}
+        registered = {getattr(each, "_cdata") for each in self.capturing.generators}  # noqa: B009
         if generator is None or generator._cdata not in registered:  # torch wraps it anew for each operation
             self.refuse_in_capture("a generator that is not registered draws")
 

@@ -5,7 +5,7 @@ import multiprocessing.queues
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -19,6 +19,7 @@ from kmnist_search.database.storage import Storage, open_storage
 from kmnist_search.database.trial_writer import Changes, write_changes
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.host.process import Owner
+from kmnist_search.queue import leases
 from kmnist_search.queue.queue import Claim, Counts, Queue
 
 HERE = Owner.this_process()
@@ -50,6 +51,14 @@ class Desk:
                 return getattr(self.queue, name)(connection, *arguments, **named)
 
         return call
+
+    def renew(self, tokens: Collection[str]) -> set[str]:
+        with self.storage.writing() as connection:
+            return leases.renew(connection, tokens)
+
+    def recover(self, *, max_retries: int) -> list[int]:
+        with self.storage.writing() as connection:
+            return leases.recover(connection, self.queue.study_id, max_retries=max_retries)
 
     def take(self, owner: Owner = HERE, *, budget: int = 100, seconds: float = 100.0) -> Claim | None:
         claim: Claim | None = self.claim(owner, token=f"t{next(self.tokens)}", lease_seconds=seconds, budget=budget)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from kmnist_search.database.storage import open_storage
 from kmnist_search.database.tables import leases
 from kmnist_search.database.trial_reader import read_trials
+from kmnist_search.queue.leases import recover
 from kmnist_search.queue.queue import Claim
 from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.study.opening import open_study
@@ -220,7 +221,7 @@ def test_who_loses_a_lease_is_told_and_writes_nothing_more(start: Start, monkeyp
     claim, trial = paused.taken()
     with other.study.storage.writing() as connection:
         connection.execute(update(leases).values(renewed_at=0.0, seconds=0.0))
-        assert other.study.queue.recover(connection, max_retries=3) == [0]
+        assert recover(connection, other.study.queue.study_id, max_retries=3) == [0]
     trial.report(0.1, 1)
     _until(lambda: paused.database_thread.has_lost(claim))
     paused.database_thread.abandon(claim)
@@ -244,7 +245,7 @@ def test_a_trial_lost_before_its_owner_looked_at_it_is_left_alone(
         if next(pauses):
             with other.study.storage.writing() as writing:
                 writing.execute(update(leases).values(renewed_at=0.0, seconds=0.0))
-                assert other.study.queue.recover(writing, max_retries=3) == [0]
+                assert recover(writing, other.study.queue.study_id, max_retries=3) == [0]
         read_news(connection, complete_until=complete_until)
 
     monkeypatch.setattr(paused.database_thread, "_read_news", read_news_after_a_pause)

@@ -1,6 +1,6 @@
 """Tests of CUDA graphs on a stand-in GPU: a captured training is the training that was captured."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +211,7 @@ def test_a_capture_that_fails_says_that_the_process_has_lost_its_gpu(
 def test_the_stand_in_refuses_what_a_capture_forbids(gpu: StandInGpu) -> None:
     x, mask = torch.ones(4, device=GPU), torch.ones(4, dtype=torch.bool, device=GPU)
     own, other = (torch.Generator(GPU) for _ in range(2))
-    forbidden = {
+    forbidden: dict[str, Callable[[], Any]] = {
         "a value is read back": lambda: x.sum().item(),
         "a shape depends on data": lambda: x[mask],
         "not registered": lambda: x.uniform_(generator=other),

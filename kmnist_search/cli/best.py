@@ -119,7 +119,7 @@ def _retrain(study: "SearchStudy", options: "RetrainOptions", folder: Path, *, f
     from kmnist_search.retrain import result_folder
     from kmnist_search.retrain.preparation import prepare
     from kmnist_search.retrain.retraining import Retraining
-    from kmnist_search.terminal.line import print_line
+    from kmnist_search.terminal.printing import print_line
     from kmnist_search.terminal.retraining import announce, conclude, follow
 
     console = Console(stderr=quiet)

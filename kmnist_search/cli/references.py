@@ -71,7 +71,7 @@ def references(
     from kmnist_search.references import result_folder, systems
     from kmnist_search.references.testing import check_test_files
     from kmnist_search.run.submission import prepare
-    from kmnist_search.terminal.line import print_line
+    from kmnist_search.terminal.printing import print_line
 
     chosen, devices = systems.chosen(only), devices_here(options)
     file = systems.study_file(chosen, **size)
@@ -98,8 +98,8 @@ def _train(console: "Console", search: "Search", file: "ComparisonFile", devices
     from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.run.submission import prepare
-    from kmnist_search.terminal.line import print_line
-    from kmnist_search.terminal.run import announce
+    from kmnist_search.terminal.printing import print_line
+    from kmnist_search.terminal.run_messages import announce
     from kmnist_search.watch.watch import watch
 
     if search.trials_left():
@@ -121,7 +121,7 @@ def _print_estimate(console: "Console", search: "Search", file: "ComparisonFile"
     from kmnist_search.config.cost import flops_per_image
     from kmnist_search.engine.estimate import seconds_per_epoch
     from kmnist_search.references.systems import flops
-    from kmnist_search.terminal.line import print_line
+    from kmnist_search.terminal.printing import print_line
     from kmnist_search.wording import duration_text
 
     config, images = file.middle(), search.data.train_images

@@ -47,7 +47,7 @@ def run(asked: AskedStudy, timeout: float | None, target: float | None, options:
     from kmnist_search.run.submission import prepare
     from kmnist_search.study.status import status_of
     from kmnist_search.study.summary import status_summary
-    from kmnist_search.terminal.run import announce, conclude
+    from kmnist_search.terminal.run_messages import announce, conclude
     from kmnist_search.worker.stop import Limits
 
     file, devices = asked.file(), devices_here(options)

@@ -11,7 +11,7 @@ from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.run.supervisor import Supervisor
-from kmnist_search.terminal.run_view import follow
+from kmnist_search.terminal.run_progress import follow
 from kmnist_search.worker.events import StoppedBy
 
 

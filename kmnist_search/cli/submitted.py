@@ -7,9 +7,9 @@ from rich.console import Console
 from kmnist_search.database.url import has_password, to_type
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Status, status_of
-from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import best_text
-from kmnist_search.terminal.run import announce_version
+from kmnist_search.terminal.run_messages import announce_version
 from kmnist_search.watch.watch import watch
 
 

@@ -71,7 +71,7 @@ def worker(
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.run.join import already_reached, join, until_reachable
     from kmnist_search.study.status import status_of
-    from kmnist_search.terminal.run import conclude, introduce
+    from kmnist_search.terminal.run_messages import conclude, introduce
     from kmnist_search.worker.stop import Limits
 
     deadline = None if timeout is None else time.monotonic() + timeout

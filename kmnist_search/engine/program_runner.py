@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from kmnist_search.engine.cuda_graphs import GraphStepping
 from kmnist_search.engine.program import Program
 from kmnist_search.engine.replica import Replica
-from kmnist_search.engine.stepping import EagerStepping, GraphStepping, Stepping
+from kmnist_search.engine.stepping import EagerStepping, Stepping
 
 
 class ProgramRunner:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kmnist_search.bench.measurement import NetReport, Report
 from kmnist_search.bench.nets import TRIAL_EPOCHS, TRIAL_IMAGES
-from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import labelled
 from kmnist_search.wording import duration_text, percent
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from kmnist_search.evaluation.metrics import Reference
 from kmnist_search.references.result_folder import ReferenceTable
 from kmnist_search.references.results import TestedSystem
-from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.printing import print_line
 from kmnist_search.wording import percent, points
 
 

@@ -16,7 +16,7 @@ from kmnist_search.retrain.events import (
     WinnerChosen,
 )
 from kmnist_search.retrain.preparation import Preparation
-from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.printing import print_line
 from kmnist_search.wording import count, duration_text, interval, moment, percent
 
 STAGES = {"rerun": "rerun of", "final": "final model by"}

@@ -11,7 +11,7 @@ from rich.console import Console
 from kmnist_search.study.poller import Away, Poller
 from kmnist_search.study.status import Status
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import best_text, counts_text
 from kmnist_search.terminal.status import StatusView
 from kmnist_search.watch.screen import FullScreen, can_fill, settle_encoding

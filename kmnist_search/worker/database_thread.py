@@ -224,7 +224,7 @@ class DatabaseThread:
         return time.monotonic() >= self.retry.back_at + 3 * MAX_PAUSE_SECONDS
 
     def _recover(self) -> None:
-        self.retry.do(partial(self.queue.recover, max_retries=self.max_retries))
+        self.retry.do(partial(leases.recover, study_id=self.queue.study_id, max_retries=self.max_retries))
         self._recover_at = time.monotonic() + RECOVER_SECONDS
 
     def _end(self, claim: Claim, epochs: int, reason: str | None = None) -> bool:

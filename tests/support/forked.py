@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
-        *("kmnist_search.cli.main", "kmnist_search.run.search", "kmnist_search.terminal.run"),
+        *("kmnist_search.cli.main", "kmnist_search.run.search", "kmnist_search.terminal.run_messages"),
         *("kmnist_search.run.supervisor", "kmnist_search.run.join", "kmnist_search.cli.run_workers"),
         # What is imported on the way.
         *("torch._dynamo", "alembic.command", "alembic.migration", "platformdirs", "psycopg"),

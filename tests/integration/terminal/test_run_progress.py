@@ -13,7 +13,7 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.submission import prepare
 from kmnist_search.study_file.parser import load
-from kmnist_search.terminal.run_view import RunView, follow
+from kmnist_search.terminal.run_progress import RunView, follow
 from kmnist_search.wording import shown_params
 from kmnist_search.worker.events import (
     DatabaseAway,

@@ -9,7 +9,7 @@ from kmnist_search.host.process import Owner
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
-from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import best_text
 from kmnist_search.wording import duration_text
 from kmnist_search.worker.events import StoppedBy

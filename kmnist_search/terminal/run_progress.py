@@ -12,7 +12,7 @@ from rich.text import Text
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
-from kmnist_search.terminal.line import print_line
+from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import Row, finished_bar, labelled, progress_rows
 from kmnist_search.wording import count, duration_text, metric_text, named_metric, shown_params
 from kmnist_search.worker.events import (

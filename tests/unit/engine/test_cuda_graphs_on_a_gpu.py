@@ -1,4 +1,4 @@
-"""Tests of engine/pace.py and of bfloat16 on a GPU: a captured training is the training that was captured."""
+"""Tests of CUDA graphs and of bfloat16 on a GPU: a captured training is the training that was captured."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,8 @@ from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_con
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.backends import Backend
-from kmnist_search.engine.stepping import STEPS_PER_GRAPH, EagerStepping, GraphStepping
+from kmnist_search.engine.cuda_graphs import STEPS_PER_GRAPH, GraphStepping
+from kmnist_search.engine.stepping import EagerStepping
 from kmnist_search.engine.training import Training
 
 pytestmark = [

@@ -12,7 +12,8 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.backends import HAS_TRITON, Backend
 from kmnist_search.engine.batched import BatchedTraining
-from kmnist_search.engine.stepping import STEPS_PER_GRAPH, EagerStepping, GraphStepping
+from kmnist_search.engine.cuda_graphs import STEPS_PER_GRAPH, GraphStepping
+from kmnist_search.engine.stepping import EagerStepping
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DeviceLostError
 from tests.support.stand_in_gpu import GpuTensor, NotCapturableError, StandInGpu

@@ -23,7 +23,9 @@ def run_workers(
     *,
     signals: StopSignals,
 ) -> StoppedBy:
-    """Work in each place until a limit is reached; return which. A single place is this process.
+    """Work in each place until a limit is reached; return which. A single place on a CPU is this process.
+
+    A GPU gets a process of its own, which can be replaced when CUDA fails in it.
 
     Args:
         console: to show the work on.
@@ -35,7 +37,7 @@ def run_workers(
     Raises:
         KmnistSearchError: what ended the work.
     """
-    if len(places) > 1:
+    if len(places) > 1 or search.device.type == "cuda":
         with Supervisor(search, prepare, places, signals=signals) as supervisor:
             follow(console, search, supervisor.progress, supervisor.work())
         return supervisor.stopped_by

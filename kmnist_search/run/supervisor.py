@@ -10,7 +10,7 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 
 from kmnist_search.database.errors import when_it_answers
-from kmnist_search.errors import KmnistSearchError, WorkerDiedError
+from kmnist_search.errors import DeviceLostError, KmnistSearchError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
@@ -167,7 +167,9 @@ class Supervisor:
         child.end(seconds=STOP_SECONDS)
         match child.ending:
             case None:
-                yield from self._died(child)
+                yield from self._died(child, child.how_it_died)
+            case DeviceLostError():
+                yield from self._died(child, f"lost its GPU: {child.ending}")
             case KmnistSearchError():
                 self._fail(child.ending)
             case reason:
@@ -175,9 +177,8 @@ class Supervisor:
                 if reason == "target":
                     self._stop()
 
-    def _died(self, child: WorkerProcess) -> Iterator[Event]:
-        """Report a death, and replace the worker unless it died too often."""
-        how = child.how_it_died
+    def _died(self, child: WorkerProcess, how: str) -> Iterator[Event]:
+        """Report a death, and replace the worker unless it died too often; then its GPU is left out."""
         for number, running in child.running.items():
             yield self._lost(number, running, f"worker {child.number} {how}")
         if self._stop_at is not None:
@@ -186,6 +187,10 @@ class Supervisor:
         deaths = child.deaths + 1
         if deaths < DEATHS_IN_A_ROW:
             self._vacant.append((child.number, child.place, deaths))
+            return
+        if child.place.device != "cpu" and (self._children or self._vacant):
+            died = f"its worker died {deaths} times in a row without finishing a trial, the last time it {how}"
+            yield RunWarning(text=f"{child.place.device} is left out: {died}. The other GPUs continue")
             return
         self._fail(
             WorkerDiedError(

@@ -11,6 +11,7 @@ from optuna.trial import Trial, TrialState
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.engine.concurrency import epoch_cost
+from kmnist_search.engine.device import is_lost
 from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.memory_estimate import GIB
 from kmnist_search.engine.replica import Epoch
@@ -34,6 +35,7 @@ CHECKPOINT_EVERY_SECONDS = 30.0
 #: The constraint that a trial violates if it needs too much memory; the sampler learns from it.
 MEMORY_CONSTRAINT = "memory"
 
+GPU_LOST = "its worker lost the GPU"
 LOST = "its lease ran out, or the study was deleted"
 OUT_OF_MEMORY = "out of memory beside other trials"
 
@@ -62,6 +64,7 @@ class TrialRun:
         epoch_seconds: duration of the last epoch.
         ran_out_beside_others: True if the trial was handed back because memory ran out while others used it, too.
         left: how the trial was left, if its end could not be written to the database.
+        lost_gpu: the error after which this process cannot use its GPU any more, if there was one.
     """
 
     def __init__(self, context: TrialContext, claim: Claim) -> None:
@@ -72,6 +75,7 @@ class TrialRun:
         self.epoch_cost = self.epoch_seconds = 0.0
         self.ran_out_beside_others = False
         self.left = ""
+        self.lost_gpu: Exception | None = None
         self._training: Training | None = None
         self._traceback = ""
         self._models: dict[str, Any] = {}
@@ -92,7 +96,7 @@ class TrialRun:
             outcome, reason = self._outcome_of(error)
         attributes = self._attributes(reason)
         ended = self._ended(trial, outcome, reason)
-        if self._traceback:
+        if self._traceback and self.lost_gpu is None:
             self._give_back_memory()  # before waiting for the database: others may need it
         try:
             outcome = yield from self._end(trial, ended, attributes)
@@ -112,9 +116,11 @@ class TrialRun:
                 history=self._training.history,
                 val_probabilities=self._training.val_probabilities(),
             )
-        if self.is_at_work:
+        if self.is_at_work and self.lost_gpu is None:
             self._give_back_memory()
-        yield replace(ended, outcome=outcome, reason=LOST if outcome == "lost" else ended.reason)
+        if outcome == "lost" and self.lost_gpu is None:
+            ended = replace(ended, reason=LOST)
+        yield replace(ended, outcome=outcome)
 
     def _train(self, trial: Trial) -> Steps[tuple[Outcome, str]]:
         """Train until the end, a pruning, a stop, or the loss of the trial; return the outcome and its reason."""
@@ -180,6 +186,14 @@ class TrialRun:
 
     def _outcome_of(self, error: Exception) -> tuple[Outcome, str]:
         self._traceback = traceback.format_exc()
+        if is_lost(error):
+            # The first trial to see it may be the cause: it counts as a loss, and fails after too many of them.
+            is_first, self.lost_gpu = not self.context.stop.why, error
+            self.context.stop.request(GPU_LOST)
+            return ("lost", GPU_LOST) if is_first else ("handed back", GPU_LOST)
+        self.context.stop.check()
+        if self.context.stop.by == "signal":  # Ctrl-C also reaches a compiler that this process has started
+            return "handed back", f"without a checkpoint: {type(error).__name__}: {error}"
         if is_out_of_memory(error) and self.context.memory_budget.is_shared():
             self.ran_out_beside_others = True
             return "handed back", OUT_OF_MEMORY
@@ -205,6 +219,8 @@ class TrialRun:
 
     def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Steps[Outcome]:
         """End the trial in the study; return the outcome, which is "lost" if this worker had lost it."""
+        if ended.outcome == "lost" and self.lost_gpu is not None:
+            return "lost"  # the lease ends with this process, which counts as a loss
         if self.database_thread.has_lost(self.claim):
             self.database_thread.abandon(self.claim)
             return "lost"

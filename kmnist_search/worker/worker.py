@@ -11,7 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from kmnist_search.database.retry import HURRY_SECONDS, Outage
 from kmnist_search.engine.backends import missing_kernels
 from kmnist_search.engine.concurrency import Concurrency
-from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
+from kmnist_search.engine.device import first_line
+from kmnist_search.errors import DatabaseAwayError, DeviceLostError, TrialsKeepFailingError
 from kmnist_search.queue.queue import Claim
 from kmnist_search.worker.events import (
     DatabaseAway,
@@ -70,6 +71,7 @@ class Worker:
         Raises:
             TrialsKeepFailingError: one trial after another failed.
             DatabaseAwayError: the database was away for too long; running trials have left a checkpoint.
+            DeviceLostError: this process cannot use its GPU any more; another process may.
         """
         if reason := missing_kernels(self.context.device):
             yield RunWarning(
@@ -125,6 +127,8 @@ class Worker:
             yield from trial_run.steps()
             if trial_run.ran_out_beside_others:
                 self.concurrency.out_of_memory(self._at_work() + 1)
+            if trial_run.lost_gpu is not None:
+                self._error = self._error or DeviceLostError(first_line(trial_run.lost_gpu))
         finally:
             del self._runs[claim.number]
             if trial_run.left:

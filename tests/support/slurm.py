@@ -111,8 +111,10 @@ class SlurmCluster:
     def _start(self) -> None:
         self._start_munge()
         self._daemon("slurmctld", "-D", "-c", "-f", str(self.configuration))
+        # A node that comes before its controller tries again only much later.
+        wait_for(lambda: "is UP" in self.ask("scontrol", "ping"), self.logs, seconds=120)
         self._daemon("slurmd", "-D", "-N", "ci0", "-f", str(self.configuration))
-        wait_for(lambda: self.ask("sinfo", "-h", "-o", "%T").strip() == "idle", self.logs)
+        wait_for(lambda: self.ask("sinfo", "-h", "-o", "%T").strip() == "idle", self.logs, seconds=120)
 
     def _end_daemons(self) -> None:
         for daemon in reversed(self.daemons):

@@ -188,7 +188,7 @@ class Supervisor:
         if deaths < DEATHS_IN_A_ROW:
             self._vacant.append((child.number, child.place, deaths))
             return
-        if child.place.device != "cpu" and (self._children or self._vacant):
+        if child.place.device != "cpu" and (self._children or self._vacant or self._reasons):
             died = f"its worker died {deaths} times in a row without finishing a trial, the last time it {how}"
             yield RunWarning(text=f"{child.place.device} is left out: {died}. The other GPUs continue")
             return

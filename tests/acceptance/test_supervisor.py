@@ -6,12 +6,13 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from kmnist_search.errors import ConfigError, WorkerDiedError
+from kmnist_search.errors import ConfigError, DeviceLostError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.attempts import PROCESS_DIED
 from kmnist_search.run.options import RunOptions
@@ -20,6 +21,7 @@ from kmnist_search.run.search import Search
 from kmnist_search.run.submission import prepare
 from kmnist_search.run.supervisor import Supervisor
 from kmnist_search.study_file.parser import load
+from kmnist_search.worker.events import RunWarning
 from tests.support.command import Command
 from tests.support.exact import ENDED, Look, assert_exact
 from tests.support.forked import Forked, Ways, forks, wait_until
@@ -190,6 +192,30 @@ def test_an_error_of_a_worker_is_that_of_the_run(
         supervisor = Supervisor(search, prepare_again, [Place(device="cpu", cores=1)], signals=signals)
         with supervisor, pytest.raises(error, match=text):
             list(supervisor.work())
+
+
+def _lose_the_second_gpu(study_file: Path, options: RunOptions) -> Search:
+    """Prepare a worker that trains on the CPU, as if on a GPU; the GPU with the number 1 is broken."""
+    if options.device == "cuda:1":
+        raise DeviceLostError("AcceleratorError: CUDA error: uncorrectable ECC error encountered")
+    return prepare(load(study_file), options.on("cpu"))
+
+
+def test_a_gpu_that_loses_its_worker_three_times_is_left_out_and_the_others_finish(
+    tiny_study: Path, storage_url: str, tmp_path: Path
+) -> None:
+    search = prepare(load(tiny_study), RunOptions(storage_url=storage_url, trials=3, data_dir=tmp_path, device="cpu"))
+    places = [Place(device=f"cuda:{number}", cores=1) for number in (0, 1)]
+    with StopSignals() as signals:
+        supervisor = Supervisor(search, partial(_lose_the_second_gpu, tiny_study), places, signals=signals)
+        with supervisor:
+            events = list(supervisor.work())
+    warnings = [event.text for event in events if isinstance(event, RunWarning)]
+    lost = "lost its GPU: AcceleratorError: CUDA error: uncorrectable ECC error encountered"
+    assert warnings[:3] == [f"worker 2 (cuda:1) {lost}; its trials go back to the queue"] * 3
+    assert warnings[3].startswith("cuda:1 is left out: its worker died 3 times in a row without finishing a trial")
+    assert search.study.counts().finished == 3
+    assert supervisor.stopped_by == "budget"
 
 
 def test_a_second_interrupt_ends_all_at_once(start: Callable[..., Forked], look: Look) -> None:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmnist_search.database.retry import Retry
 from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.training import Training
-from kmnist_search.errors import DatabaseAwayError, TrialsKeepFailingError
+from kmnist_search.errors import DatabaseAwayError, DeviceLostError, TrialsKeepFailingError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
@@ -355,3 +355,38 @@ def test_an_ended_trial_leaves_no_training_behind(prepared: Prepare, monkeypatch
     assert len(left) == 12
     assert max(left) < AT_ONCE
     assert left[-1] == 0
+
+
+def test_a_lost_gpu_ends_the_worker_and_hands_back_what_runs_beside_the_trial_that_saw_it(
+    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = prepared("train.epochs=2000", "study.pruner=none", trials=4)
+    seed = search.study.training_seed(1)
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    _break_trial(monkeypatch, lambda training: training.seed == seed, error)
+    with pytest.raises(DeviceLostError, match=r"^AcceleratorError: CUDA error: an illegal memory access"):
+        _work(search)
+    counts = search.study.counts()
+    assert (counts.complete, counts.fail) == (0, 0)
+    assert counts.running == 1  # until its lease is seen to belong to a dead process: that counts as a loss
+    assert _how(search, 0) == "handed back: its worker lost the GPU"
+
+
+def test_an_error_that_comes_with_a_signal_hands_the_trial_back(
+    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = prepared("train.epochs=2000", "study.pruner=none", trials=2, trial_runs=1)
+    with StopSignals() as signals:
+
+        def interrupted(training: Training) -> bool:
+            if training.step != 3:
+                return False
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C, which a compiler in the same terminal gets, too
+            return True
+
+        _break_trial(monkeypatch, interrupted, RuntimeError("the assembler died"))
+        _, events = search.work(signals)
+        (ended,) = _endings(list(events))
+    assert ended.outcome == "handed back"
+    assert ended.reason == "without a checkpoint: RuntimeError: the assembler died"
+    assert search.study.counts().fail == 0

@@ -12,7 +12,7 @@ from kmnist_search.cli.options import (
     device_option,
     json_option,
     print_json,
-    threads_wait_passively,
+    set_up_runtimes,
 )
 
 
@@ -25,7 +25,7 @@ def bench(device: str, as_json: bool) -> None:
     Measures the peak of the device, and three nets, each alone and several at once. The last line recommends how many
     trials to run at once. This takes about a minute, downloads nothing and keeps nothing.
     """
-    threads_wait_passively()
+    set_up_runtimes()
 
     from rich.console import Console
 

@@ -18,10 +18,10 @@ from kmnist_search.cli.options import (
     is_typed,
     json_option,
     print_json,
+    set_up_runtimes,
     storage_option,
     stored_study,
     study_argument,
-    threads_wait_passively,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def best(
     the winner's recipe is frozen, trained on all training images, and only then the test set is opened, once for each
     final model. If it is stopped, the same command resumes it.
     """
-    threads_wait_passively()
+    set_up_runtimes()
 
     if not retrain:
         _check_none_given()

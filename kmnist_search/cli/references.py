@@ -16,7 +16,7 @@ from kmnist_search.cli.options import (
     WORK_FAILED,
     json_option,
     print_json,
-    threads_wait_passively,
+    set_up_runtimes,
     typed_command,
 )
 from kmnist_search.cli.work_options import devices_here, work_options
@@ -63,7 +63,7 @@ def references(
     them are finished, the test set is opened for each model once. Without --only, all settings of all reports
     are trained.
     """
-    threads_wait_passively()
+    set_up_runtimes()
 
     from rich.console import Console
 

@@ -15,7 +15,7 @@ from kmnist_search.cli.options import (
     TIME,
     json_option,
     print_json,
-    threads_wait_passively,
+    set_up_runtimes,
     typed_command,
 )
 from kmnist_search.cli.study_options import AskedStudy, study_options
@@ -37,7 +37,7 @@ def run(asked: AskedStudy, timeout: float | None, target: float | None, options:
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The same command again
     resumes the study. Any number of processes may work on one study at the same time.
     """
-    threads_wait_passively()
+    set_up_runtimes()
 
     from rich.console import Console
 

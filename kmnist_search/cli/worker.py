@@ -16,8 +16,8 @@ from kmnist_search.cli.options import (
     INTERRUPTED,
     TIME,
     WORK_FAILED,
+    set_up_runtimes,
     study_argument,
-    threads_wait_passively,
     typed_command,
 )
 from kmnist_search.cli.work_options import devices_here, work_options
@@ -61,7 +61,7 @@ def worker(
     """
     if is_alive:
         _exit_by_liveness(options.storage_url)
-    threads_wait_passively()
+    set_up_runtimes()
 
     from rich.console import Console
 

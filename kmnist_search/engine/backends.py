@@ -12,6 +12,7 @@ import torch
 
 from kmnist_search.config import ModelConfig, PatchMLPConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.device import first_line
 from kmnist_search.engine.program import Program
 from kmnist_search.engine.torch_program import TorchProgram
 from kmnist_search.errors import ConfigError
@@ -33,7 +34,6 @@ def _has_kernels(config: ModelConfig) -> bool:
     return isinstance(config, PatchMLPConfig) and config.norm != "batch"
 
 
-@cache
 def missing_kernels(device: torch.device) -> str:
     """Return why the Triton kernels cannot run on a GPU; empty if they can, and on a CPU, which does not use them.
 
@@ -44,12 +44,23 @@ def missing_kernels(device: torch.device) -> str:
     if not HAS_TRITON:
         return "Triton is not installed"
     try:
-        from kmnist_search.engine.kernels import activation
+        return _kernel_error(device)
+    except torch.OutOfMemoryError:
+        return ""  # others fill the GPU just now, which says nothing about the kernels
 
-        h, bias = torch.ones(1, 16, 16, device=device), torch.zeros(1, 16, device=device)
-        activation.bias_act(h, bias, bias_axis="row", activation="relu").sum().item()
+
+@cache
+def _kernel_error(device: torch.device) -> str:
+    from kmnist_search.engine.kernels import activation
+
+    try:
+        with torch.cuda.device(device):  # Triton launches on the current GPU
+            h, bias = torch.ones(1, 16, 16, device=device), torch.zeros(1, 16, device=device)
+            activation.bias_act(h, bias, bias_axis="row", activation="relu").sum().item()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # any error of a compiler or a driver
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return first_line(error)
     return ""
 
 

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from kmnist_search.errors import ConfigError, DeviceLostError
 
+#: Messages of torch's CPU allocator, of CUDA outside torch's allocator (as for a graph), and of cuBLAS.
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def device_named(name: str) -> torch.device:
     """Return the device called "auto", "cpu", "cuda" or "cuda:N"; "auto" is a GPU if there is one.
@@ -49,11 +52,19 @@ def copy_from_host(values: Tensor, to: Tensor) -> None:
     to.copy_(values.pin_memory() if to.is_cuda else values, non_blocking=True)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, on the CPU or the GPU."""
+    said = any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
 def is_lost(error: BaseException) -> bool:
     """Return whether an error means that this process can no longer use its GPU, as after an illegal access.
 
     CUDA repeats such an error at every call. Running out of memory is not one of them.
     """
+    if is_out_of_memory(error):
+        return False
     if isinstance(error, DeviceLostError | torch.AcceleratorError):
         return True
     # cuBLAS and Triton raise a plain RuntimeError.

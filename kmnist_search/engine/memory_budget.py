@@ -7,6 +7,7 @@ import torch
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine.backends import uses_triton
 from kmnist_search.engine.memory_estimate import GIB, memory_needed
 from kmnist_search.engine.torch_program import uses_bfloat16
 from kmnist_search.host.resources import available_memory
@@ -25,12 +26,14 @@ class MemoryBudget:
 
     def estimate(self, config: TrialConfig, data: SearchData) -> int:
         """Return about how many bytes a training needs."""
+        has_bfloat16 = uses_bfloat16(config, self._device)
         return memory_needed(
             config,
             train_images=len(data.train_images),
             val_images=len(data.val_images),
-            activation_bytes=2 if uses_bfloat16(config, self._device) else 4,
+            activation_bytes=2 if has_bfloat16 else 4,
             on_gpu=self._device.type == "cuda",
+            uses_autocast=has_bfloat16 and not uses_triton(config, self._device, "auto"),
         )
 
     def capacity(self) -> int:

@@ -17,12 +17,21 @@ AUGMENTED_COPIES = 10
 #: Bytes that even the smallest training takes on a GPU: a cuBLAS workspace for its stream, 32 MiB on Hopper, another
 #: for the capture, and blocks that the allocator rounds up. A guess from NVIDIA's documentation, not measured.
 GPU_OVERHEAD = 128 * 2**20
+#: Bytes that autocast keeps for each input of a layer norm besides two numbers in bfloat16: its float32 input and
+#: output, and a bfloat16 copy of the output, are 10 bytes.
+AUTOCAST_NORM_BYTES = 6
 #: The warm-up allocates from the ordinary pool, and the captured steps allocate the same again from their own.
 GRAPH_POOLS = 2
 
 
 def memory_needed(
-    config: TrialConfig, *, train_images: int, val_images: int, activation_bytes: int, on_gpu: bool
+    config: TrialConfig,
+    *,
+    train_images: int,
+    val_images: int,
+    activation_bytes: int,
+    on_gpu: bool,
+    uses_autocast: bool = False,
 ) -> int:
     """Return about how many bytes one training takes, without the images, which all trainings share.
 
@@ -32,11 +41,14 @@ def memory_needed(
         val_images: images of the validation part.
         activation_bytes: bytes of a number in an activation, 2 in bfloat16 and 4 in float32.
         on_gpu: whether steps are captured as CUDA graphs, which have their own memory.
+        uses_autocast: whether torch's autocast gives the layer norms float32 inputs and outputs.
     """
     batch, size = config.batch.batch_size, config.model.image_size
     saved = saved_numbers(config.model) * batch
     passing = _passing_numbers(config.model)
     step = (saved + 2 * passing * batch) * activation_bytes + AUGMENTED_COPIES * batch * size**2 * FLOAT32
+    if uses_autocast:
+        step += _normed_numbers(config.model) * batch * AUTOCAST_NORM_BYTES
     validated = min(val_images, VAL_BATCH_SIZE)
     validation = validated * (passing * activation_bytes + 2 * size**2 * FLOAT32)
     activations = max(step, validation) * (GRAPH_POOLS if on_gpu else 1)
@@ -62,6 +74,13 @@ def saved_numbers(config: ModelConfig) -> int:
         2 * normed + hidden * (T * D + N * C) for T, C in zip(config.token_widths, config.channel_widths, strict=True)
     )
     return N * P + blocks + normed + D + NUM_CLASSES
+
+
+def _normed_numbers(config: ModelConfig) -> int:
+    """Return how many numbers of one image are inputs of layer norms."""
+    if isinstance(config, LayersConfig) or config.norm != "layer":
+        return 0
+    return (2 * config.num_blocks + 1) * config.num_tokens * config.dim
 
 
 def _passing_numbers(config: ModelConfig) -> int:

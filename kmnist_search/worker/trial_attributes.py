@@ -5,13 +5,10 @@ from typing import Any
 import torch
 
 from kmnist_search.config import TrialConfig, cost
-from kmnist_search.engine.device import device_title
+from kmnist_search.engine.device import device_title, is_out_of_memory
 from kmnist_search.engine.training import Training
 from kmnist_search.host.environment import versions
 from kmnist_search.study.ranking import DIGEST_KEY
-
-#: Messages of torch's CPU allocator, of CUDA outside torch's allocator (as for a graph), and of cuBLAS.
-OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def description(config: TrialConfig, data_digest: str, seed: int, device: torch.device) -> dict[str, Any]:
@@ -37,12 +34,6 @@ def results(training: Training) -> dict[str, Any]:
         "seconds": seconds,
         "images_per_second": training.images_trained / seconds if seconds else None,
     }
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out, on the CPU or the GPU."""
-    said = any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
-    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def reason_of_failure(error: Exception) -> str:

@@ -11,7 +11,7 @@ from optuna.trial import Trial, TrialState
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.engine.concurrency import epoch_cost
-from kmnist_search.engine.device import is_lost
+from kmnist_search.engine.device import is_lost, is_out_of_memory
 from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.memory_estimate import GIB
 from kmnist_search.engine.replica import Epoch
@@ -28,7 +28,7 @@ from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated
 from kmnist_search.worker.stop import Stop
 from kmnist_search.worker.tasks import State, Steps, wait_for
-from kmnist_search.worker.trial_attributes import description, is_out_of_memory, reason_of_failure, results
+from kmnist_search.worker.trial_attributes import description, reason_of_failure, results
 
 #: A `kill -9` loses at most this much training; a checkpoint of a large net takes about 0.1 s.
 CHECKPOINT_EVERY_SECONDS = 30.0

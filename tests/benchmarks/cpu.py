@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from kmnist_search.cli.options import threads_wait_passively
+from kmnist_search.cli.options import set_up_runtimes
 from kmnist_search.config import TrainConfig, TrialConfig, trial_config
 
 CORES = len(os.sched_getaffinity(0))
@@ -47,7 +47,7 @@ def configurations() -> dict[str, TrialConfig]:
 def measure_here(data_dir: Path, name: str, way: str, seconds: float) -> None:
     """Print the images a second of one way to train, and the threads it used."""
     if way.startswith("ours"):
-        threads_wait_passively()
+        set_up_runtimes()
     import torch
 
     from kmnist_search.config import DataConfig

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -609,6 +610,7 @@ def test_a_gpu_on_which_the_kernels_do_not_run_gets_plain_torch_and_the_reason_i
     monkeypatch.setattr(activation, "bias_act", broken)
     monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.empty(0))  # no GPU is touched
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.empty(0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     gpu = torch.device("cuda", 97)
     assert missing_kernels(gpu) == "RuntimeError: Failed to find C compiler."
     assert not uses_triton(tiny(), gpu, "auto")

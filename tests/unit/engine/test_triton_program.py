@@ -201,7 +201,8 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are(data: SearchData) 
     config = config_of()
     stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
     stack.advance()
-    stack.replicas[0].program.sums_S4[0, 0] = torch.nan
+    with stack._runner.on_stream():  # the default stream would not wait for the steps that are queued
+        stack.replicas[0].program.sums_S4[0, 0] = torch.nan
     train_stack(stack)
     assert stack.diverged == {0}
     assert [len(replica.history) for replica in stack.replicas] == [0, 2]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kmnist_search import model
-from kmnist_search.config import PatchMLPConfig, cost
+from kmnist_search.config import LayersConfig, ModelConfig, PatchMLPConfig, cost
 from kmnist_search.model import parts, patch_mlp
 from kmnist_search.model.patch_mlp import Block, ChannelMLP, Norm, PatchMLP, TokenMLP
 
@@ -295,3 +295,20 @@ def test_every_weight_gets_a_gradient(norm: str) -> None:
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PatchMLPConfig(**SMALL, dropout=0.2, drop_path=0.3),
+        LayersConfig(patch_size=14, layers=("linear features 8", "dropout 0.2", "relu", "mean tokens")),
+    ],
+    ids=["patch mlp", "layers"],
+)
+def test_a_forward_pass_with_noise_compiles_as_one_graph(config: ModelConfig) -> None:
+    torch.compiler.reset()
+    net = model.build(config, 0).train()
+    images = torch.rand(3, config.image_size, config.image_size)
+    compiled = torch.compile(net, fullgraph=True, backend="eager")  # raises at each interruption of the graph
+    noise = net.draw(3, torch.float32, generator())
+    torch.testing.assert_close(compiled(images, noise), net(images, noise))

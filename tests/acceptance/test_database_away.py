@@ -99,7 +99,9 @@ def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_resume_fro
     shown = re.escape(url.replace("postgresql://tester@", "postgresql+psycopg://tester:***@"))
     assert re.search(rf"^Error: {shown} could not be used for [2-9] s: .*refused", run.output, re.MULTILINE)
     assert re.search(
-        r"^Trial 0 was left with a checkpoint at step [\d,]+\. It goes back to the queue", run.output, re.M
+        r"^Trial 0 was left with a checkpoint at step [\d,]+\. A trial goes back to the queue when its lease",
+        run.output,
+        re.M,
     )
     assert PASSWORD not in run.output
     server.start()

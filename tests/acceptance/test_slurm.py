@@ -158,7 +158,7 @@ def _trouble(slurm: SlurmCluster, job: str, workers: list[Paused], logs: list[Lo
     slurm.do("scontrol", "requeue", f"{job}_1")
     for worker in (workers[0], workers[1], workers[3]):
         worker.resume()
-    wait_for(lambda: "Slurm sends USR1" in logs[2].output, slurm.logs, seconds=90)
+    wait_for(lambda: "Slurm sent USR1" in logs[2].output, slurm.logs, seconds=90)
     workers[2].resume()
     wait_for(lambda: slurm.states(job)["2"] == "PENDING", lambda: logs[2].output)
     slurm.do("scontrol", "update", f"JobId={job}_2", "TimeLimit=10")
@@ -190,7 +190,7 @@ def test_a_search_whose_tasks_are_cancelled_requeued_and_limited_ends_with_exact
 def test_a_task_that_is_scancelled_hands_its_trial_back(troubled: Troubled) -> None:
     assert troubled.states["0"] == "CANCELLED"
     assert troubled.logs[0].turns == 1
-    assert re.search(r"^Slurm sends TERM: the worker is to stop\.$", troubled.logs[0].output, re.MULTILINE)
+    assert re.search(r"^Slurm sent TERM: the worker stops\.$", troubled.logs[0].output, re.MULTILINE)
     first, *_, last = troubled.hows(0)
     assert str(first).startswith(HANDED_BACK)
     assert last == "complete"
@@ -199,14 +199,14 @@ def test_a_task_that_is_scancelled_hands_its_trial_back(troubled: Troubled) -> N
 def test_a_task_that_is_requeued_hands_its_trial_back_and_comes_again(troubled: Troubled) -> None:
     assert troubled.states["1"] == "COMPLETED"
     assert troubled.logs[1].turns == 2
-    assert "waits for its next turn" not in troubled.logs[1].output
+    assert "Slurm starts this task again" not in troubled.logs[1].output
     assert str(troubled.hows(1)[0]).startswith(HANDED_BACK)
 
 
 def test_a_task_that_comes_to_its_time_limit_hands_its_trial_back_and_requeues_itself(troubled: Troubled) -> None:
     assert troubled.states["2"] == "COMPLETED"
     assert troubled.logs[2].turns == 2
-    first, _, second = troubled.logs[2].output.partition("this task waits for its next turn.\n")
+    first, _, second = troubled.logs[2].output.partition("Slurm starts this task again.\n")
     assert first.count(BEGAN) == second.count(BEGAN) == 1
     assert str(troubled.hows(2)[0]).startswith(HANDED_BACK)
 

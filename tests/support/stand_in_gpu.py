@@ -15,7 +15,6 @@ Not modelled: the order of work in different streams (each operation runs at onc
 share, speed, and the code that `torch.compile` generates (the compiled function runs eagerly).
 """
 
-import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -365,7 +364,6 @@ class StandInGpu(TorchDispatchMode):
     ) -> None:
         super().__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         self._patches.close()
-        gc.collect()
         StandInGpu._current = None
 
     def fail_after(self, operations: int, error: BaseException, *, sticky: bool = False) -> None:
@@ -514,9 +512,8 @@ class StandInGpu(TorchDispatchMode):
             run(kernel, *plain_args, **plain_kwargs)
 
         if self.capturing is not None:
-            for tensor in values:
-                self.capturing.before_write(tensor)
             self.capturing.add(Recorded(replay, values))
+            return
         with _disable_current_modes(), torch.no_grad():
             replay()
 

@@ -149,7 +149,7 @@ def test_while_trials_run_nothing_is_retrained(searched: Invoke) -> None:
     assert claim is not None
     refused = searched(*RETRAIN)
     assert refused.exit_code == 2
-    assert "1 of the trials of study 'tiny' run now, so its best may still be to come" in refused.output
+    assert "1 of the trials of study 'tiny' are running, and one of them may become the best" in refused.output
     with study.storage.writing() as connection:
         assert study.queue.hand_back(connection, claim, Changes(), epochs=0, reason="it was asked to")
     assert "1 of its trials are not finished yet" in searched(*RETRAIN).output

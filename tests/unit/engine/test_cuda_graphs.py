@@ -156,8 +156,7 @@ def test_a_training_resumed_in_the_middle_of_an_epoch_ends_as_one_that_was_not_i
 def test_a_batched_training_in_graphs_comes_to_what_it_does_uncaptured(gpu: StandInGpu, digits: SearchData) -> None:
     data = few(digits, val_images=5)
     captured, eager = (
-        BatchedTraining(config_of("everything drawn"), [data, data], seeds=[1, 2], device=GPU, backend="triton")
-        for _ in range(2)
+        BatchedTraining(config_of("mixup"), [data, data], seeds=[1, 2], device=GPU, backend="triton") for _ in range(2)
     )
     eager._runner._stepping = EagerStepping(eager._runner.program)
     for training in (captured, eager):

@@ -10,9 +10,10 @@ import torch
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
+from kmnist_search.engine import cuda_graphs
 from kmnist_search.engine.backends import HAS_TRITON, Backend
 from kmnist_search.engine.batched import BatchedTraining
-from kmnist_search.engine.cuda_graphs import STEPS_PER_GRAPH, GraphStepping
+from kmnist_search.engine.cuda_graphs import GraphStepping
 from kmnist_search.engine.stepping import EagerStepping
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DeviceLostError
@@ -21,6 +22,8 @@ from tests.support.stand_in_gpu import GpuTensor, NotCapturableError, StandInGpu
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GPU = torch.device("cuda", 0)
+#: Steps in one graph: few, because a step takes seconds in Triton's interpreter.
+STEPS_PER_GRAPH = 2
 
 TINY: dict[str, Any] = {
     "patch_size": 14,
@@ -67,7 +70,8 @@ MATRIX: list[tuple[Backend, str]] = [
 
 
 @pytest.fixture
-def gpu() -> Iterator[StandInGpu]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInGpu]:
+    monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", STEPS_PER_GRAPH)
     with StandInGpu() as gpu:
         yield gpu
 
@@ -83,8 +87,8 @@ def data(request: pytest.FixtureRequest, digits: SearchData) -> SearchData:
 
 
 def few(digits: SearchData, *, val_images: int) -> SearchData:
-    """Return so few images that an epoch has one graph of steps and two steps left over."""
-    images = 4 * (STEPS_PER_GRAPH + 2)
+    """Return so few images that an epoch has one graph of steps and a step left over."""
+    images = 4 * (STEPS_PER_GRAPH + 1)
     return SearchData(
         train_images=digits.train_images[:images],
         train_labels=digits.train_labels[:images],

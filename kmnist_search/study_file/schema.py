@@ -19,14 +19,14 @@ def _named(value: Any) -> Any:
 
 
 class SamplerConfig(Config):
-    """Who proposes configurations: "tpe" after `startup_trials` random ones, or "random" always."""
+    """What proposes configurations: "tpe" after `startup_trials` random ones, or "random" always."""
 
     name: Literal["tpe", "random"] = "tpe"
     startup_trials: Annotated[int, Field(ge=1)] = 10
 
 
 class PrunerConfig(Config):
-    """Who ends hopeless trials: none before `min_epochs`; at a rung about one in `reduction_factor` goes on."""
+    """What ends hopeless trials: none before `min_epochs`; at a rung about one in `reduction_factor` continues."""
 
     name: Literal["hyperband", "successive_halving", "median", "none"] = "hyperband"
     min_epochs: Annotated[int, Field(ge=1)] = 1

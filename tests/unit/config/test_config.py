@@ -1,4 +1,4 @@
-"""Tests of config.py: frozen values that check themselves, their digest, and the one home of each name."""
+"""Tests of config/: frozen values that check themselves, their digest, and the one place of each name."""
 
 from collections import Counter
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Tests of layers.py and layered_mlp.py: nets that are written down layer by layer, and their counted costs."""
+"""Tests of config/layers.py and model/layered_mlp.py: nets described layer by layer, and their counted costs."""
 
 from typing import Any
 

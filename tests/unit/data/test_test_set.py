@@ -1,4 +1,4 @@
-"""Tests of data/test_set.py: the one door to the test set."""
+"""Tests of data/test_set.py: the only access to the test set."""
 
 import gzip
 import shutil

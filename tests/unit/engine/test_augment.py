@@ -1,4 +1,4 @@
-"""Tests of augment.py: each kind of augmentation alone, and mixup."""
+"""Tests of engine/augment.py: each kind of augmentation alone, and mixup."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tests of CUDA graphs on a stand-in GPU: a captured training is the training that was captured."""
+"""Tests of engine/cuda_graphs.py on a stand-in GPU: replayed steps do what the same steps do uncaptured."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

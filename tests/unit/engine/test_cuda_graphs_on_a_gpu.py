@@ -1,4 +1,4 @@
-"""Tests of CUDA graphs and of bfloat16 on a GPU: a captured training is the training that was captured."""
+"""Tests of engine/cuda_graphs.py and of bfloat16, on a GPU."""
 
 import time
 from pathlib import Path

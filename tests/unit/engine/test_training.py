@@ -1,4 +1,4 @@
-"""Tests of engine/training.py, optimizer.py and checkpoint.py: what a training does, and that it goes on as it was."""
+"""Tests of engine/training.py, optimizer.py and checkpoint.py: what a training does, and that it resumes exactly."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Tests of engine/fused.py, fused_net.py and layout.py: hand-written steps come to what autograd's do."""
+"""Tests of engine/triton_program.py, triton_net.py, flat_layout.py: steps written by hand equal those of autograd."""
 
 from dataclasses import replace
 from pathlib import Path

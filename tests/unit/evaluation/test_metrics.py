@@ -1,4 +1,4 @@
-"""Tests of metrics.py: the schema of metrics.json is documented, and refuses what it does not know."""
+"""Tests of evaluation/metrics.py: the schema of metrics.json is documented, and refuses unknown fields."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests of scoring.py: the figures of a model, against figures worked out by hand."""
+"""Tests of evaluation/scoring.py: the figures of a model, against figures calculated by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of significance.py: intervals and the paired test, against other people's figures and against chance."""
+"""Tests of evaluation/significance.py: intervals and the paired test, against published figures and simulation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Tests of launch/kubernetes.py and what it is made of: manifests that a cluster takes, whatever stands in them."""
+"""Tests of launch/kubernetes.py and its parts: manifests that a cluster accepts, whatever values they contain."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Tests of model.py and cost.py: the PatchMLP against a batch-first reference, and its counted costs."""
+"""Tests of model/ and config/cost.py: the PatchMLP against a batch-first reference, and its counted costs."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tests of model_card.py: the card says what was measured, and what it tells people to run runs."""
+"""Tests of the model card: it says what was measured, and the commands in it run."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Tests of onnx_file.py and export.py: a model in another format is the same model."""
+"""Tests of saved_model/onnx_file.py and export.py: a model in another format is the same model."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests of model_folder.py, saved_model.py and classifier.py: a model is what it was when it comes back."""
+"""Tests of saved_model/folder.py and model.py: a saved model that is loaded is the same model."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Tests of preprocessing.py: whatever file a character comes in, the model sees what it was trained on."""
+"""Tests of saved_model/preprocessing.py: the model sees each kind of image file as it saw its training images."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Tests of study_parser.py: what a study file gives, and the exact message for each way it can be wrong."""
+"""Tests of study_file/parser.py: what a study file gives, and the exact message for each mistake in one."""
 
 import tomllib
 from collections.abc import Sequence

@@ -64,7 +64,7 @@ def _assert_nobody_was_robbed(look: Look, trials: int) -> None:
     assert [look.hows(number) for number in range(trials)] == [["complete"]] * trials
 
 
-def test_training_goes_on_while_the_server_is_dead_and_is_told_when_it_is_back(
+def test_training_continues_while_the_server_is_dead_and_is_reported_when_it_is_back(
     start: Forks, server: PostgresServer
 ) -> None:
     seconds = 10  # longer than the lease

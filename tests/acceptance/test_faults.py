@@ -149,7 +149,9 @@ def _pause_in_trial_0(look: Look, run: Forked) -> None:
     wait_until(lambda: not look.rows(holds), run)
 
 
-def test_a_worker_paused_beyond_its_lease_leaves_the_trial_to_who_took_it_and_goes_on(start: Forks, look: Look) -> None:
+def test_a_worker_paused_beyond_its_lease_leaves_the_trial_to_who_took_it_and_continues(
+    start: Forks, look: Look
+) -> None:
     work = (*_run(look, trials=3, epochs=EPOCHS, lease_seconds=2), *COMPARABLE)
     paused = start.slowly(*work)
     _pause_in_trial_0(look, paused)
@@ -181,7 +183,7 @@ def test_a_worker_paused_until_all_is_over_ends_quietly(start: Forks, look: Look
     assert look.trials() == before
 
 
-def test_a_worker_paused_beyond_its_lease_that_nobody_wanted_goes_on_with_its_trial(start: Forks, look: Look) -> None:
+def test_a_worker_paused_beyond_its_lease_that_nobody_wanted_continues_its_trial(start: Forks, look: Look) -> None:
     paused = start.slowly(*_run(look, trials=1, epochs=EPOCHS, lease_seconds=1), "--set", "study.pruner=none")
     _pause_in_trial_0(look, paused)
     paused.signal(signal.SIGCONT)

@@ -201,7 +201,7 @@ def test_a_study_may_be_copied_beside_itself(storage: Storage, begin: Callable[.
     assert set(study_names(storage)) == {"tiny", "tiny-2"}
 
 
-def test_a_copied_study_goes_on_with_its_study_file(
+def test_a_copied_study_resumes_with_its_study_file(
     storage: Storage, other: Storage, begin: Callable[..., None], file: StudyFile
 ) -> None:
     begin()

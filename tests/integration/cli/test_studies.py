@@ -71,7 +71,7 @@ def test_show_writes_every_kind_of_hyperparameter_as_the_study_file_does(invoke:
     assert load(Path("again.toml")) == odd
 
 
-def test_a_study_goes_on_with_the_file_that_show_printed(invoke: Invoke) -> None:
+def test_a_study_resumes_with_the_file_that_show_printed(invoke: Invoke) -> None:
     invoke("run", "tiny.toml", "--trials", 1)
     Path("again.toml").write_text(invoke("studies", "show", "tiny").stdout)
     assert "Done: 2 of 2 trials are finished." in invoke("run", "again.toml", "--trials", 2).stdout
@@ -139,7 +139,7 @@ def test_import_and_copy_say_that_a_trial_which_ran_waits(invoke: Invoke, storag
     _done(invoke("studies", "copy", "tiny", "--to", "sqlite:///b.db", "--name", "tiny-2"), *lines)
 
 
-def test_a_copied_study_goes_on_in_the_other_database(invoke: Invoke, any_storage_url: str) -> None:
+def test_a_copied_study_resumes_in_the_other_database(invoke: Invoke, any_storage_url: str) -> None:
     invoke("run", "tiny.toml", "--trials", 2)
     copied = invoke("studies", "copy", "tiny", "--to", any_storage_url)
     _done(copied, f"study tiny with 2 trials is in {open_storage(any_storage_url, create=False).shown_url}")

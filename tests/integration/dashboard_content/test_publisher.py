@@ -188,7 +188,7 @@ def test_a_store_that_cannot_be_written_is_told_once_and_fails_no_trial(
     assert artifacts(search.study) == {}
 
 
-def test_a_database_that_goes_away_keeps_nobody_and_is_no_news_of_the_showcase(
+def test_a_database_that_goes_away_keeps_nobody_waiting_and_is_not_reported_twice(
     prepared: Prepare, any_storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = prepared(any_storage_url, trials=1)

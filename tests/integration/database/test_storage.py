@@ -130,7 +130,7 @@ def test_reading_makes_no_writer_wait(any_storage_url: str) -> None:
     other.disconnect()
 
 
-def test_the_plain_way_to_write_a_postgres_url_takes_psycopg(postgres: PostgresServer) -> None:
+def test_a_postgres_url_without_a_driver_takes_psycopg(postgres: PostgresServer) -> None:
     url = postgres.new_database()
     assert open_storage(url, create=True).url.drivername == "postgresql+psycopg"
     assert open_storage(url.replace("postgresql:", "postgres:"), create=False).url.drivername == "postgresql+psycopg"

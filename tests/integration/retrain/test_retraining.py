@@ -208,7 +208,7 @@ def test_another_recipe_is_another_look_and_more_seeds_are_more_looks(study: Sea
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
-def test_stopped_or_killed_anywhere_and_started_again_it_comes_to_the_same(
+def test_stopped_or_killed_anywhere_and_started_again_it_gives_the_same_results(
     study: SearchStudy, how: str, trainings: list[Replica], tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -341,7 +341,7 @@ def test_a_candidate_that_diverges_in_a_rerun_does_not_win(study: SearchStudy, m
 
 
 @pytest.mark.slow
-def test_trainings_computed_together_come_to_what_they_do_alone(
+def test_trainings_computed_together_give_the_results_of_each_alone(
     searched: Path, tmp_path: Path, trainings: list[Replica]
 ) -> None:
     pytest.importorskip("triton", reason="there is no Triton for this platform")

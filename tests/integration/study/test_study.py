@@ -78,7 +78,7 @@ def _finish(study: SearchStudy, file: SearchFile, *values: float) -> None:
             clerk.end(*clerk.take(), value)
 
 
-def test_a_study_goes_on_where_it_was(storage: Storage, file: SearchFile) -> None:
+def test_a_study_resumes_where_it_was(storage: Storage, file: SearchFile) -> None:
     _finish(open_study(storage, file), file, 0.5)
     again = open_study(storage, file)
     assert again.counts().complete == 1
@@ -278,7 +278,7 @@ def test_processes_that_begin_a_study_at_once_agree_on_it(any_storage_url: str, 
     assert len({path.read_text() for path in tiny_study.parent.glob("agreed-*.txt")}) == 1
 
 
-def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(storage: Storage, file: SearchFile) -> None:
+def test_a_study_from_before_a_setting_existed_resumes_with_its_default(storage: Storage, file: SearchFile) -> None:
     study = open_study(storage, file)
     before = json.loads(json.dumps(study.settings))
     del before["data"]["normalisation"]

@@ -66,7 +66,7 @@ def _config(*, epochs: int = 3, **hyperparameters: Any) -> TrialConfig:
     return trial_config({**base, **hyperparameters}, TrainConfig(epochs=epochs))
 
 
-def test_two_trainings_that_take_turns_come_to_what_each_comes_to_alone(gpu: torch.device, data: SearchData) -> None:
+def test_two_trainings_at_once_give_the_results_of_each_alone(gpu: torch.device, data: SearchData) -> None:
     configs = [_config(dropout=0.1, shift=2.0), _config(dim=96, num_blocks=3, rotate=10.0, ema_decay=0.9)]
 
     def trainings() -> list[Training]:

@@ -1,4 +1,4 @@
-"""Tests of bench/ and its command: what is measured is real, and what is said of it follows from it."""
+"""Tests of bench/ and its command: the measurement is real, and the recommendation follows from it."""
 
 import io
 import json

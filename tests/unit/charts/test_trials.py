@@ -135,7 +135,7 @@ def test_an_attempt_has_a_worker_times_and_an_outcome(how: str, outcome: str) ->
     assert found.outcome == outcome
 
 
-def test_only_the_attempt_of_a_running_trial_goes_on_until_now() -> None:
+def test_only_the_attempt_of_a_running_trial_lasts_until_now() -> None:
     now = datetime(1970, 1, 1, 0, 0, 9, tzinfo=UTC)
     (found,) = read.attempts([trial(0, state=TrialState.RUNNING, attempts=[_attempt()])], now)
     assert (found.ended, found.outcome) == (9000, "running")

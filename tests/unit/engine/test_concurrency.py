@@ -44,7 +44,7 @@ def saturating(best: int) -> Throughput:
 
 
 @pytest.mark.parametrize("best", [2, 3, 5, 8, 12])
-def test_trainings_are_added_until_the_pace_no_longer_grows(best: int) -> None:
+def test_trainings_are_added_until_the_throughput_no_longer_grows(best: int) -> None:
     limits = simulate(Concurrency(start=2, maximum=MAX_CONCURRENT), saturating(best))
     assert limits[0] == 2
     assert max(limits) == best + 1
@@ -75,7 +75,7 @@ def test_noise_moves_the_number_by_little_and_it_settles_for_good(seed: int) -> 
     assert set(limits[len(limits) // 2 :]) == {limits[-1]}
 
 
-def test_memory_that_ran_out_takes_a_lane_away_for_ever() -> None:
+def test_after_memory_ran_out_one_trial_less_runs_for_good() -> None:
     concurrency = Concurrency(start=2, maximum=MAX_CONCURRENT)
     assert simulate(concurrency, saturating(8), seconds=60)[-1] > 3
     concurrency.out_of_memory(3)

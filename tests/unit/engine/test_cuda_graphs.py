@@ -122,7 +122,7 @@ def advance(training: Training | BatchedTraining) -> None:
 
 
 @pytest.mark.parametrize(("backend", "kind"), MATRIX, ids=lambda value: str(value))
-def test_replayed_steps_come_to_what_the_same_steps_do_uncaptured(
+def test_replayed_steps_do_what_the_same_steps_do_uncaptured(
     gpu: StandInGpu, data: SearchData, backend: Backend, kind: str
 ) -> None:
     captured, eager = (Training(config_of(kind), data, seed=1, device=GPU, backend=backend) for _ in range(2))
@@ -157,7 +157,7 @@ def test_a_training_resumed_in_the_middle_of_an_epoch_ends_as_one_that_was_not_i
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="there is no Triton for this platform")
-def test_a_batched_training_in_graphs_comes_to_what_it_does_uncaptured(gpu: StandInGpu, digits: SearchData) -> None:
+def test_a_batched_training_in_graphs_does_what_it_does_uncaptured(gpu: StandInGpu, digits: SearchData) -> None:
     data = few(digits, val_images=5)
     captured, eager = (
         BatchedTraining(config_of("mixup"), [data, data], seeds=[1, 2], device=GPU, backend="triton") for _ in range(2)

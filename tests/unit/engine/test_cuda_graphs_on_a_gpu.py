@@ -59,7 +59,7 @@ def config_of(epochs: int = 3, precision: str = "auto", **changes: Any) -> Trial
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("changes", [{}, EVERYTHING_DRAWN, {"optimizer": "sgd"}], ids=["little", "everything", "sgd"])
-def test_replayed_steps_come_to_what_the_same_steps_do_uncaptured(
+def test_replayed_steps_do_what_the_same_steps_do_uncaptured(
     data: SearchData, backend: Backend, changes: dict[str, Any]
 ) -> None:
     config = config_of(**changes)
@@ -100,7 +100,7 @@ def test_a_new_architecture_is_set_up_within_a_second(data: SearchData) -> None:
 
 
 @pytest.mark.slow
-def test_fused_bfloat16_learns_as_plain_float32_does_within_the_spread_of_the_seeds(data: SearchData) -> None:
+def test_triton_in_bfloat16_learns_as_torch_in_float32_within_the_spread_of_the_seeds(data: SearchData) -> None:
     def accuracies(backend: Backend, precision: str) -> list[float]:
         config = config_of(epochs=10, precision=precision, shift=1.0)
         trainings = [Training(config, data, seed=seed, device=GPU, backend=backend) for seed in range(3)]

@@ -215,7 +215,7 @@ def test_a_training_stopped_before_every_step_ends_where_an_uninterrupted_one_do
     assert differing(snapshot(whole), snapshot(last)) == []
 
 
-def test_a_stopped_training_goes_on_by_itself_bit_for_bit(data: SearchData) -> None:
+def test_a_stopped_training_resumes_bit_for_bit(data: SearchData) -> None:
     config = tiny(**RESUMED["adamw with everything drawn"])
     whole, stopped = training_of(config, data), training_of(config, data)
     epochs = list(whole.epochs())
@@ -224,7 +224,7 @@ def test_a_stopped_training_goes_on_by_itself_bit_for_bit(data: SearchData) -> N
     assert differing(snapshot(whole), snapshot(stopped)) == []
 
 
-def test_a_training_stopped_amid_a_validation_goes_on_bit_for_bit(
+def test_a_training_stopped_during_a_validation_resumes_bit_for_bit(
     data: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plain_module, "VAL_BATCH_SIZE", 10)
@@ -588,7 +588,7 @@ def test_a_training_without_validation_images_says_so_and_sees_plateaus_by_its_t
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++, with which torch compiles for CPUs")
-def test_a_compiled_training_comes_to_what_a_plain_one_does(data: SearchData) -> None:
+def test_a_compiled_training_gives_the_results_of_one_that_is_not(data: SearchData) -> None:
     config = tiny(epochs=1, num_blocks=1)
     backends: tuple[Backend, ...] = ("torch", "compiled")
     plain_epochs, compiled_epochs = (
@@ -599,7 +599,7 @@ def test_a_compiled_training_comes_to_what_a_plain_one_does(data: SearchData) ->
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
 
 
-def test_a_gpu_on_which_the_kernels_do_not_run_gets_plain_torch_and_the_reason_is_known(
+def test_a_gpu_on_which_the_kernels_do_not_run_gets_the_torch_backend_and_the_reason_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     activation = pytest.importorskip("kmnist_search.engine.kernels.activation", reason="there is no Triton here")

@@ -83,15 +83,15 @@ def train_through(training: Training) -> list[Epoch]:
     return list(training.epochs())
 
 
-def take_epoch(stack: BatchedTraining) -> None:
-    while not stack.advance():
+def take_epoch(batched: BatchedTraining) -> None:
+    while not batched.advance():
         pass
-    stack.read()
+    batched.read()
 
 
-def train_stack(stack: BatchedTraining) -> None:
-    while not stack.finished:
-        take_epoch(stack)
+def train_batched(batched: BatchedTraining) -> None:
+    while not batched.finished:
+        take_epoch(batched)
 
 
 def assert_same_model(config: TrialConfig, one: Model, other: Model, *, tolerance: float) -> None:
@@ -103,35 +103,37 @@ def assert_same_model(config: TrialConfig, one: Model, other: Model, *, toleranc
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_fused_steps_come_to_what_plain_steps_do(data: SearchData, kind: str) -> None:
+def test_steps_of_the_triton_backend_equal_those_of_torch(data: SearchData, kind: str) -> None:
     config = config_of(**CONFIGS[kind])
-    plain, fused = (Training(config, data, seed=3, device=DEVICE, backend=backend) for backend in ("torch", "triton"))
-    for expected, epoch in zip(plain.epochs(), fused.epochs(), strict=True):
+    by_torch, by_triton = (
+        Training(config, data, seed=3, device=DEVICE, backend=backend) for backend in ("torch", "triton")
+    )
+    for expected, epoch in zip(by_torch.epochs(), by_triton.epochs(), strict=True):
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
         assert (epoch.train_accuracy, epoch.val_accuracy) == (expected.train_accuracy, expected.val_accuracy)
-    assert_same_model(config, fused.evaluated_model, plain.evaluated_model, tolerance=1e-4)
-    expected_shares, shares = plain.val_probabilities(), fused.val_probabilities()
+    assert_same_model(config, by_triton.evaluated_model, by_torch.evaluated_model, tolerance=1e-4)
+    expected_shares, shares = by_torch.val_probabilities(), by_triton.val_probabilities()
     assert expected_shares is not None
     assert shares == pytest.approx(expected_shares, abs=1e-4)
 
 
 @pytest.mark.slow
-def test_a_stack_comes_to_what_its_members_come_to_alone(data: SearchData) -> None:
+def test_batched_trainings_give_the_results_of_each_alone(data: SearchData) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"], schedule="plateau", plateau_patience=0)
-    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
-    train_stack(stack)
-    for replica in stack.replicas:
+    batched = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
+    train_batched(batched)
+    for replica in batched.replicas:
         alone = Training(config, data, seed=replica.seed, device=DEVICE, backend="triton")
         train_through(alone)
         for epoch, expected in zip(replica.history, alone.history, strict=True):
             assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
             assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
-        assert_same_model(config, stack.evaluated_model(replica.index), alone.evaluated_model, tolerance=1e-5)
-    assert stack.replicas[0].history != stack.replicas[1].history
+        assert_same_model(config, batched.evaluated_model(replica.index), alone.evaluated_model, tolerance=1e-5)
+    assert batched.replicas[0].history != batched.replicas[1].history
 
 
-def test_members_of_a_stack_may_see_different_images(data: SearchData) -> None:
+def test_batched_trainings_may_see_different_images(data: SearchData) -> None:
     other = replace(
         data,
         train_images=data.train_images.flip(0),
@@ -143,15 +145,15 @@ def test_members_of_a_stack_may_see_different_images(data: SearchData) -> None:
         digest="others",
     )
     config = config_of(epochs=1)
-    stack = BatchedTraining(config, [data, other], seeds=[3, 3], device=DEVICE, backend="triton")
-    train_stack(stack)
-    for replica, own in zip(stack.replicas, (data, other), strict=True):
+    batched = BatchedTraining(config, [data, other], seeds=[3, 3], device=DEVICE, backend="triton")
+    train_batched(batched)
+    for replica, own in zip(batched.replicas, (data, other), strict=True):
         alone = Training(config, own, seed=3, device=DEVICE, backend="triton")
         (expected,), (epoch,) = train_through(alone), replica.history
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
         assert replica.fingerprint() == alone.fingerprint()
-    assert stack.replicas[0].history != stack.replicas[1].history
+    assert batched.replicas[0].history != batched.replicas[1].history
 
 
 def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
@@ -166,7 +168,7 @@ def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
 
 
 @pytest.mark.slow
-def test_a_stack_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -> None:
+def test_a_batched_training_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"])
 
     whole, resumed = (
@@ -176,20 +178,20 @@ def test_a_stack_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -
     whole.advance()  # one step into the second epoch on a CPU
     checkpoint.save(whole, tmp_path / "checkpoint")
     assert checkpoint.resume(resumed, tmp_path / "checkpoint") is None
-    for stack in (whole, resumed):
-        take_epoch(stack)
+    for batched in (whole, resumed):
+        take_epoch(batched)
     for replica, other in zip(whole.replicas, resumed.replicas, strict=True):
         assert replica.history == other.history
         for name, value in replica.state_dict()["program"].items():
             assert torch.equal(other.state_dict()["program"][name], value), name
 
 
-def test_a_checkpoint_of_other_seeds_or_of_the_plain_way_is_refused(data: SearchData, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_seeds_or_of_the_torch_backend_is_refused(data: SearchData, tmp_path: Path) -> None:
     config = config_of()
     path = tmp_path / "checkpoint"
     checkpoint.save(Training(config, data, seed=3, device=DEVICE, backend="torch"), path)
-    fused = Training(config, data, seed=3, device=DEVICE, backend="triton")
-    assert "'program': 'plain'" in (checkpoint.resume(fused, path) or "")
+    by_triton = Training(config, data, seed=3, device=DEVICE, backend="triton")
+    assert "'program': 'plain'" in (checkpoint.resume(by_triton, path) or "")
     checkpoint.save(BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton"), path)
     other = BatchedTraining(config, [data] * 2, seeds=[3, 5], device=DEVICE, backend="triton")
     before = other.evaluated_model(0).state_dict()
@@ -197,17 +199,17 @@ def test_a_checkpoint_of_other_seeds_or_of_the_plain_way_is_refused(data: Search
     assert all(torch.equal(value, before[name]) for name, value in other.evaluated_model(0).state_dict().items())
 
 
-def test_a_member_that_diverges_leaves_the_others_as_they_are(data: SearchData) -> None:
+def test_a_replica_that_diverges_leaves_the_others_as_they_are(data: SearchData) -> None:
     config = config_of()
-    stack = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
-    stack.advance()
-    with stack._runner.on_stream():  # the default stream would not wait for the steps that are queued
-        stack.replicas[0].program.sums_S4[0, 0] = torch.nan
-    train_stack(stack)
-    assert stack.diverged == {0}
-    assert [len(replica.history) for replica in stack.replicas] == [0, 2]
+    batched = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
+    batched.advance()
+    with batched._runner.on_stream():  # the default stream would not wait for the steps that are queued
+        batched.replicas[0].program.sums_S4[0, 0] = torch.nan
+    train_batched(batched)
+    assert batched.diverged == {0}
+    assert [len(replica.history) for replica in batched.replicas] == [0, 2]
     alone = Training(config, data, seed=4, device=DEVICE, backend="triton")
-    assert train_through(alone)[-1].train_loss == pytest.approx(stack.replicas[1].history[-1].train_loss, rel=1e-5)
+    assert train_through(alone)[-1].train_loss == pytest.approx(batched.replicas[1].history[-1].train_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

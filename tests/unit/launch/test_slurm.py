@@ -1,4 +1,4 @@
-"""Tests of launch/slurm.py: the text of a job, and what bash makes of it. Slurm itself is in test_slurm.py."""
+"""Tests of launch/slurm.py: the text of a job, and how bash runs it. Slurm itself: tests/acceptance/test_slurm.py."""
 
 import dataclasses
 import json

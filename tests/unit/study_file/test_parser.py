@@ -302,7 +302,7 @@ def test_a_file_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> No
     assert str(caught.value) == f"{path}: cannot be read: [Errno 2] No such file or directory: '{path}'"
 
 
-def test_a_folder_in_place_of_a_file_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(StudyFileError) as caught:
         load(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: cannot be read: ")

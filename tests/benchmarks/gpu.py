@@ -139,12 +139,24 @@ def references_command(data_dir: Path, out: Path, folder: Path) -> list[str]:
     ]
 
 
+def first_gpu(environment: Mapping[str, str]) -> str:
+    """Return the GPU that "cuda" is, by number or UUID, as nvidia-smi counts: it ignores CUDA_VISIBLE_DEVICES."""
+    return environment.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+
+
 @contextlib.contextmanager
 def sampled_utilisation(file: Path) -> Iterator[None]:
     """While entered, write the utilisation of the GPU to `file`, if there is nvidia-smi."""
     query = "--query-gpu=timestamp,utilization.gpu,memory.used,power.draw"
-    # Only the first GPU, which "cuda" is.
-    command = ["nvidia-smi", "-i", "0", query, "--format=csv,noheader,nounits", "-lms", str(SAMPLE_MILLISECONDS)]
+    command = [
+        "nvidia-smi",
+        "-i",
+        first_gpu(os.environ),
+        query,
+        "--format=csv,noheader,nounits",
+        "-lms",
+        str(SAMPLE_MILLISECONDS),
+    ]
     with file.open("wb") as output:
         try:
             process = subprocess.Popen(command, stdout=output)

@@ -44,6 +44,16 @@ def recorded(out: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("visible", "sampled"),
+    [({}, "0"), ({"CUDA_VISIBLE_DEVICES": "3,1"}, "3"), ({"CUDA_VISIBLE_DEVICES": "GPU-5b1c,GPU-7d"}, "GPU-5b1c")],
+)
+def test_the_gpu_that_is_used_is_the_one_whose_utilisation_is_sampled(
+    gpu: ModuleType, visible: dict[str, str], sampled: str
+) -> None:
+    assert gpu.first_gpu(visible) == sampled
+
+
 def test_the_summary_sets_recorded_figures_beside_their_targets(gpu: ModuleType, tmp_path: Path) -> None:
     recorded(tmp_path)
     figures = gpu.summary(tmp_path, [gpu.Part(name="search", exit_code=0, seconds=250.0)])

@@ -41,6 +41,13 @@ class FeatureBatchNorm(nn.BatchNorm1d):
 class MaskedDropout(nn.Module):
     """Dropout with the next of the masks that were drawn before; without masks it changes nothing."""
 
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def extra_repr(self) -> str:
+        return f"share={self.share}"
+
     def forward(self, x_NBD: Tensor, masks: Iterator[Tensor]) -> Tensor:
         mask_NBD = next(masks, None)
         return x_NBD if mask_NBD is None else x_NBD * mask_NBD
@@ -102,7 +109,7 @@ def _layer(step: Step) -> nn.Module:
             return (TokenBatchNorm if axis == "tokens" else FeatureBatchNorm)(step.before.along(axis))
         case Activation(kind=kind):
             return ACTIVATIONS[kind]()
-        case Dropout():
-            return MaskedDropout()
+        case Dropout(share=share):
+            return MaskedDropout(share)
         case Branch():
             raise AssertionError("a branch has steps inside")

@@ -82,12 +82,13 @@ def test_a_branch_that_makes_nothing_leaves_what_it_was_given() -> None:
     torch.testing.assert_close(net(images()), expected)
 
 
-def test_dropout_draws_from_the_generator_given_and_only_while_training() -> None:
+def test_dropout_draws_from_the_generator_given_and_only_where_noise_is_given() -> None:
     net = build(config_of("dropout 0.5", "mean tokens"), 0)
-    drawn = [net.train()(images(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    noises = [net.draw(len(images()), torch.float32, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    drawn = [net(images(), noise) for noise in noises]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
-    assert torch.equal(net.eval()(images()), net.eval()(images()))
+    assert torch.equal(net.train()(images()), net.eval()(images()))
 
 
 def test_kaiming_weights_reach_their_bound_and_biases_stay_as_torch_draws_them() -> None:

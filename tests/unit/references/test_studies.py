@@ -76,9 +76,9 @@ def test_s0_is_layer_by_layer_the_printed_net() -> None:
 def test_s3_is_layer_by_layer_the_printed_net() -> None:
     assert printed("s3") == [
         *("Linear 49x256", "TokenBatchNorm 49x256"),
-        *("TokenLinear 512x256", "ReLU 512x256", "SeededDropout0.1 512x256", "TokenLinear 256x256"),
+        *("TokenLinear 512x256", "ReLU 512x256", "MaskedDropout0.1 512x256", "TokenLinear 256x256"),
         *("Linear 256x128", "ReLU 256x128", "Linear 256x64", "TokenBatchNorm 256x64"),
-        *("TokenLinear 64x64", "ReLU 64x64", "SeededDropout0.2 64x64", "TokenLinear 128x64"),
+        *("TokenLinear 64x64", "ReLU 64x64", "MaskedDropout0.2 64x64", "TokenLinear 128x64"),
         *("Linear 128x32", "ReLU 128x32", "Linear 128x16", "TokenBatchNorm 128x16"),
         "Linear 10",
     ]
@@ -91,10 +91,10 @@ def test_s3_is_layer_by_layer_the_printed_net() -> None:
 def test_s1_has_the_widths_of_s3_a_norm_after_its_stem_and_dropout_in_every_mlp(name: str) -> None:
     assert printed(name) == [
         *("Linear 49x256", "TokenBatchNorm 49x256"),
-        *("TokenLinear 512x256", "ReLU 512x256", "SeededDropout0.1 512x256", "TokenLinear 256x256"),
-        *("Linear 256x128", "ReLU 256x128", "SeededDropout0.1 256x128", "Linear 256x64"),
-        *("TokenLinear 64x64", "ReLU 64x64", "SeededDropout0.2 64x64", "TokenLinear 128x64"),
-        *("Linear 128x32", "ReLU 128x32", "SeededDropout0.2 128x32", "Linear 128x16"),
+        *("TokenLinear 512x256", "ReLU 512x256", "MaskedDropout0.1 512x256", "TokenLinear 256x256"),
+        *("Linear 256x128", "ReLU 256x128", "MaskedDropout0.1 256x128", "Linear 256x64"),
+        *("TokenLinear 64x64", "ReLU 64x64", "MaskedDropout0.2 64x64", "TokenLinear 128x64"),
+        *("Linear 128x32", "ReLU 128x32", "MaskedDropout0.2 128x32", "Linear 128x16"),
         "Linear 10",
     ]
     assert weights(name) == weights("s3") - norm(256) - norm(128)

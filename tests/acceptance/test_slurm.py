@@ -139,7 +139,8 @@ def troubled(search: Search, slurm: SlurmCluster) -> Troubled:
     typed = ("submit", "slurm", "tiny.toml", "--trials", "5", "--workers", "4", "--watch", *limits, *UNPRUNED)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(search.command, *typed)
-        wait_for(lambda: bool(_jobs(slurm)), slurm.logs)
+        wait_for(lambda: waiting.done() or bool(_jobs(slurm)), slurm.logs, seconds=240)
+        assert not waiting.done(), waiting.result()
         (job,) = _jobs(slurm)
         workers = list(pool.map(lambda task: search.paused(job, task), range(4)))
         gpus = [worker.process.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers]

@@ -93,7 +93,7 @@ class Forked:
         self.process.kill()
         return self.ended() == -signal.SIGKILL
 
-    def ended(self, *, seconds: float = 60) -> int:
+    def ended(self, *, seconds: float = 240) -> int:
         """Wait for its end and return the exit code."""
         deadline = time.monotonic() + seconds
         while (exit_code := self.exit_code) is None:

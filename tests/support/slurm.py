@@ -214,7 +214,9 @@ def _free_ports(number: int) -> Sequence[int]:
     return ports
 
 
-def wait_for(ready: Callable[[], bool], explain: Callable[[], str], *, seconds: float = 120, every: float = 0.3) -> None:
+def wait_for(
+    ready: Callable[[], bool], explain: Callable[[], str], *, seconds: float = 120, every: float = 0.3
+) -> None:
     """Wait until `ready()`, which costs a process of Slurm's; fail with what `explain()` says if it takes too long."""
     deadline = time.monotonic() + seconds
     while not ready():

@@ -106,7 +106,7 @@ class TrialRun:
                 how = _save(self.checkpoints, self._training)
             self.left = f"Trial {self.claim.number} was left {how}."
             raise
-        if outcome != "handed back":
+        if outcome != "handed back" and self.lost_gpu is None:  # who takes over the trial resumes from the checkpoint
             self.checkpoints.discard(earlier=outcome != "lost")
         if outcome == "complete" and self._training is not None:
             yield TrialValidated(

@@ -363,13 +363,15 @@ def test_a_lost_gpu_ends_the_worker_and_hands_back_what_runs_beside_the_trial_th
     search = prepared("train.epochs=2000", "study.pruner=none", trials=4)
     seed = search.study.training_seed(1)
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-    _break_trial(monkeypatch, lambda training: training.seed == seed, error)
+    monkeypatch.setattr("kmnist_search.worker.trial_run.CHECKPOINT_EVERY_SECONDS", 0.0)
+    _break_trial(monkeypatch, lambda training: training.seed == seed and bool(training.history), error)
     with pytest.raises(DeviceLostError, match=r"^AcceleratorError: CUDA error: an illegal memory access"):
         _work(search)
     counts = search.study.counts()
     assert (counts.complete, counts.fail) == (0, 0)
     assert counts.running == 1  # until its lease is seen to belong to a dead process: that counts as a loss
     assert _how(search, 0) == "handed back: its worker lost the GPU"
+    assert (search.study.checkpoint_dir / "1-1.pt").exists()  # its next attempt resumes from there
 
 
 def test_an_error_that_comes_with_a_signal_hands_the_trial_back(

@@ -49,13 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     A file is one process's from its first test to its last, so that what its tests share is made once.
     """
-    items.sort(key=lambda item: _turn(item.path.parent.name, item.path.stem))
+    items.sort(key=lambda item: _turn(item.path))
 
 
-def _turn(folder: str, file: str) -> tuple[int, int]:
-    if folder == "unit":
+def _turn(path: Path) -> tuple[int, int]:
+    if "unit" in path.relative_to(CHECKOUT).parts:
         return 0, 0
-    return (1, LONG_FILES.index(file)) if file in LONG_FILES else (2, 0)
+    return (1, LONG_FILES.index(path.stem)) if path.stem in LONG_FILES else (2, 0)
 
 
 @pytest.fixture

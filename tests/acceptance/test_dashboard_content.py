@@ -74,5 +74,5 @@ def test_the_dashboard_shows_the_note_every_plot_and_the_pictures_of_the_best_tr
         assert page.get_by_text(f"trial-{best[1]}.toml").count() == 1
     finally:
         serving.process.send_signal(signal.SIGINT)
-        serving.ended(seconds=20)
+        serving.ended()
     assert wrong == []

@@ -53,7 +53,7 @@ class Hosts:
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Wait; fail if a worker on the far side ends before."""
-        wait_until(ready, *self.far(), seconds=90, every=0.1)
+        wait_until(ready, *self.far(), every=0.1)
 
     def wait_for_seconds(self, seconds: float) -> None:
         until = time.monotonic() + seconds

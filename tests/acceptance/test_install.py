@@ -57,7 +57,7 @@ def test_installed_from_the_wheel_it_runs_from_an_empty_folder(wheel: Path, tmp_
         cwd=empty,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env=alone,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -101,7 +101,7 @@ def opened(pages: Pages) -> Iterator[Callable[..., "Page"]]:
     assert wrong == []
 
 
-def _wait_for(page: "Page", condition: str, *, seconds: float = 20) -> None:
+def _wait_for(page: "Page", condition: str, *, seconds: float = 240) -> None:
     """Wait until a JavaScript expression is true; Playwright's own way needs `eval`, which the page forbids."""
     deadline = time.monotonic() + seconds
     while not page.evaluate(condition):

@@ -24,7 +24,7 @@ def test_stopped_and_killed_on_the_way_it_ends_as_if_nothing_had_happened(tiny_s
             running = start.slowly(*RETRAIN)
             wait_until(lambda running=running, until=until: until in running.output, running)  # type: ignore[misc]
             running.signal(stop)
-            assert running.ended(seconds=20) == exit_code, running.output
+            assert running.ended() == exit_code, running.output
             if stop != signal.SIGKILL:
                 assert "Stopped. The same command resumes." in running.output
             assert not (tmp_path / "tiny-best").exists()

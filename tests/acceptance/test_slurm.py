@@ -84,7 +84,7 @@ class Search:
             found[:] = [each for each in _workers(job, task) if self._steps_of(each) >= 2]
             return bool(found)
 
-        wait_for(trains, lambda: "\n".join(log.output for log in self.logs(job, task + 1)), seconds=90, every=0.2)
+        wait_for(trains, lambda: "\n".join(log.output for log in self.logs(job, task + 1)), every=0.2)
         found[0].send_signal(signal.SIGSTOP)
         trial = self.trial_of(found[0])
         assert trial is not None
@@ -135,11 +135,11 @@ class Troubled:
 
 @pytest.fixture(scope="module")
 def troubled(search: Search, slurm: SlurmCluster) -> Troubled:
-    limits = ("--time", "10", "--grace-period", "5m")
+    limits = ("--time", "60", "--grace-period", "5m")
     typed = ("submit", "slurm", "tiny.toml", "--trials", "5", "--workers", "4", "--watch", *limits, *UNPRUNED)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(search.command, *typed)
-        wait_for(lambda: waiting.done() or bool(_jobs(slurm)), slurm.logs, seconds=240)
+        wait_for(lambda: waiting.done() or bool(_jobs(slurm)), slurm.logs)
         assert not waiting.done(), waiting.result()
         (job,) = _jobs(slurm)
         workers = list(pool.map(lambda task: search.paused(job, task), range(4)))
@@ -147,7 +147,7 @@ def troubled(search: Search, slurm: SlurmCluster) -> Troubled:
         shown = str([process.info["cmdline"] for process in psutil.process_iter(["cmdline"])])
         logs = search.logs(job, 4)
         _trouble(slurm, job, workers, logs)
-        states = slurm.ended(job, seconds=120)
+        states = slurm.ended(job, explain=lambda: "\n".join(log.output for log in logs))
         printed = waiting.result()
     return Troubled(search, printed, shown, gpus, states, [worker.trial for worker in workers], logs)
 
@@ -159,10 +159,10 @@ def _trouble(slurm: SlurmCluster, job: str, workers: list[Paused], logs: list[Lo
     slurm.do("scontrol", "requeue", f"{job}_1")
     for worker in (workers[0], workers[1], workers[3]):
         worker.resume()
-    wait_for(lambda: "Slurm sent USR1" in logs[2].output, slurm.logs, seconds=90)
+    wait_for(lambda: "Slurm sent USR1" in logs[2].output, slurm.logs)
     workers[2].resume()
     wait_for(lambda: slurm.states(job)["2"] == "PENDING", lambda: logs[2].output)
-    slurm.do("scontrol", "update", f"JobId={job}_2", "TimeLimit=10")
+    slurm.do("scontrol", "update", f"JobId={job}_2", "TimeLimit=60")
 
 
 def test_four_workers_have_a_gpu_each_and_who_submitted_them_is_told_when_all_trials_are_finished(

@@ -60,7 +60,7 @@ class Command:
     def output(self) -> str:
         return self.log.read_text()
 
-    def wait_for(self, ready: Callable[[], bool], *, seconds: float = 90) -> None:
+    def wait_for(self, ready: Callable[[], bool], *, seconds: float = 240) -> None:
         """Wait until `ready()`; fail if the command ends or time runs out before."""
         deadline = time.monotonic() + seconds
         while not ready():
@@ -68,7 +68,7 @@ class Command:
             assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{self.output}"
             time.sleep(0.1)
 
-    def ended(self, *, seconds: float = 120) -> int:
+    def ended(self, *, seconds: float = 240) -> int:
         return self.process.wait(seconds)
 
 

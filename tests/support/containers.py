@@ -122,7 +122,7 @@ class Container:
             env=dict(self.spec.environment),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
 
     def _first(self) -> psutil.Process:
@@ -209,7 +209,7 @@ def containers(folder: Path, *hosts: str) -> Iterator[Containers]:
             shutil.rmtree(folder)
 
 
-def wait_until(ready: Callable[[], bool], *alive: Container, seconds: float = 120, every: float = 0.05) -> None:
+def wait_until(ready: Callable[[], bool], *alive: Container, seconds: float = 240, every: float = 0.05) -> None:
     """Wait until `ready()`; fail if one of the containers ends or time runs out before."""
     deadline = time.monotonic() + seconds
     while not ready():

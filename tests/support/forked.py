@@ -139,7 +139,7 @@ def forks(folder: Path) -> Iterator[Forks]:
             run.kill()
 
 
-def wait_until(ready: Callable[[], bool], *alive: Forked, seconds: float = 60, every: float = 0.05) -> None:
+def wait_until(ready: Callable[[], bool], *alive: Forked, seconds: float = 240, every: float = 0.05) -> None:
     """Wait until `ready()`; fail if one of the commands ends or time runs out before."""
     deadline = time.monotonic() + seconds
     while not ready():

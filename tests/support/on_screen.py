@@ -69,7 +69,7 @@ class OnScreen:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def wait_for(self, is_seen: Callable[[list[str]], bool], *, seconds: float = 60) -> list[str]:
+    def wait_for(self, is_seen: Callable[[list[str]], bool], *, seconds: float = 240) -> list[str]:
         """Wait until that is to be seen, and return the lines."""
         deadline = time.monotonic() + seconds
         while not is_seen(self.lines):
@@ -79,7 +79,7 @@ class OnScreen:
             time.sleep(0.05)
         return self.lines
 
-    def ended(self, *, seconds: float = 20) -> int:
+    def ended(self, *, seconds: float = 240) -> int:
         """Wait for its end and return the exit code."""
         deadline = time.monotonic() + seconds
         while self.process.is_alive():

@@ -50,7 +50,7 @@ class PgBouncer:
         command = [found, str(self.folder / "pgbouncer.ini")]
         with (self.folder / "log").open("ab") as log:  # it, too, refuses to run as root
             self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, user=self.server.user)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 240
         while not self._listens():
             assert self._process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log

@@ -77,7 +77,7 @@ class PostgresServer:
         """Kill the postmaster as a machine that fails would; its children end when they see that."""
         postmaster = int((self.data / "postmaster.pid").read_text().splitlines()[0])
         os.kill(postmaster, signal.SIGKILL)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 240
         while _listens(self.port) or _backends_left(self.data):
             assert time.monotonic() < deadline, "the killed server does not end"
             time.sleep(0.05)

@@ -57,14 +57,14 @@ class SlurmCluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=240,
             env={**os.environ, **self.environment},
         )
         return done.stdout
 
     def do(self, *command: str) -> None:
         """Run one of Slurm's commands, which must succeed."""
-        subprocess.run(command, check=True, timeout=30, env={**os.environ, **self.environment})
+        subprocess.run(command, check=True, timeout=240, env={**os.environ, **self.environment})
 
     def submit(self, script: str, **environment: str) -> str:
         """Submit a script as it is; return the job's id."""
@@ -74,7 +74,7 @@ class SlurmCluster:
             stdout=subprocess.PIPE,
             text=True,
             check=True,
-            timeout=30,
+            timeout=240,
             env={**os.environ, **self.environment, **environment},
         )
         return done.stdout.strip()
@@ -84,11 +84,13 @@ class SlurmCluster:
         shown = self.ask("squeue", "--noheader", "--array", "--states=all", "--jobs", job, "--format=%K %T")
         return dict(line.split() for line in shown.splitlines() if not line.startswith("slurm_load_jobs error"))
 
-    def ended(self, job: str, *, seconds: float = 60) -> dict[str, str]:
+    def ended(self, job: str, *, explain: Callable[[], str] = str) -> dict[str, str]:
         """Wait until no task of a job is waiting, running or ending any more; return how they ended."""
-        unfinished = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED")
+        unfinished = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"}
         wait_for(
-            lambda: not set(self.states(job).values()) & set(unfinished), lambda: self.ask("squeue"), seconds=seconds
+            lambda: not unfinished & set(self.states(job).values()),
+            lambda: f"{self.ask('squeue')}\n{explain()}",
+            seconds=600,
         )
         return self.states(job)
 
@@ -112,9 +114,9 @@ class SlurmCluster:
         self._start_munge()
         self._daemon("slurmctld", "-D", "-c", "-f", str(self.configuration))
         # A node that comes before its controller tries again only much later.
-        wait_for(lambda: "is UP" in self.ask("scontrol", "ping"), self.logs, seconds=120)
+        wait_for(lambda: "is UP" in self.ask("scontrol", "ping"), self.logs)
         self._daemon("slurmd", "-D", "-N", "ci0", "-f", str(self.configuration))
-        wait_for(lambda: self.ask("sinfo", "-h", "-o", "%T").strip() == "idle", self.logs, seconds=120)
+        wait_for(lambda: self.ask("sinfo", "-h", "-o", "%T").strip() == "idle", self.logs)
 
     def _end_daemons(self) -> None:
         for daemon in reversed(self.daemons):
@@ -215,7 +217,7 @@ def _free_ports(number: int) -> Sequence[int]:
 
 
 def wait_for(
-    ready: Callable[[], bool], explain: Callable[[], str], *, seconds: float = 120, every: float = 0.3
+    ready: Callable[[], bool], explain: Callable[[], str], *, seconds: float = 300, every: float = 0.3
 ) -> None:
     """Wait until `ready()`, which costs a process of Slurm's; fail with what `explain()` says if it takes too long."""
     deadline = time.monotonic() + seconds

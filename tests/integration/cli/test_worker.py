@@ -200,7 +200,7 @@ def test_a_worker_at_work_is_seen_with_its_trial(
     for _ in range(3):
         next(events)
     owner = Owner.this_process()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not (status := status_of(search.study)).workers or not status.running[0].epoch:
         assert time.monotonic() < deadline
         next(events)

@@ -261,7 +261,7 @@ def test_a_connection_that_breaks_is_tried_again(postgres: PostgresServer) -> No
 
 
 def _open_at_once(url: str, barrier: multiprocessing.synchronize.Barrier) -> None:
-    barrier.wait(60)
+    barrier.wait(240)
     open_storage(url, create=True).engine.dispose()
     os._exit(0)
 

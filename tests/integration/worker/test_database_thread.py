@@ -86,7 +86,7 @@ def start(any_storage_url: str, tiny_study: Path) -> Iterator[Start]:
         yield begin
 
 
-def _until(ready: Callable[[], bool], *, seconds: float = 20) -> None:
+def _until(ready: Callable[[], bool], *, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, "waited in vain"
@@ -287,7 +287,7 @@ def test_news_are_read_while_one_trial_has_just_noted_a_rung_and_another_has_not
     one, other = start(), start()
     rungs, other_trial = one.taken()[1], one.taken()[1]
     other.end(*other.taken(), 0.7)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 240
     step = 0
     while not any(trial.state == TrialState.COMPLETE for trial in one.seen()):
         step += 1

@@ -235,7 +235,7 @@ def test_a_connection_cut_half_way_leaves_nothing_half_written(
 
 def _download(url: str, folder: Path, barrier: multiprocessing.synchronize.Barrier) -> None:
     torchvision.datasets.KMNIST.mirrors = [url]
-    barrier.wait(60)
+    barrier.wait(240)
     files.training_files(KMNIST, folder)
     os._exit(0)
 

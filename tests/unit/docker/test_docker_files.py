@@ -103,13 +103,13 @@ def test_compose_and_kubernetes_use_the_same_postgres() -> None:
 
 
 def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
-    linted = subprocess.run([HADOLINT, "-"], input=DOCKERFILE, capture_output=True, text=True, timeout=60)
+    linted = subprocess.run([HADOLINT, "-"], input=DOCKERFILE, capture_output=True, text=True, timeout=240)
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
 def test_hadolint_would_find_something() -> None:
     spoilt = DOCKERFILE.replace("# hadolint ignore=DL3008\n", "")
-    linted = subprocess.run([HADOLINT, "-"], input=spoilt, capture_output=True, text=True, timeout=60)
+    linted = subprocess.run([HADOLINT, "-"], input=spoilt, capture_output=True, text=True, timeout=240)
     assert linted.returncode == 1
     assert "DL3008" in linted.stdout
 

@@ -94,20 +94,20 @@ def test_shellcheck_has_nothing_to_say(name: str) -> None:
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_a_task_ends_as_its_worker_does(code: int) -> None:
     with _bash(_job(str(code))) as running:
-        assert running.wait(30) == code
+        assert running.wait(240) == code
 
 
 def test_whatever_stands_in_a_command_or_a_url_arrives_as_it_is() -> None:
     url = "postgresql://me@server/it's $HOME `id`"
     with _bash(_job("0", HOSTILE, "", "*", storage_url=url)) as running:
-        assert json.loads(running.communicate(timeout=30)[0]) == [url, HOSTILE, "", "*"]
+        assert json.loads(running.communicate(timeout=240)[0]) == [url, HOSTILE, "", "*"]
 
 
 def test_a_url_with_a_password_comes_from_outside_and_is_missed_if_it_does_not() -> None:
     with _bash(_job("0", storage_url=None), KMNIST_SEARCH_STORAGE="postgresql://me:secret@server/kmnist") as running:
-        assert json.loads(running.communicate(timeout=30)[0]) == ["postgresql://me:secret@server/kmnist"]
+        assert json.loads(running.communicate(timeout=240)[0]) == ["postgresql://me:secret@server/kmnist"]
     with _bash(_job("0", storage_url=None)) as running:
-        said = running.communicate(timeout=30)[0]
+        said = running.communicate(timeout=240)[0]
     assert running.returncode == 127
     assert "KMNIST_SEARCH_STORAGE: must be the URL of the database: export it, then run" in said
 
@@ -120,7 +120,7 @@ def test_a_task_that_is_ended_from_outside_waits_for_its_worker_and_leaves_its_r
         for name in sent:
             running.send_signal(signal.Signals[f"SIG{name}"])
             time.sleep(0.05)
-        said = running.communicate(timeout=30)[0]
+        said = running.communicate(timeout=240)[0]
     assert running.returncode == 130
     assert said.splitlines() == [f"Slurm sent {name}: the worker stops." for name in sent]
 
@@ -130,7 +130,7 @@ def test_a_task_that_shall_not_start_again_does_not_even_when_it_was_warned() ->
         assert running.stdout is not None
         running.stdout.readline()
         running.send_signal(signal.SIGUSR1)
-        assert running.communicate(timeout=30)[0] == "Slurm sent USR1: the worker stops.\n"
+        assert running.communicate(timeout=240)[0] == "Slurm sent USR1: the worker stops.\n"
     assert running.returncode == 130
 
 
@@ -141,7 +141,7 @@ def test_a_task_that_is_warned_before_its_worker_has_even_begun_ends_for_good() 
         assert running.stdout is not None
         running.stdout.readline()
         running.send_signal(signal.SIGUSR1)
-        assert running.communicate(timeout=30)[0].splitlines()[0] == "Slurm sent USR1: the worker stops."
+        assert running.communicate(timeout=240)[0].splitlines()[0] == "Slurm sent USR1: the worker stops."
     assert running.returncode == 128 + signal.SIGUSR1
 
 

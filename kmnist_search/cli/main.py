@@ -5,6 +5,7 @@ import click
 from kmnist_search.cli.bench import bench
 from kmnist_search.cli.best import best
 from kmnist_search.cli.dashboard import dashboard
+from kmnist_search.cli.doctor import doctor
 from kmnist_search.cli.kubernetes import kubernetes
 from kmnist_search.cli.model import export, predict
 from kmnist_search.cli.options import Commands
@@ -28,7 +29,21 @@ def main() -> None:
     """Search for the best patch-MLP for KMNIST, and keep every trial."""
 
 
-for command in (run, worker, submit, status, best, report, references, studies, predict, export, bench, dashboard):
+for command in (
+    run,
+    worker,
+    submit,
+    status,
+    best,
+    report,
+    references,
+    studies,
+    predict,
+    export,
+    bench,
+    doctor,
+    dashboard,
+):
     main.add_command(command)
 submit.add_command(kubernetes)
 submit.add_command(slurm)

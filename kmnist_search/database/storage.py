@@ -136,7 +136,7 @@ def open_storage(url: str, *, create: bool, checkpoint_dir: Path | None = None) 
     except (*DATABASE_ERRORS, sqlite3.Error) as error:
         kind = StorageAwayError if is_away(error) else StorageError
         raise kind(f"{shown(parsed)} cannot be used as a database: {reason_of(error)}.") from None
-    return Storage(parsed, rdb, checkpoint_dir or _beside(parsed, "checkpoints"), connections)
+    return Storage(parsed, rdb, checkpoint_dir or folder_beside(parsed, "checkpoints"), connections)
 
 
 def _check_file(path: Path, *, create: bool) -> None:
@@ -157,10 +157,10 @@ def _check_file(path: Path, *, create: bool) -> None:
 
 def default_artifact_dir(url: URL) -> Path:
     """Return the default folder for a database's artifacts, placed like its checkpoint folder."""
-    return _beside(url, "artifacts")
+    return folder_beside(url, "artifacts")
 
 
-def _beside(url: URL, what: str) -> Path:
+def folder_beside(url: URL, what: str) -> Path:
     """Return a folder named after a SQLite file and beside it; for Postgres, in the current folder."""
     if url.get_backend_name() == "sqlite":
         return Path(url.database or "").with_suffix(f".{what}")

@@ -5,19 +5,19 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal
 
 import torch
 
 from kmnist_search.config import ModelConfig, PatchMLPConfig, TrialConfig
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.device import first_line
 from kmnist_search.engine.program import Program
 from kmnist_search.engine.torch_program import TorchProgram
+from kmnist_search.engine.verdict import verdict
 from kmnist_search.errors import ConfigError
 
-#: "auto" is "triton" where its kernels support the model and run, else "torch"; "compiled" is torch.compile.
+#: "auto" is "triton" where its kernels support the model and passed the self-check, else "torch"; "compiled" is
+#: torch.compile.
 Backend = Literal["auto", "torch", "triton", "compiled"]
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -26,42 +26,12 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 def uses_triton(config: TrialConfig, device: torch.device, backend: Backend) -> bool:
     """Return whether steps are computed by Triton kernels. Only these compute several trainings together."""
     if backend == "auto":
-        return device.type == "cuda" and _has_kernels(config.model) and not missing_kernels(device)
+        return device.type == "cuda" and _has_kernels(config.model) and not verdict(device).kernels
     return backend == "triton"
 
 
 def _has_kernels(config: ModelConfig) -> bool:
     return isinstance(config, PatchMLPConfig) and config.norm != "batch"
-
-
-def missing_kernels(device: torch.device) -> str:
-    """Return why the Triton kernels cannot run on a GPU; empty if they can, and on a CPU, which does not use them.
-
-    Tries a kernel once per process: Triton needs a C compiler, Python's headers and a driver that it supports.
-    """
-    if device.type == "cpu":
-        return ""
-    if not HAS_TRITON:
-        return "Triton is not installed"
-    try:
-        return _kernel_error(device)
-    except torch.OutOfMemoryError:
-        return ""  # others fill the GPU just now, which says nothing about the kernels
-
-
-@cache
-def _kernel_error(device: torch.device) -> str:
-    from kmnist_search.engine.kernels import activation
-
-    try:
-        with torch.cuda.device(device):  # Triton launches on the current GPU
-            h, bias = torch.ones(1, 16, 16, device=device), torch.zeros(1, 16, device=device)
-            activation.bias_act(h, bias, bias_axis="row", activation="relu").sum().item()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # any error of a compiler or a driver
-        return first_line(error)
-    return ""
 
 
 def check_compiles(device: torch.device) -> None:

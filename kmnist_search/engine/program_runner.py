@@ -10,6 +10,7 @@ from kmnist_search.engine.cuda_graphs import GraphStepping
 from kmnist_search.engine.program import Program
 from kmnist_search.engine.replica import Replica
 from kmnist_search.engine.stepping import EagerStepping, Stepping
+from kmnist_search.engine.verdict import verdict
 
 
 class ProgramRunner:
@@ -23,7 +24,9 @@ class ProgramRunner:
         with self.on_stream():
             self.program = make()
         self._stepping: Stepping = (
-            GraphStepping(self.program, self._stream) if self._stream else EagerStepping(self.program)
+            GraphStepping(self.program, self._stream)
+            if self._stream is not None and not verdict(device).graphs
+            else EagerStepping(self.program)
         )
         self._is_begun = False
 

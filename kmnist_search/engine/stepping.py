@@ -1,4 +1,4 @@
-"""Takes the steps of an epoch a few at a time, so that trainings can share a thread; eagerly on a CPU."""
+"""Takes the steps of an epoch a few at a time, so that trainings can share a thread; eagerly without CUDA graphs."""
 
 from typing import Protocol
 
@@ -28,7 +28,7 @@ class Stepping(Protocol):
 
 
 class EagerStepping:
-    """One step or one validation batch per call, for CPUs."""
+    """One step or one validation batch per call, for CPUs, and for GPUs on which CUDA graphs fail."""
 
     def __init__(self, program: Program) -> None:
         self.program = program

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from kmnist_search.engine import verdict
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.evaluation.metrics import Metrics, Recipe, Rerun
 from kmnist_search.retrain.events import (
@@ -37,6 +38,8 @@ def announce(console: Console, preparation: Preparation) -> None:
         print_line(console, f"epochs of a training: {epochs}, in the study {study.epochs}: scores differ for that, too")
     if candidates < preparation.options.top_k:
         print_line(console, f"candidates with different hyperparameters: {candidates}, fewer than --top asks for")
+    for text in verdict.told(preparation.device):
+        print_line(console, text)
     unfinished = study.counts()
     if open_trials := unfinished.waiting + unfinished.running:
         print_line(console, f"{open_trials} of its trials are not finished yet: one of them may be the best")

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 
 from kmnist_search.database.retry import HURRY_SECONDS, Outage
-from kmnist_search.engine.backends import missing_kernels
+from kmnist_search.engine import verdict
 from kmnist_search.engine.concurrency import Concurrency
 from kmnist_search.engine.device import first_line
 from kmnist_search.errors import DatabaseAwayError, DeviceLostError, TrialsKeepFailingError
@@ -73,11 +73,8 @@ class Worker:
             DatabaseAwayError: the database was away for too long; running trials have left a checkpoint.
             DeviceLostError: this process cannot use its GPU any more; another process may.
         """
-        if reason := missing_kernels(self.context.device):
-            yield RunWarning(
-                text=f"the fused kernels do not run on this GPU ({reason}): trials train in plain torch, several times "
-                "slower. Triton needs a C compiler and Python's headers, such as gcc and python3-dev"
-            )
+        for text in verdict.told(self.context.device):
+            yield RunWarning(text=text)
         with self.database_thread:
             while True:
                 self.stop.check()

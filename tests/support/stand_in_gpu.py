@@ -11,6 +11,7 @@ Every operation on them passes through a dispatch mode, which fails where a GPU 
 
 As on a GPU, captured operations do not run: what they wrote is undone when the capture ends, what they allocated is
 filled with NaN, and generators move on only when the graph is replayed. Triton kernels run in Triton's interpreter.
+The GPU has passed its self-check, which `verdict._known.clear()` forgets.
 Not modelled: the order of work in different streams (each operation runs at once), memory that graphs of one pool
 share, speed, and the code that `torch.compile` generates (the compiled function runs eagerly).
 """
@@ -19,6 +20,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace, TracebackType
 from typing import Any, ClassVar, Self
 from unittest import mock
@@ -27,6 +30,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
+
+from kmnist_search.engine import verdict
 
 GIB = 2**30
 HOST = torch.device("cpu")
@@ -353,6 +358,10 @@ class StandInGpu(TorchDispatchMode):
         self.default_stream = self.stream = Stream(torch.device("cuda", 0))
         for target, name, value in self._replacements():
             self._patches.enter_context(mock.patch.object(target, name, value))
+        cache_folder = Path(self._patches.enter_context(TemporaryDirectory()))
+        self._patches.enter_context(mock.patch.object(verdict, "_folder", return_value=cache_folder))
+        passed = {verdict._name(torch.device("cuda", 0)): verdict.Verdict(kernels="", graphs="")}
+        self._patches.enter_context(mock.patch.object(verdict, "_known", passed))
         was_swapped = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)  # else a Parameter keeps its type on the way here
         self._patches.callback(torch.__future__.set_swap_module_params_on_conversion, was_swapped)

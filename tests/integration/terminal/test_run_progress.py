@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from kmnist_search.engine import verdict
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
@@ -90,7 +91,7 @@ def test_a_plain_line_has_the_hyperparameters_of_its_own_trial(
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_kernels_that_do_not_run_are_told_by_a_line_that_stays(
+def test_what_the_self_check_of_a_gpu_found_is_a_line_that_stays(
     tiny_study: Path,
     storage_url: str,
     tmp_path: Path,
@@ -98,13 +99,12 @@ def test_kernels_that_do_not_run_are_told_by_a_line_that_stays(
     monkeypatch: pytest.MonkeyPatch,
     is_terminal: bool,
 ) -> None:
-    monkeypatch.setattr("kmnist_search.worker.worker.missing_kernels", lambda device: f"nothing runs on {device}")
+    monkeypatch.setattr(verdict, "told", lambda device: [f"the Triton kernels are not used on {device}"])
     options = RunOptions(storage_url=storage_url, trials=1, data_dir=tmp_path, device="cpu")
     search = prepare(load(tiny_study), options)
     worker, events = search.work(StopSignals())
     follow(Console(width=200, force_terminal=is_terminal), search, partial(search.seen_by, worker), events)
-    told = "the fused kernels do not run on this GPU (nothing runs on cpu): trials train in plain torch"
-    assert capsys.readouterr().out.count(told) == 1
+    assert capsys.readouterr().out.count("the Triton kernels are not used on cpu\n") == 1
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -6,7 +6,6 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint, torch_program as plain_module
 from kmnist_search.engine.augment import mixup
-from kmnist_search.engine.backends import Backend, check_compiles, missing_kernels, uses_triton
+from kmnist_search.engine.backends import Backend, check_compiles
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.engine.torch_program import TorchProgram
@@ -597,24 +596,6 @@ def test_a_compiled_training_gives_the_results_of_one_that_is_not(data: SearchDa
     for epoch, expected in zip(compiled_epochs, plain_epochs, strict=True):
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
-
-
-def test_a_gpu_on_which_the_kernels_do_not_run_gets_the_torch_backend_and_the_reason_is_known(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    activation = pytest.importorskip("kmnist_search.engine.kernels.activation", reason="there is no Triton here")
-
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("Failed to find C compiler.\nMore about it")
-
-    monkeypatch.setattr(activation, "bias_act", broken)
-    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.empty(0))  # no GPU is touched
-    monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.empty(0))
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    gpu = torch.device("cuda", 97)
-    assert missing_kernels(gpu) == "RuntimeError: Failed to find C compiler."
-    assert not uses_triton(tiny(), gpu, "auto")
-    assert missing_kernels(CPU) == ""
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

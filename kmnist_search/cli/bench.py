@@ -32,11 +32,14 @@ def bench(device: str, as_json: bool) -> None:
     from kmnist_search.bench import measurement
     from kmnist_search.bench.nets import nets_for
     from kmnist_search.bench.runners import runner_for
+    from kmnist_search.engine import verdict
     from kmnist_search.engine.device import device_named
     from kmnist_search.host.resources import usable_cores
     from kmnist_search.terminal.bench import report_view, shown_stages
 
     chosen = device_named(device)
+    for text in verdict.told(chosen):
+        click.echo(text, err=True)
     try:
         with shown_stages(Console(stderr=True)) as show, runner_for(chosen, cores=usable_cores()) as runner:
             report = measurement.measure(runner, nets_for(chosen.type), on_stage=show)

@@ -119,9 +119,10 @@ def told(device: torch.device) -> Iterator[str]:
 def give_up_graphs(device: torch.device, reason: str) -> None:
     """Remember that CUDA graphs failed on a GPU after all, so that the next process does without them."""
     name = _name(device)
-    before = _known.get(name) or _remembered(name) or Verdict(kernels="", graphs="")
-    _known[name] = replace(before, graphs=reason)
-    _remember(device, _known[name])
+    before = _known.get(name) or _remembered(name)
+    if before is not None:  # else this is the first self-check, which comes to a verdict of its own
+        _known[name] = replace(before, graphs=reason)
+        _remember(device, _known[name])
 
 
 def _start(part: Part, device: torch.device) -> "subprocess.Popen[str]":

@@ -1,6 +1,7 @@
 """Tests of doctor/machine.py: what is said of GPUs that are there, missing, full, or not usable by this torch."""
 
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_a_missing_compiler_and_missing_headers_are_named_for_triton(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(machine.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     finding = found("compiler")
     assert finding.text == f"Triton lacks a C compiler and Python's headers ({tmp_path}/Python.h)"
     assert finding.advice == "Install them, such as with: apt install gcc python3-dev"

@@ -162,6 +162,17 @@ def real_data_dir() -> Path:
     return folder
 
 
+@pytest.fixture
+def few_kernel_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nets of a few hundred parameters do not need 128 programs, milliseconds each in the interpreter, for a norm."""
+    from kmnist_search.engine.backends import HAS_TRITON
+
+    if HAS_TRITON:
+        from kmnist_search.engine import triton_program
+
+        monkeypatch.setattr(triton_program, "NORM_SLOTS", 4)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Models of the size of the tests only wait for each other's threads, all the more on a busy machine."""

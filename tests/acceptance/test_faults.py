@@ -24,7 +24,7 @@ RESUMES = re.compile(r"^trial (\d+) resumes after epoch (\d+)$", re.MULTILINE)
 #: Of a trial that something happens to on the way.
 EPOCHS = 20
 #: In each kind of database.
-KILLS = 25
+KILLS = 12
 #: What a trial proposes and how it is trained depends on nothing but its number: two studies can be compared.
 COMPARABLE = ("--set", "study.sampler=random", "--set", "study.pruner=none")
 

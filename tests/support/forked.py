@@ -26,8 +26,10 @@ SERVER.set_forkserver_preload(
         *("kmnist_search.cli.main", "kmnist_search.run.search", "kmnist_search.terminal.run_messages"),
         *("kmnist_search.run.supervisor", "kmnist_search.run.join", "kmnist_search.cli.run_workers"),
         # What is imported on the way.
-        *("torch._dynamo", "alembic.command", "alembic.migration", "platformdirs", "psycopg"),
-        *("sklearn.datasets", "sklearn.model_selection"),
+        *("torch._dynamo", "alembic.command", "alembic.config", "alembic.migration", "platformdirs", "psycopg"),
+        *("sklearn.datasets", "sklearn.model_selection", "kmnist_search.study.summary"),
+        *("optuna_dashboard", "plotly.io", "plotly.graph_objs.bar", "plotly.graph_objs.scatter"),
+        *("PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
     ]
 )
 #: Two threads that see the end of a process at once would both read its exit code, which is there to be read once.

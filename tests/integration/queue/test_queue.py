@@ -301,7 +301,7 @@ def _claim_all(url: str, study_id: int, number: int, results: "multiprocessing.q
 
 def _drained(results: "multiprocessing.queues.Queue[int]", processes: int) -> Iterator[int]:
     while processes:
-        number = results.get(timeout=120)
+        number = results.get(timeout=400)
         if number == -1:
             processes -= 1
         else:
@@ -323,7 +323,7 @@ def test_32_processes_share_200_trials_exactly_and_none_is_claimed_twice(
         process.start()
     claimed = Counter(_drained(results, 32))
     for process in processes:
-        process.join(60)
+        process.join(240)
     assert claimed == Counter(range(200))
     assert desk.counts() == Counts(complete=200)
     assert [trial.number for trial in study.trials] == list(range(200))

@@ -341,6 +341,7 @@ def test_a_candidate_that_diverges_in_a_rerun_does_not_win(study: SearchStudy, m
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_kernel_programs")
 def test_trainings_computed_together_give_the_results_of_each_alone(
     searched: Path, tmp_path: Path, trainings: list[Replica]
 ) -> None:

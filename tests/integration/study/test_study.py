@@ -45,7 +45,7 @@ class Clerk:
         self.proposals, self.database_thread = proposals, database_thread
 
     def take(self) -> tuple[Claim, Trial]:
-        claim = self.database_thread.claim(budget=1000).result(30)
+        claim = self.database_thread.claim(budget=1000).result(240)
         assert claim is not None
         trial = self.proposals.trial(claim)
         self.proposals.file.suggest(trial)
@@ -53,7 +53,7 @@ class Clerk:
 
     def end(self, claim: Claim, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
         trial.study.tell(trial, value, state=state)
-        assert self.database_thread.finish(claim, epochs=trial.study.trials[-1].last_step or 0).result(30)
+        assert self.database_thread.finish(claim, epochs=trial.study.trials[-1].last_step or 0).result(240)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def clerk_of(study: SearchStudy, file: SearchFile) -> Iterator[Clerk]:
         proposals.cached_storage,
         lease_seconds=100,
         max_retries=3,
-        database_timeout=30,
+        database_timeout=240,
         counts=study.counts(),
         info=WorkerInfo(device="CPU", versions={}, job=None),
     ) as database_thread:
@@ -273,7 +273,7 @@ def test_processes_that_begin_a_study_at_once_agree_on_it(any_storage_url: str, 
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(240)
     assert [process.exitcode for process in processes] == [0] * 8
     assert len({path.read_text() for path in tiny_study.parent.glob("agreed-*.txt")}) == 1
 

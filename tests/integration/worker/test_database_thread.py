@@ -41,14 +41,14 @@ class Desk:
             self.proposals.cached_storage,
             lease_seconds=lease_seconds,
             max_retries=100,
-            database_timeout=30,
+            database_timeout=240,
             counts=self.study.counts(),
             info=WorkerInfo(device="CPU", versions={}, job=None),
         )
         self.study.storage.disconnect()
 
     def take(self) -> tuple[Claim, Trial] | None:
-        claim = self.database_thread.claim(budget=1000).result(30)
+        claim = self.database_thread.claim(budget=1000).result(240)
         if claim is None:
             return None
         trial = self.proposals.trial(claim)
@@ -62,7 +62,7 @@ class Desk:
 
     def end(self, claim: Claim, trial: Trial, value: float) -> bool:
         trial.study.tell(trial, value)
-        return self.database_thread.finish(claim, epochs=4).result(30)
+        return self.database_thread.finish(claim, epochs=4).result(240)
 
     def seen(self) -> list[FrozenTrial]:
         cached_storage = self.database_thread.cached_storage
@@ -77,7 +77,7 @@ class Desk:
 def start(any_storage_url: str, tiny_study: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
-        def begin(*overrides: str, lease_seconds: float = 100, trials: int = 20) -> Desk:
+        def begin(*overrides: str, lease_seconds: float = 3600, trials: int = 20) -> Desk:
             desk = Desk(any_storage_url, load(tiny_study, overrides=overrides), lease_seconds)
             desk.study.fill(trials)
             stack.enter_context(desk.database_thread)
@@ -121,7 +121,7 @@ def test_the_cached_storage_shows_what_the_database_holds_whatever_happened_in_w
         elif mine:
             claim, trial = mine.pop(chance.randrange(len(mine)))
             if action < 0.65:
-                assert desk.database_thread.hand_back(claim, epochs=0, reason="test").result(30)
+                assert desk.database_thread.hand_back(claim, epochs=0, reason="test").result(240)
             elif action < 0.75:  # as if it had been paused for too long
                 with desk.study.storage.writing() as connection:
                     renewed = update(leases).where(leases.c.token == claim.token)
@@ -135,7 +135,7 @@ def test_the_cached_storage_shows_what_the_database_holds_whatever_happened_in_w
         for claim, trial in mine:
             assert desk.end(claim, trial, 0.1)
     for desk in desks:
-        desk.database_thread.refresh().result(30)
+        desk.database_thread.refresh().result(240)
         assert _facts(desk.seen()) == _facts(desk.stored())
         assert [trial.intermediate_values for trial in desk.seen()] == [
             trial.intermediate_values for trial in desk.stored()
@@ -322,6 +322,6 @@ def test_a_trial_that_was_told_its_end_just_before_a_flush_still_ends(start: Sta
     desk = start(trials=1)
     claim, trial = desk.taken()
     trial.study.tell(trial, 0.5)
-    desk.database_thread._submit(desk.database_thread._flush).result(30)
-    assert desk.database_thread.finish(claim, epochs=4).result(30)
+    desk.database_thread._submit(desk.database_thread._flush).result(240)
+    assert desk.database_thread.finish(claim, epochs=4).result(240)
     assert [(stored.state, stored.values) for stored in desk.stored()] == [(TrialState.COMPLETE, [0.5])]

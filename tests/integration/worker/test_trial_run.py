@@ -330,7 +330,7 @@ def test_a_trial_that_waits_for_the_database_delays_no_other(
             ended.append(event.number)
             if len(ended) == 2:  # the others have ended meanwhile
                 ((claim, epochs, future),) = held
-                future.set_result(finish(worker.database_thread, claim, epochs=epochs).result(30))
+                future.set_result(finish(worker.database_thread, claim, epochs=epochs).result(240))
     assert sorted(ended[:2]) == [1, 2]
     assert ended[2] == 0
     assert search.study.counts().complete == 3

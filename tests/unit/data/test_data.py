@@ -249,7 +249,7 @@ def test_two_processes_that_download_at_once_both_succeed_with_one_download(tmp_
         for process in processes:
             process.start()
         for process in processes:
-            process.join(60)
+            process.join(240)
     assert [process.exitcode for process in processes] == [0, 0]
     assert server.requests == Counter(f"/{name}.gz" for name in ALL_FILES)
     assert left_in(tmp_path) == published(tmp_path)

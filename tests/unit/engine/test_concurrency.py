@@ -62,7 +62,7 @@ def test_a_device_that_saturates_gently_is_not_overcrowded() -> None:
 
 
 def test_a_device_that_always_gains_gets_all_trainings_and_no_more() -> None:
-    limits = simulate(Concurrency(start=2, maximum=MAX_CONCURRENT), lambda trainings: trainings**2.0, seconds=10_000)
+    limits = simulate(Concurrency(start=2, maximum=MAX_CONCURRENT), lambda trainings: trainings**2.0, seconds=3_000)
     assert max(limits) == limits[-1] == MAX_CONCURRENT
 
 

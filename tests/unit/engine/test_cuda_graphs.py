@@ -19,7 +19,7 @@ from kmnist_search.engine.training import Training
 from kmnist_search.errors import DeviceLostError
 from tests.support.stand_in_gpu import GpuTensor, NotCapturableError, StandInGpu
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "few_kernel_programs")
 
 GPU = torch.device("cuda", 0)
 #: Steps in one graph: few, because a step takes seconds in Triton's interpreter.

@@ -17,7 +17,7 @@ from tests.support import stand_in_gpu
 from tests.support.stand_in_gpu import StandInGpu
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "few_kernel_programs"),
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
 ]
 

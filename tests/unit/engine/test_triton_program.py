@@ -19,7 +19,7 @@ from kmnist_search.engine.replica import Epoch
 from kmnist_search.engine.training import Training
 from kmnist_search.model import Model, build
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread", "few_kernel_programs")]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,4 +1,4 @@
-"""The test of one model. Only here does a model see the test set, after the ledger has recorded the look."""
+"""The test of a final model: the ledger records the look, then the model sees the test set."""
 
 from datetime import UTC, datetime
 

@@ -1,6 +1,7 @@
-"""Tests of engine/kernels/: every kernel compiles for a Hopper GPU, on a machine without one, and keeps to registers.
+"""Tests of engine/kernels/: every kernel compiles for GPUs from Turing to Blackwell, without one, and spills nothing.
 
-Run as a script it prints what the compiler made of each: `python tests/unit/engine/test_kernels_compile.py`.
+As a script it prints what the compiler made of each, for all of these GPUs or for those whose compute capability is
+given: `python tests/unit/engine/test_kernels_compile.py 75 90`.
 """
 
 import json
@@ -43,6 +44,11 @@ NO_NORM = "gamma beta n_out mean_out rstd_out"
 NO_NORM_BACKWARD = "mean rstd gamma dgamma dbeta"
 NO_DROP_PATH = "scale dy_out"
 NO_MIXUP = "partner_labels share"
+
+#: Compute capabilities: Turing (T4), Ampere (A100, A40), Ada (L40), Hopper (H100, H200), Blackwell (B200, RTX 50).
+CAPABILITIES = (75, 80, 86, 89, 90, 100, 120)
+#: In the suite: one without bfloat16, one with the fewest registers for a block, and the newest.
+TESTED = (75, 90, 120)
 
 #: Module, kernel -> for each variant, the pointers that are None and the constants.
 VARIANTS: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {
@@ -88,6 +94,7 @@ VARIANTS: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {
 class Compiled:
     """What a kernel came to. `stack` bytes are spilled registers."""
 
+    capability: int
     kernel: str
     absent: str
     cubin: int
@@ -96,21 +103,22 @@ class Compiled:
     shared: int
 
 
-def compiled_kernels() -> Iterator[Compiled]:
-    """Compile every variant for compute capability 9.0."""
+def compiled_kernels(capability: int) -> Iterator[Compiled]:
+    """Compile every variant for a compute capability."""
     from importlib import import_module
 
     for (module, name), variants in VARIANTS.items():
         kernel = getattr(import_module(f"kmnist_search.engine.kernels.{module}"), name)
         for absent, constants in variants:
-            yield compile_kernel(kernel, absent, constants)
+            yield compile_kernel(kernel, absent, constants, capability)
 
 
-def compile_kernel(kernel: Any, absent: str, constants: Mapping[str, Any]) -> Compiled:
+def compile_kernel(kernel: Any, absent: str, constants: Mapping[str, Any], capability: int) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    activations = "*bf16" if capability >= 80 else "*fp32"  # as `has_bfloat16` says of such a GPU
     signature: dict[str, str] = {}
     constexprs: dict[str, Any] = {}
     attributes: dict[tuple[int], list[list[Any]]] = {}
@@ -119,16 +127,16 @@ def compile_kernel(kernel: Any, absent: str, constants: Mapping[str, Any]) -> Co
         if parameter.is_constexpr or name in absent.split():
             signature[name], constexprs[name] = "constexpr", constants.get(name)
         else:
-            signature[name] = parameter.annotation_type or TYPES.get(name, "*bf16")
+            signature[name] = parameter.annotation_type or TYPES.get(name, activations)
             if not parameter.do_not_specialize and not signature[name].startswith("fp"):
                 attributes[number,] = [["tt.divisibility", 16]]
     result = triton.compile(
         ASTSource(kernel, signature, constexprs, attributes),
-        target=GPUTarget("cuda", 90, 32),
+        target=GPUTarget("cuda", capability, 32),
         options={"num_warps": constants.get("num_warps", 4), "enable_fp_fusion": True},
     )
     cubin: bytes = result.asm["cubin"]
-    return Compiled(kernel.__name__, absent, len(cubin), *resources(cubin), result.metadata.shared)
+    return Compiled(capability, kernel.__name__, absent, len(cubin), *resources(cubin), result.metadata.shared)
 
 
 def resources(cubin: bytes) -> tuple[int, int]:
@@ -146,11 +154,14 @@ def resources(cubin: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_every_kernel_compiles_for_a_hopper_gpu_and_spills_no_registers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("capability", TESTED)
+def test_every_kernel_compiles_and_spills_no_registers(tmp_path: Path, capability: int) -> None:
     pytest.importorskip("triton")
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    made = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment, timeout=800)
+    made = subprocess.run(
+        [sys.executable, __file__, str(capability)], capture_output=True, text=True, env=environment, timeout=800
+    )
     assert made.returncode == 0, made.stderr
     kernels = [json.loads(line) for line in made.stdout.splitlines()]
     assert len(kernels) == sum(map(len, VARIANTS.values()))
@@ -160,5 +171,6 @@ def test_every_kernel_compiles_for_a_hopper_gpu_and_spills_no_registers(tmp_path
 
 
 if __name__ == "__main__":
-    for compiled in compiled_kernels():
-        print(json.dumps(asdict(compiled)), flush=True)  # noqa: T201
+    for chosen in map(int, sys.argv[1:] or CAPABILITIES):
+        for compiled in compiled_kernels(chosen):
+            print(json.dumps(asdict(compiled)), flush=True)  # noqa: T201

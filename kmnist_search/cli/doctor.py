@@ -26,7 +26,7 @@ from kmnist_search.cli.options import (
 @data_dir_option
 @json_option
 def doctor(storage_url: str, checkpoint_dir: Path | None, data_dir: Path | None, as_json: bool) -> None:
-    """Say what works on this machine, and what to do about what does not.
+    """Say what works on this machine, and what to do about the rest.
 
     Checks versions, GPUs, images, database, checkpoints and clusters; changes nothing. On a GPU it compares kernels and
     CUDA graphs with plain torch, which takes up to a minute. Exit code 1 if something is bad. Bug reports are best with

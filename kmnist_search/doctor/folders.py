@@ -15,9 +15,9 @@ from kmnist_search.errors import DataError
 from kmnist_search.wording import duration_text
 
 MIB = 2**20
-#: Written to measure the pace of a folder: as much as the checkpoint of a large net.
+#: Written to measure the pace of a folder: the checkpoint of a net of two million parameters, 16 bytes each.
 PROBE_BYTES = 32 * MIB
-#: A checkpoint is due every few seconds, so a slower folder would hold up trainings.
+#: A slower folder takes seconds for each checkpoint, of which a trial writes one every 30 s at most.
 SLOW_MIB_PER_SECOND = 20.0
 
 

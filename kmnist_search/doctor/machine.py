@@ -56,14 +56,17 @@ def gpus() -> Iterator[Finding]:
     yield Finding(
         name="driver", state="ok", text=f"NVIDIA {verdict.driver_version()}, torch for CUDA {torch.version.cuda}"
     )
-    models: dict[str, torch.device] = {}
-    for number in range(torch.cuda.device_count()):
-        device = torch.device("cuda", number)
-        yield _gpu(device)
-        models.setdefault(str(verdict.subject(device)), device)
     yield _compiler()
-    for device in models.values():
-        yield from _self_check(device)
+    devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    try:
+        models = {str(verdict.subject(device)): device for device in devices}
+        for device in models.values():  # before this process uses a GPU: some take one process at a time
+            yield from _self_check(device)
+        for device in devices:
+            yield _gpu(device)
+    except Exception as error:  # torch reports what is broken by errors of several kinds
+        text = f"the GPUs cannot be used: {first_line(error)}"
+        yield Finding(name="GPU", state="bad", text=text, advice="See what nvidia-smi says of them.")
 
 
 def terminal(*, encoding: str, columns: int, is_terminal: bool) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from kmnist_search.engine.device import first_line, has_bfloat16, is_out_of_memo
 from kmnist_search.engine.program import EpochPlan, Program
 from kmnist_search.engine.stepping import EagerStepping, Stepping
 from kmnist_search.engine.torch_program import TorchProgram
-from kmnist_search.engine.verdict import OUT_OF_MEMORY, Part
+from kmnist_search.engine.verdict import NOT_NOW, Part
 
 #: By how much the results of float32 steps may differ, as a share: sums in another order do so by about 1e-5, a wrong
 #: term by several percent (measured on a CPU; see test_self_check.py).
@@ -33,8 +33,9 @@ BFLOAT16_TOLERANCE = 0.1
 SEEDS = (1, 2)
 EPOCHS = 2
 
-_SHAPE = {"patch_size": 7, "dim": 48, "token_width": 24, "channel_width": 96, "num_blocks": 2, "batch_size": 16}
-_RECIPE = {"learning_rate": 0.003, "warmup_share": 0.0, "label_smoothing": 0.1}
+SHAPE = {"patch_size": 7, "dim": 48, "token_width": 24, "channel_width": 96, "num_blocks": 2, "batch_size": 16}
+LEARNING_RATE = 0.003
+RECIPE = {"learning_rate": LEARNING_RATE, "warmup_share": 0.0, "label_smoothing": 0.1}
 #: Nets and recipes that together use every kernel, each of its branches, and a net of the usual size.
 CASES: Mapping[str, dict[str, Any]] = {
     "everything drawn": {
@@ -95,7 +96,7 @@ def problem(part: Part, device: torch.device, cases: Mapping[str, dict[str, Any]
     for name, values in cases.items():
         for precision in precisions:
             settings = TrainConfig.model_validate({"epochs": EPOCHS, "precision": precision})
-            config = trial_config({**_SHAPE, **_RECIPE, **values}, settings)
+            config = trial_config({**SHAPE, **RECIPE, **values}, settings)
             tolerance = FLOAT32_TOLERANCE if precision == "float32" else BFLOAT16_TOLERANCE
             for how, difference in _differences(part, config, device):
                 if not difference <= tolerance:
@@ -104,12 +105,12 @@ def problem(part: Part, device: torch.device, cases: Mapping[str, dict[str, Any]
 
 
 def main(part: Part, device: str) -> None:
-    """Print what is wrong with a part on a device, as JSON; exit with `OUT_OF_MEMORY` if that cannot be known now."""
+    """Print what is wrong with a part on a device, as JSON; exit with `NOT_NOW` if that cannot be known now."""
     try:
         found = problem(part, torch.device(device))
     except Exception as error:  # whatever a compiler or a driver raises is an answer
-        if is_out_of_memory(error):
-            sys.exit(OUT_OF_MEMORY)
+        if is_out_of_memory(error) or "busy or unavailable" in str(error):
+            sys.exit(NOT_NOW)
         found = first_line(error)
     sys.stdout.write(json.dumps({"problem": found}) + "\n")
 
@@ -150,7 +151,7 @@ def _plan(epoch: int, program: Program, device: torch.device) -> EpochPlan:
     """Return a plan with the images in another order, and another learning rate, in each epoch."""
     images = len(program.datasets[0].train_images)
     order = torch.randperm(images, generator=torch.Generator().manual_seed(epoch)).to(device)
-    rates = [0.003 / (1 + epoch)] * program.steps_per_epoch
+    rates = [LEARNING_RATE / (1 + epoch)] * program.steps_per_epoch
     return EpochPlan(order=order, rates=rates, first_step=epoch * program.steps_per_epoch)
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -31,9 +31,9 @@ Part = Literal["graphs", "kernels"]
 
 #: The program that checks one part of one device.
 COMMAND = (sys.executable, "-m", "kmnist_search.engine.self_check")
-#: It exits so if memory ran out: others fill the GPU just now, which says nothing about its parts.
-OUT_OF_MEMORY = 3
-#: It compiles some dozens of kernels; one that takes longer hangs.
+#: It exits so if others fill the GPU just now or hold it for themselves, which says nothing about its parts.
+NOT_NOW = 3
+#: It compiles some dozens of kernels; one that takes longer hangs (reasoned, not measured).
 TIMEOUT_SECONDS = 600.0
 #: If it was stopped, that says nothing, either.
 STOPPED = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}
@@ -79,21 +79,30 @@ def is_remembered(device: torch.device) -> bool:
 def check(device: torch.device) -> Verdict:
     """Check a GPU in processes of their own, remember the verdict, and return it.
 
-    A check that was stopped or found no memory is not remembered: until the next one its parts are not used.
+    One part after the other, because some GPUs take one process at a time. A check that was stopped, or could not use
+    the GPU just now, is not remembered: until the next one its parts are not used.
     """
     begun = time.monotonic()
-    parts: tuple[Part, ...] = ("kernels", "graphs")
-    checks = {part: _start(part, device) for part in parts if part == "graphs" or find_spec("triton") is not None}
-    problems = {part: _problem(process, begun + TIMEOUT_SECONDS) for part, process in checks.items()}
-    found = Verdict(
-        kernels=problems.get("kernels", ("Triton is not installed", True))[0],
-        graphs=problems["graphs"][0],
-        seconds=round(time.monotonic() - begun, 1),
-    )
+    graphs, graphs_certain = _checked("graphs", device)
+    kernels, kernels_certain = "Triton is not installed", True
+    if find_spec("triton") is not None:
+        kernels, kernels_certain = _checked("kernels", device)
+    found = Verdict(kernels=kernels, graphs=graphs, seconds=round(time.monotonic() - begun, 1))
     _known[_name(device)] = found
-    if all(is_certain for _, is_certain in problems.values()):
+    if graphs_certain and kernels_certain:
         _remember(device, found)
     return found
+
+
+def known() -> dict[str, Verdict]:
+    """Return what this process knows, for `learn` in a process that it starts."""
+    return dict(_known)
+
+
+def learn(verdicts: Mapping[str, Verdict]) -> None:
+    """Take over what another process knows, unless a later verdict is remembered."""
+    for name, found in verdicts.items():
+        _known[name] = _remembered(name) or found
 
 
 def told(device: torch.device) -> Iterator[str]:
@@ -125,26 +134,20 @@ def give_up_graphs(device: torch.device, reason: str) -> None:
         _remember(device, _known[name])
 
 
-def _start(part: Part, device: torch.device) -> "subprocess.Popen[str]":
-    return subprocess.Popen([*COMMAND, part, str(device)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def _problem(process: "subprocess.Popen[str]", deadline: float) -> tuple[str, bool]:
-    """Return what a self-check found, empty if all is well, and whether that is certain."""
+def _checked(part: Part, device: torch.device) -> tuple[str, bool]:
+    """Check a part in a process; return what is wrong with it, empty if nothing is, and whether that is certain."""
     try:
-        printed, errors = process.communicate(timeout=max(deadline - time.monotonic(), 0.0))
+        done = subprocess.run([*COMMAND, part, str(device)], capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         return f"the self-check was not over after {TIMEOUT_SECONDS:.0f} s", True
-    if process.returncode == 0:
-        return str(json.loads(printed.splitlines()[-1])["problem"]), True
-    if process.returncode == OUT_OF_MEMORY:
-        return "not checked: the GPU has no memory left", False
-    if process.returncode in STOPPED:
+    if done.returncode == 0:
+        return str(json.loads(done.stdout.splitlines()[-1])["problem"]), True
+    if done.returncode == NOT_NOW:
+        return "not checked: others fill the GPU, or hold it for themselves", False
+    if done.returncode in STOPPED:
         return "not checked: the self-check was stopped", False
-    last = errors.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"the self-check ended with exit code {process.returncode}: {last[0]}", True
+    last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+    return f"the self-check ended with exit code {done.returncode}: {last[0]}", True
 
 
 def _remember(device: torch.device, found: Verdict) -> None:
@@ -170,7 +173,7 @@ def _lock(name: str) -> AbstractContextManager[Any]:
     try:
         _folder().mkdir(parents=True, exist_ok=True)
         return FileLock(_folder() / f".{name}.lock").acquire()
-    except OSError:  # a cache folder that cannot be written: every process checks for itself
+    except (OSError, NotImplementedError):  # it cannot be written, or has no locks: every process checks for itself
         return nullcontext()
 
 

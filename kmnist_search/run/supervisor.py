@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 
+import torch
+
 from kmnist_search.database.errors import when_it_answers
+from kmnist_search.engine import verdict
 from kmnist_search.errors import DeviceLostError, KmnistSearchError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
@@ -100,6 +103,7 @@ class Supervisor:
             WorkerDiedError: a worker failed unexpectedly, or died repeatedly.
             KmnistSearchError: another error ended a worker. The others were stopped, with checkpoints.
         """
+        yield from self._self_checks()
         self._start_or_stop()
         while self._children:
             ready = wait([child.pipe for child in self._children], timeout=0.2)
@@ -114,6 +118,15 @@ class Supervisor:
         if self._error is not None:
             raise self._error
         self.stopped_by = self._reason()
+
+    def _self_checks(self) -> Iterator[Event]:
+        """Check the GPUs that are new, before a worker uses any: some take one process at a time."""
+        for device in dict.fromkeys(place.device for _, place, _ in self._vacant):
+            for text in verdict.told(torch.device(device)):
+                warning = RunWarning(text=text)
+                if warning not in self._reported:  # GPUs of one model share a verdict
+                    self._reported.add(warning)
+                    yield warning
 
     def _received(self, child: WorkerProcess, message: Message) -> Iterator[Event]:
         if not isinstance(message, WorkerEvent):

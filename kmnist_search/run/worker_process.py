@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import current_process, parent_process
 from multiprocessing.connection import Connection
@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from kmnist_search.database.errors import DATABASE_ERRORS, reason_of
+from kmnist_search.engine import verdict
 from kmnist_search.engine.replica import Epoch
+from kmnist_search.engine.verdict import Verdict
 from kmnist_search.errors import KmnistSearchError, WorkerDiedError, WorkError
 from kmnist_search.host.signals import StopSignals, blocked
 from kmnist_search.run.options import RunOptions
@@ -67,7 +69,7 @@ class WorkerProcess:
         self.ending: StoppedBy | KmnistSearchError | None = None
         self.pipe: Connection[Any, Message]
         self.pipe, theirs = SPAWN.Pipe(duplex=False)
-        arguments = theirs, place, prepare, options
+        arguments = theirs, place, prepare, options, verdict.known()
         self._process = SPAWN.Process(target=_work_for_parent, args=arguments, name=f"worker {number}")
         with blocked(*StopSignals.SIGNALS):  # the child handles them after it has imported torch
             self._process.start()
@@ -95,7 +97,11 @@ class WorkerProcess:
 
 
 def _work_for_parent(
-    pipe: "Connection[Message, Any]", place: Place, prepare: Callable[[RunOptions], Search], options: RunOptions
+    pipe: "Connection[Message, Any]",
+    place: Place,
+    prepare: Callable[[RunOptions], Search],
+    options: RunOptions,
+    verdicts: Mapping[str, Verdict],
 ) -> None:
     """Work until a limit is reached, a signal arrives, nothing is left to claim, or the parent is gone.
 
@@ -104,7 +110,9 @@ def _work_for_parent(
         place: where to work.
         prepare: returns the search in this process.
         options: of the run; `place` gives the device.
+        verdicts: of the self-checks of the parent.
     """
+    verdict.learn(verdicts)
     with StopSignals() as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)  # see `WorkerProcess`
         threading.Thread(target=_stop_when_orphaned, daemon=True).start()

@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 
 from kmnist_search.database.retry import HURRY_SECONDS, Outage
-from kmnist_search.engine import verdict
 from kmnist_search.engine.concurrency import Concurrency
 from kmnist_search.engine.device import first_line
 from kmnist_search.errors import DatabaseAwayError, DeviceLostError, TrialsKeepFailingError
@@ -19,7 +18,6 @@ from kmnist_search.worker.events import (
     DatabaseBack,
     EpochDone,
     Event,
-    RunWarning,
     StoppedBy,
     Stopping,
     TrialEnded,
@@ -73,8 +71,6 @@ class Worker:
             DatabaseAwayError: the database was away for too long; running trials have left a checkpoint.
             DeviceLostError: this process cannot use its GPU any more; another process may.
         """
-        for text in verdict.told(self.context.device):
-            yield RunWarning(text=text)
         with self.database_thread:
             while True:
                 self.stop.check()

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kmnist_search.engine import verdict
 from kmnist_search.errors import ConfigError, DeviceLostError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.attempts import PROCESS_DIED
@@ -202,8 +203,9 @@ def _lose_the_second_gpu(study_file: Path, options: RunOptions) -> Search:
 
 
 def test_a_gpu_that_loses_its_worker_three_times_is_left_out_and_the_others_finish(
-    tiny_study: Path, storage_url: str, tmp_path: Path
+    tiny_study: Path, storage_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(verdict, "told", lambda device: [f"self-check of {device}", "both GPUs are of one model"])
     search = prepare(load(tiny_study), RunOptions(storage_url=storage_url, trials=3, data_dir=tmp_path, device="cpu"))
     places = [Place(device=f"cuda:{number}", cores=1) for number in (0, 1)]
     with StopSignals() as signals:
@@ -212,8 +214,10 @@ def test_a_gpu_that_loses_its_worker_three_times_is_left_out_and_the_others_fini
             events = list(supervisor.work())
     warnings = [event.text for event in events if isinstance(event, RunWarning)]
     lost = "lost its GPU: AcceleratorError: CUDA error: uncorrectable ECC error encountered"
-    assert warnings[:3] == [f"worker 2 (cuda:1) {lost}; its trials go back to the queue"] * 3
-    assert warnings[3].startswith("cuda:1 is left out: its worker died 3 times in a row without finishing a trial")
+    assert warnings[:2] == ["self-check of cuda:0", "both GPUs are of one model"]
+    assert warnings[2] == "self-check of cuda:1"
+    assert warnings[3:6] == [f"worker 2 (cuda:1) {lost}; its trials go back to the queue"] * 3
+    assert warnings[6].startswith("cuda:1 is left out: its worker died 3 times in a row without finishing a trial")
     assert search.study.counts().finished == 3
     assert supervisor.stopped_by == "budget"
 

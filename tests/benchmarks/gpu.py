@@ -5,7 +5,7 @@
 
 It runs from a bare checkout if the dependencies are installed. DATA_DIR has KMNIST/raw; the references also need
 FashionMNIST/raw and MNIST/raw. What settles most comes first: what works at all (doctor with the self-check, then every
-kind of training), the tests, the paces of three nets, a search of 100 trials, other loops, the published systems. Each
+kind of training), the tests, the paces of two nets, a search of 100 trials, other loops, the published systems. Each
 figure is printed, and kept in OUT_DIR/figures.jsonl, as soon as it is known: what is killed loses only what it was
 measuring. The exit code is 0 if all is done and all targets are met, 1 if a target is missed, 2 if parts are left.
 """

@@ -1,4 +1,4 @@
-"""Two parts of gpu.py: whether every kind of training runs on a GPU, and how fast three nets train.
+"""Two parts of gpu.py: whether every kind of training runs on a GPU, and how fast nets train and begin.
 
     python tests/benchmarks/gpu_figures.py matrix|paces [--known FILE]
 
@@ -20,6 +20,7 @@ from kmnist_search.bench.pace import matrix_peak, training_pace
 from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, trial_config
 from kmnist_search.config.cost import flops_per_image
 from kmnist_search.data import search_data
+from kmnist_search.engine import self_check
 from kmnist_search.engine.backends import Backend
 from kmnist_search.engine.device import first_line, is_lost
 from kmnist_search.engine.training import Training
@@ -32,19 +33,9 @@ SECONDS = 3.0
 TRIALS_AT_ONCE = (1, 4, 8)
 
 SHAPE = {"patch_size": 7, "dim": 64, "token_width": 32, "channel_width": 128, "num_blocks": 2, "batch_size": 64}
-EVERYTHING_DRAWN = {
-    "dropout": 0.2,
-    "drop_path": 0.3,
-    "mixup": 0.4,
-    "shift": 1.5,
-    "rotate": 10.0,
-    "elastic": 1.0,
-    "cutout": 6,
-    "ema_decay": 0.9,
-}
 KINDS: dict[str, dict[str, Any]] = {
     "little": {},
-    "everything drawn": EVERYTHING_DRAWN,
+    "everything drawn": self_check.CASES["everything drawn"],
     "sgd": {"optimizer": "sgd", "norm": "none", "learning_rate": 0.05},
     "batch norm": {"norm": "batch"},
 }

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kmnist_search.engine import verdict
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
@@ -88,23 +87,6 @@ def test_a_plain_line_has_the_hyperparameters_of_its_own_trial(
     for trial in search.study.optuna.trials:
         (line,) = [line for line in lines if f" trial {trial.number} complete " in line]
         assert line.endswith(f"  {shown_params(trial.params)}")
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_what_the_self_check_of_a_gpu_found_is_a_line_that_stays(
-    tiny_study: Path,
-    storage_url: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    is_terminal: bool,
-) -> None:
-    monkeypatch.setattr(verdict, "told", lambda device: [f"the Triton kernels are not used on {device}"])
-    options = RunOptions(storage_url=storage_url, trials=1, data_dir=tmp_path, device="cpu")
-    search = prepare(load(tiny_study), options)
-    worker, events = search.work(StopSignals())
-    follow(Console(width=200, force_terminal=is_terminal), search, partial(search.seen_by, worker), events)
-    assert capsys.readouterr().out.count("the Triton kernels are not used on cpu\n") == 1
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

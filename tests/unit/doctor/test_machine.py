@@ -77,9 +77,9 @@ def test_a_driver_that_torch_cannot_use_is_bad_with_torchs_reason(
 def test_gpus_of_one_model_are_checked_once(gpu: StandInGpu) -> None:
     findings = list(machine.gpus())
     names = [finding.name for finding in findings]
-    assert names == ["driver", *(f"cuda:{number}" for number in range(4)), "compiler", "Triton kernels", "CUDA graphs"]
+    assert names == ["driver", "compiler", "Triton kernels", "CUDA graphs", *(f"cuda:{number}" for number in range(4))]
     assert {finding.state for finding in findings if finding.name != "compiler"} == {"ok"}
-    assert findings[1].text == "Stand-in GPU, 80.0 of 80.0 GiB free, bfloat16"
+    assert findings[4].text == "Stand-in GPU, 80.0 of 80.0 GiB free, bfloat16"
 
 
 def test_wrong_kernels_are_bad_whatever_was_remembered(gpu: StandInGpu, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +104,16 @@ def test_a_gpu_that_others_fill_or_hold_is_bad(gpu: StandInGpu, monkeypatch: pyt
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", held)
     assert found("cuda:2").text.startswith("Stand-in GPU cannot be used: RuntimeError: CUDA error: CUDA-capable")
+
+
+def test_gpus_that_torch_cannot_even_name_are_a_finding_and_no_crash(
+    gpu: StandInGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(device: torch.device) -> None:
+        raise RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment")
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
+    assert found("GPU").text.startswith("the GPUs cannot be used: RuntimeError: CUDA unknown error")
 
 
 def test_a_missing_compiler_and_missing_headers_are_named_for_triton(

@@ -87,7 +87,7 @@ def test_a_capture_that_fails_is_an_error(gpu: StandInGpu) -> None:
 
 def test_the_cases_use_every_branch_of_a_recipe() -> None:
     configs = [
-        trial_config({**self_check._SHAPE, **self_check._RECIPE, **values}, TrainConfig(epochs=1))
+        trial_config({**self_check.SHAPE, **self_check.RECIPE, **values}, TrainConfig(epochs=1))
         for values in self_check.CASES.values()
     ]
     assert {config.optimizer.optimizer for config in configs} == {"adamw", "adam", "sgd"}

@@ -118,7 +118,7 @@ def test_a_check_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdict.verdict(GPU).kernels == "the self-check was not over after 3 s"
 
 
-@pytest.mark.parametrize("program", [f"sys.exit({verdict.OUT_OF_MEMORY})", "os.kill(os.getpid(), 15)"])
+@pytest.mark.parametrize("program", [f"sys.exit({verdict.NOT_NOW})", "os.kill(os.getpid(), 15)"])
 def test_a_check_that_found_no_memory_or_was_stopped_is_made_again_by_the_next_process(
     monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
@@ -151,6 +151,23 @@ def test_where_nothing_can_be_remembered_a_process_still_checks_once(
     monkeypatch.setattr(verdict, "_folder", lambda: tmp_path / "a file" / "cache")
     assert verdict.verdict(GPU) == verdict.verdict(GPU)
     assert verdict.verdict(GPU).kernels == ""
+
+
+def test_a_process_learns_from_the_one_that_started_it_but_a_later_verdict_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    finding(monkeypatch, kernels=FOUND)
+    check(GPU)
+    known = verdict.known()
+    forgotten()
+    verdict.give_up_graphs(GPU, "the capture failed")  # by another process
+    forgotten()
+    verdict.learn(known)
+    assert verdict.verdict(GPU).graphs == "the capture failed"
+    forgotten()
+    monkeypatch.setattr(verdict, "_folder", lambda: tmp_path / "nothing here")
+    verdict.learn(known)
+    assert verdict.verdict(GPU) == known[verdict._name(GPU)]
 
 
 def test_without_triton_only_the_graphs_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +211,7 @@ def test_the_self_check_runs_in_processes_of_its_own(monkeypatch: pytest.MonkeyP
         "from kmnist_search.engine import cuda_graphs, self_check\n"
         "from tests.support.stand_in_gpu import StandInGpu\n"
         "cuda_graphs.STEPS_PER_GRAPH = 1\n"
-        "self_check.CASES = {'tiny': {**self_check._SHAPE, 'patch_size': 14, 'dim': 8, 'token_width': 4,"
+        "self_check.CASES = {'tiny': {**self_check.SHAPE, 'patch_size': 14, 'dim': 8, 'token_width': 4,"
         " 'channel_width': 8, 'num_blocks': 1, 'batch_size': 2}}\n"
         "self_check.problem.__defaults__ = (self_check.CASES,)\n"
         "with StandInGpu(bfloat16=False): self_check.main(*sys.argv[1:])\n"

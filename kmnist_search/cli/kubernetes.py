@@ -64,7 +64,7 @@ def kubernetes(
     storage_url: str,
     data_dir: Path | None,
     dry_run: bool,
-    **others: Any,
+    **job_options: Any,
 ) -> None:
     """Create a study and submit its workers as a Kubernetes job.
 
@@ -89,7 +89,7 @@ def kubernetes(
         changes=replace(asked, name=None).changes(),  # the job passes the name by itself
         trials=asked.trials if asked.trials is not None else file.study.trials,
         artifacts=artifacts,
-        **others,
+        **job_options,
     )
     program = None if dry_run else kubectl.find()
     is_reachable = is_given("storage_url")

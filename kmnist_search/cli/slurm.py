@@ -98,7 +98,7 @@ def slurm(
     data_dir: Path | None,
     dry_run: bool,
     watches: bool,
-    **others: Any,
+    **job_options: Any,
 ) -> None:
     """Create a study and submit its workers as a Slurm job array.
 
@@ -125,7 +125,7 @@ def slurm(
         log_dir=log_dir.absolute(),
         storage_url=None if url is None or has_password(url) else storage_url,
         gres=gres,
-        **others,
+        **job_options,
     )
     if dry_run:
         click.echo(script(job), nl=False)

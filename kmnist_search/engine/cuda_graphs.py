@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from kmnist_search.engine.device import first_line, is_out_of_memory
+from kmnist_search.engine.device import first_line, is_broken, is_out_of_memory
 from kmnist_search.engine.program import EpochPlan, Program
 from kmnist_search.engine.verdict import give_up_graphs
 from kmnist_search.errors import DeviceLostError
@@ -24,7 +24,7 @@ class GraphStepping:
     At most two slices of an epoch are queued, so that a stop comes soon. No call waits for the GPU.
 
     A method that captures raises `DeviceLostError` if the capture fails: torch then takes a capture to be under way
-    still, and this process cannot use the GPU any more. The next process does without graphs.
+    still, and this process cannot use the GPU any more. If graphs are at fault, the next process does without them.
     """
 
     def __init__(self, program: Program, stream: torch.cuda.Stream) -> None:
@@ -137,6 +137,6 @@ class GraphStepping:
             yield graph
             graph.capture_end()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) and not is_broken(error):
                 give_up_graphs(self.stream.device, first_line(error))
             raise DeviceLostError(f"the capture of a CUDA graph failed: {first_line(error)}") from error

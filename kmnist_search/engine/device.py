@@ -8,6 +8,18 @@ from kmnist_search.errors import ConfigError, DeviceLostError
 #: Messages of torch's CPU allocator, of CUDA outside torch's allocator (as for a graph), and of cuBLAS.
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
+#: Messages of CUDA about errors that any later call may report, also one that captures a graph.
+BROKEN_WORDS = (
+    "ECC error",
+    "illegal memory access",
+    "illegal instruction",
+    "launch failure",
+    "misaligned address",
+    "device-side assert",
+    "hardware stack error",
+    "invalid program counter",
+)
+
 
 def device_named(name: str) -> torch.device:
     """Return the device called "auto", "cpu", "cuda" or "cuda:N"; "auto" is a GPU if there is one.
@@ -69,6 +81,11 @@ def is_lost(error: BaseException) -> bool:
         return True
     # cuBLAS and Triton raise a plain RuntimeError.
     return type(error) is RuntimeError and str(error).startswith(("CUDA error:", "Triton Error [CUDA]:"))
+
+
+def is_broken(error: BaseException) -> bool:
+    """Return whether an error comes from earlier work or the hardware, whatever call it has met."""
+    return any(words in str(error) for words in BROKEN_WORDS)
 
 
 def first_line(error: BaseException) -> str:

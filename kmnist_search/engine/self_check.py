@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kmnist_search.config import NUM_CLASSES, TrainConfig, TrialConfig, trial_config
-from kmnist_search.data.search_data import SearchData
+from kmnist_search.config import TrainConfig, TrialConfig, trial_config
 from kmnist_search.engine import cuda_graphs
 from kmnist_search.engine.cuda_graphs import GraphStepping
 from kmnist_search.engine.device import first_line, has_bfloat16, is_out_of_memory
+from kmnist_search.engine.noise_data import noise_data
 from kmnist_search.engine.program import EpochPlan, Program
 from kmnist_search.engine.stepping import EagerStepping, Stepping
 from kmnist_search.engine.torch_program import TorchProgram
@@ -117,7 +117,9 @@ def main(part: Part, device: str) -> None:
 
 def _differences(part: Part, config: TrialConfig, device: torch.device) -> Iterator[tuple[str, float]]:
     """Yield what was compared with plain torch, and by how much it differs."""
-    data = _noise(config.batch.batch_size, device)
+    size = config.batch.batch_size
+    # For training a graph of steps and a step left over, for validation half a batch.
+    data = noise_data(size * (cuda_graphs.STEPS_PER_GRAPH + 1), size // 2, device)
     by_torch = [partial(TorchProgram, config, data, seed=seed, device=device) for seed in SEEDS]
     expected = _joined([_outcome(make, EagerStepping, device) for make in by_torch])
     if part == "graphs":
@@ -161,28 +163,6 @@ def _joined(outcomes: Sequence[Outcome]) -> Outcome:
         losses_S2=torch.cat([outcome.losses_S2 for outcome in outcomes]),
         logits_SVL=torch.cat([outcome.logits_SVL for outcome in outcomes]),
     )
-
-
-def _noise(batch_size: int, device: torch.device) -> SearchData:
-    """Return images of noise: for training a graph of steps and a step left over, for validation half a batch."""
-    images = batch_size * (cuda_graphs.STEPS_PER_GRAPH + 1)
-    generator = torch.Generator().manual_seed(0)
-    train, val = (
-        torch.randint(0, 256, (number, 28, 28), dtype=torch.uint8, generator=generator)
-        for number in (images, batch_size // 2)
-    )
-    train_labels, val_labels = (
-        torch.randint(0, NUM_CLASSES, (len(part),), generator=generator) for part in (train, val)
-    )
-    return SearchData(
-        train_images=train,
-        train_labels=train_labels,
-        val_images=val,
-        val_labels=val_labels,
-        mean=0.5,
-        std=0.3,
-        digest="noise",
-    ).to(device)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ class KubernetesJob:
         """Return what each $name in the manifests stands for."""
         claim = self.checkpoints_claim
         checkpoints = _volume("checkpoints", claim)
+        cache = "/tmp/cache" if claim is None else f"{CHECKPOINTS}/cache"
         is_shared = claim is not None and self.artifacts is None  # with the dashboard, which shows the artifacts
         tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
         return {
@@ -131,6 +132,8 @@ class KubernetesJob:
             "gpus": self.gpus or None,
             "cpu_limit": None if self.gpus else self.cpus,
             "tolerations": tolerations if self.gpus else None,
+            "cache_folder": cache,
+            "triton_cache_folder": f"{cache}/triton",
             "database": self._database(),
             "artifacts": self.artifacts or f"{CHECKPOINTS}/artifacts",
             "queue_options": [literal(option) for option in self._queue_options()],

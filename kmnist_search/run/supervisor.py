@@ -13,6 +13,7 @@ import torch
 
 from kmnist_search.database.errors import when_it_answers
 from kmnist_search.engine import verdict
+from kmnist_search.engine.compile_ahead import compiled_ahead
 from kmnist_search.errors import DeviceLostError, KmnistSearchError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
@@ -38,6 +39,9 @@ from kmnist_search.worker.events import (
 DEATHS_IN_A_ROW = 3
 #: A worker stops at the next step, and waits a few seconds for a database that is away; a slower one hangs.
 STOP_SECONDS = 60.0
+
+#: Random trials whose kernels are compiled ahead; 20 of the study kmnist need all 37 kernels that its space can need.
+NETS_COMPILED_AHEAD = 40
 
 #: Events that all workers may send at the same time, and that are reported once.
 SharedEvent = DatabaseAway | DatabaseBack | Stopping | RunWarning | Waiting
@@ -67,6 +71,7 @@ class Supervisor:
             signals: ask for a stop.
         """
         self.study, self.options, self.prepare, self.signals = search.study, search.options, prepare, signals
+        self._file = search.file
         self.stopped_by: StoppedBy = "budget"
         self._progress = when_it_answers()(status_of, self.study).progress
         self.study.storage.disconnect()
@@ -103,7 +108,7 @@ class Supervisor:
             WorkerDiedError: a worker failed unexpectedly, or died repeatedly.
             KmnistSearchError: another error ended a worker. The others were stopped, with checkpoints.
         """
-        yield from self._self_checks()
+        yield from self._prepared_gpus()
         self._start_or_stop()
         while self._children:
             ready = wait([child.pipe for child in self._children], timeout=0.2)
@@ -119,10 +124,16 @@ class Supervisor:
             raise self._error
         self.stopped_by = self._reason()
 
-    def _self_checks(self) -> Iterator[Event]:
-        """Check the GPUs that are new, before a worker uses any: some take one process at a time."""
-        for device in dict.fromkeys(place.device for _, place, _ in self._vacant):
-            for text in verdict.told(torch.device(device)):
+    def _prepared_gpus(self) -> Iterator[RunWarning]:
+        """Check the GPUs that are new and compile their kernels, before a worker uses any."""
+        devices = [torch.device(name) for name in dict.fromkeys(place.device for _, place, _ in self._vacant)]
+        gpus = [device for device in devices if device.type == "cuda"]
+        nets = self._file.sample(NETS_COMPILED_AHEAD) if gpus else []
+        for texts in (
+            *(verdict.told(gpu) for gpu in gpus),  # first: some GPUs take one process at a time
+            *(compiled_ahead(nets, gpu, is_stopped=lambda: self.signals.received is not None) for gpu in gpus),
+        ):
+            for text in texts:
                 warning = RunWarning(text=text)
                 if warning not in self._reported:  # GPUs of one model share a verdict
                     self._reported.add(warning)

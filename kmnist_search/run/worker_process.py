@@ -16,9 +16,10 @@ import torch
 
 from kmnist_search.database.errors import DATABASE_ERRORS, reason_of
 from kmnist_search.engine import verdict
+from kmnist_search.engine.device import first_line, is_lost, is_out_of_memory
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.engine.verdict import Verdict
-from kmnist_search.errors import KmnistSearchError, WorkerDiedError, WorkError
+from kmnist_search.errors import DeviceLostError, KmnistSearchError, WorkerDiedError, WorkError
 from kmnist_search.host.signals import StopSignals, blocked
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
@@ -126,9 +127,12 @@ def _work_for_parent(
             last = error
         except DATABASE_ERRORS as error:
             last = WorkError(f"the database failed: {reason_of(error)}.")
-        except Exception:  # the user must see any error, and once
-            failed = f"{current_process().name} ({place.device}) failed unexpectedly."
-            last = WorkerDiedError(f"{failed}\n{traceback.format_exc()}")
+        except Exception as error:  # the user must see any error, and once
+            if place.device != "cpu" and (is_lost(error) or is_out_of_memory(error)):
+                last = DeviceLostError(first_line(error))
+            else:
+                failed = f"{current_process().name} ({place.device}) failed unexpectedly."
+                last = WorkerDiedError(f"{failed}\n{traceback.format_exc()}")
         _send(pipe, last)
 
 

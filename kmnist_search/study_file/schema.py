@@ -1,5 +1,6 @@
 """The settings of a study as checked, frozen values, and what a trial with given hyperparameters trains."""
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,12 @@ class StudyFile(Config, ABC):
     def suggest(self, trial: Suggester) -> TrainingSpec:
         """Return what one trial trains: the searched hyperparameters from `trial`, the others as fixed."""
         return self.training({name: spec.suggest(trial, name) for name, spec in self.space.items()})
+
+    def sample(self, number: int) -> list[TrialConfig]:
+        """Return what `number` random trials train, each once; the same ones at every call."""
+        draw = random.Random(0)
+        drawn = [{name: draw.choice(spec.values()) for name, spec in self.space.items()} for _ in range(number)]
+        return list(dict.fromkeys(self.training(params).config for params in drawn))
 
     def middle(self) -> TrialConfig:
         """Return a configuration of middling size, to estimate costs by."""

@@ -120,10 +120,12 @@ class Worker:
             yield from trial_run.steps()
             if trial_run.ran_out_beside_others:
                 self.concurrency.out_of_memory(self._at_work() + 1)
-            if trial_run.lost_gpu is not None:
-                self._error = self._error or DeviceLostError(first_line(trial_run.lost_gpu))
+            if (error := trial_run.lost_gpu) is not None:
+                lost = error if isinstance(error, DeviceLostError) else DeviceLostError(first_line(error))
+                self._error = self._error or lost
         finally:
-            del self._runs[claim.number]
+            if self._runs.get(claim.number) is trial_run:  # else it was handed back and claimed here again meanwhile
+                del self._runs[claim.number]
             if trial_run.left:
                 self._left.append(trial_run.left)
 

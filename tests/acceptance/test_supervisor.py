@@ -11,13 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from kmnist_search.engine import verdict
-from kmnist_search.errors import ConfigError, DeviceLostError, WorkerDiedError
+from kmnist_search.engine.verdict import Verdict
+from kmnist_search.errors import ConfigError, WorkerDiedError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.attempts import PROCESS_DIED
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.placement import Place
+from kmnist_search.run.placement import Place, devices_of
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import prepare
 from kmnist_search.run.supervisor import Supervisor
@@ -26,6 +28,7 @@ from kmnist_search.worker.events import RunWarning
 from tests.support.command import Command
 from tests.support.exact import ENDED, Look, assert_exact
 from tests.support.forked import Forked, Ways, forks, wait_until
+from tests.support.stand_in_gpu import StandInGpu
 
 pytestmark = pytest.mark.slow
 
@@ -195,30 +198,39 @@ def test_an_error_of_a_worker_is_that_of_the_run(
             list(supervisor.work())
 
 
-def _lose_the_second_gpu(study_file: Path, options: RunOptions) -> Search:
-    """Prepare a worker that trains on the CPU, as if on a GPU; the GPU with the number 1 is broken."""
-    if options.device == "cuda:1":
-        raise DeviceLostError("AcceleratorError: CUDA error: uncorrectable ECC error encountered")
-    return prepare(load(study_file), options.on("cpu"))
+NO_KERNELS = Verdict(kernels="their interpreter is slow", graphs="")
+ECC = "CUDA error: uncorrectable ECC error encountered"
+
+
+def _on_stand_in_gpus(study_file: Path, broken: str, options: RunOptions) -> Search:
+    """Prepare a worker on one of three stand-in GPUs, which this process has until it ends; one of them is broken."""
+    gpu = StandInGpu(gpus=3, bfloat16=False).__enter__()
+    verdict._known[verdict._name(torch.device(options.device))] = NO_KERNELS
+    if options.device == broken:
+        gpu.fail_after(0, torch.AcceleratorError(ECC), sticky=True)
+    return prepare(load(study_file), options)
 
 
 def test_a_gpu_that_loses_its_worker_three_times_is_left_out_and_the_others_finish(
     tiny_study: Path, storage_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verdict, "told", lambda device: [f"self-check of {device}", "both GPUs are of one model"])
-    search = prepare(load(tiny_study), RunOptions(storage_url=storage_url, trials=3, data_dir=tmp_path, device="cpu"))
-    places = [Place(device=f"cuda:{number}", cores=1) for number in (0, 1)]
-    with StopSignals() as signals:
-        supervisor = Supervisor(search, partial(_lose_the_second_gpu, tiny_study), places, signals=signals)
-        with supervisor:
+    options = RunOptions(storage_url=storage_url, trials=6, data_dir=tmp_path, gpus=(0, 2, 1))
+    prepare_again = partial(_on_stand_in_gpus, tiny_study, "cuda:2")
+    with StandInGpu(gpus=3), StopSignals() as signals:
+        verdict._known[verdict._name(torch.device("cuda:0"))] = NO_KERNELS
+        search = prepare(load(tiny_study), options)
+        places = search.places(devices_of(options))
+        assert [place.device for place in places] == ["cuda:0", "cuda:2", "cuda:1"]
+        with Supervisor(search, prepare_again, places, signals=signals) as supervisor:
             events = list(supervisor.work())
     warnings = [event.text for event in events if isinstance(event, RunWarning)]
-    lost = "lost its GPU: AcceleratorError: CUDA error: uncorrectable ECC error encountered"
-    assert warnings[:2] == ["self-check of cuda:0", "both GPUs are of one model"]
-    assert warnings[2] == "self-check of cuda:1"
-    assert warnings[3:6] == [f"worker 2 (cuda:1) {lost}; its trials go back to the queue"] * 3
-    assert warnings[6].startswith("cuda:1 is left out: its worker died 3 times in a row without finishing a trial")
-    assert search.study.counts().finished == 3
+    assert sum(text.startswith("the Triton kernels are not used (") for text in warnings) == 1  # for GPUs of one model
+    lost = f"worker 2 (cuda:2) lost its GPU: AcceleratorError: {ECC}; its trials go back to the queue"
+    assert warnings.count(lost) == 3
+    assert warnings[-1].startswith("cuda:2 is left out: its worker died 3 times in a row without finishing a trial")
+    trials = search.study.optuna.trials
+    assert [trial.state.is_finished() for trial in trials] == [True] * 6
+    assert {trial.user_attrs["device"] for trial in trials} == {"Stand-in GPU"}
     assert supervisor.stopped_by == "budget"
 
 

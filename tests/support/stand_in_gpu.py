@@ -7,6 +7,7 @@ Every operation on them passes through a dispatch mode, which fails where a GPU 
 - during a capture: reading a value back, shapes that depend on data, a generator that is not registered, the default
   generator, copies from or to the host's memory, waiting, a capture on the default stream;
 - a replay that reads memory which has been freed since, and a pool that is used again after its last graph;
+- an empty tensor that is larger than the GPU;
 - after a sticky error: everything.
 
 As on a GPU, captured operations do not run: what they wrote is undone when the capture ends, what they allocated is
@@ -16,6 +17,7 @@ Not modelled: the order of work in different streams (each operation runs at onc
 share, speed, and the code that `torch.compile` generates (the compiled function runs eagerly).
 """
 
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -421,6 +423,8 @@ class StandInGpu(TorchDispatchMode):
         self._check_devices(func, leaves, on_gpu)
         self._check_capture(func, args, kwargs, on_gpu, leaves)
         plain_args, plain_kwargs = tree_map(_values, args), tree_map(_values, kwargs)
+        if func is aten.empty.memory_format and math.prod(args[0]) > self.memory:  # in bytes at least
+            raise torch.OutOfMemoryError("CUDA out of memory (stand-in)")
         written = _written(func, plain_args, plain_kwargs)
         if self.capturing is not None:
             for tensor in written:
@@ -552,7 +556,7 @@ class StandInGpu(TorchDispatchMode):
     def _replacements(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield what of torch is replaced: where, the name, and what by."""
         cuda = torch.cuda
-        properties = SimpleNamespace(name="Stand-in GPU", total_memory=self.memory, major=9, minor=0, uuid="GPU-0")
+        properties = SimpleNamespace(name="Stand-in GPU", major=9, minor=0, uuid="GPU-0")
         for name, value in {
             "_lazy_init": lambda: None,
             "is_available": lambda: True,
@@ -562,7 +566,7 @@ class StandInGpu(TorchDispatchMode):
             "set_device": self.set_device,
             "device": self.on_device,
             "get_device_name": lambda device=None: "Stand-in GPU",
-            "get_device_properties": lambda device=None: properties,
+            "get_device_properties": lambda device=None: SimpleNamespace(**vars(properties), total_memory=self.memory),
             "get_device_capability": lambda device=None: (9, 0),
             "is_bf16_supported": lambda including_emulation=True: self.bfloat16 or including_emulation,
             "mem_get_info": lambda device=None: (self.memory, self.memory),

@@ -14,10 +14,10 @@ from torch import Tensor
 from kmnist_search.engine.kernels.launch import (
     BACKWARD_WARPS,
     FORWARD_WARPS,
-    OPTIONS,
     STAGES,
     TILE,
     blocks,
+    launch,
     power_of_2,
     stride,
 )
@@ -42,12 +42,13 @@ def bias_act(
     a = torch.empty_like(h)
     shape = _blocks(columns, FORWARD_WARPS)
     tiles = blocks(rows, shape["BLOCK_R"]) * blocks(columns, shape["BLOCK_C"])
-    _bias_act_kernel[tiles, S](
+    launch(
+        _bias_act_kernel,
+        (tiles, S),
         *(h, bias, mask, a, rows, columns, stride(bias)),
         BIAS_PER_ROW=bias_axis == "row",
         ACTIVATION=activation,
         **shape,
-        **OPTIONS,
     )
     return a
 
@@ -76,13 +77,14 @@ def bias_act_backward(
     S, rows, columns = h.shape
     shape = _blocks(columns, BACKWARD_WARPS)
     kept_blocks = blocks(rows, shape["BLOCK_R"]) if bias_axis == "row" else blocks(columns, shape["BLOCK_C"])
-    _bias_act_backward_kernel[dbias_SKn.shape[1], kept_blocks, S](
+    launch(
+        _bias_act_backward_kernel,
+        (dbias_SKn.shape[1], kept_blocks, S),
         *(da, h, bias, mask, dbias_SKn, rows, columns, stride(bias), *dbias_SKn.stride()[:2]),
         BIAS_PER_ROW=bias_axis == "row",
         ACTIVATION=activation,
         STAGES=STAGES,
         **shape,
-        **OPTIONS,
     )
     return da
 

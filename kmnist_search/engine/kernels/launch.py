@@ -1,10 +1,12 @@
-"""Launch options and block sizes that all kernels share.
+"""The launch of a kernel, and the options and block sizes that all kernels share.
 
 Sizes are run-time arguments; only powers of two (blocks), flags and dtypes are compiled in, so a new architecture finds
 nearly all its kernels compiled. Triton compiles a variant with 16-byte accesses for multiples of 16;
 `do_not_specialize` switches that off where it gains nothing (counts of rows, short vectors).
 """
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from torch import Tensor
@@ -22,6 +24,32 @@ STAGES: Final = 2
 
 #: Products and sums may fuse. Triton 3.9 warns unless a launch says so.
 OPTIONS: Final[dict[str, Any]] = {"enable_fp_fusion": True}
+
+#: Called for each launch: the kernel, its grid, its arguments, its constants and options.
+Launcher = Callable[[Any, tuple[int, ...], Sequence[Any], Mapping[str, Any]], None]
+
+
+def _run(kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], constants: Mapping[str, Any]) -> None:
+    kernel[grid](*arguments, **constants)
+
+
+_launcher: Launcher = _run
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Run a kernel, compiled for these constants and for the kinds of its arguments if it was not yet."""
+    _launcher(kernel, grid, arguments, {**constants, **OPTIONS})
+
+
+@contextmanager
+def launching_by(launcher: Launcher) -> Iterator[None]:
+    """While entered, `launcher` is called instead of each kernel in this process."""
+    global _launcher
+    _launcher = launcher
+    try:
+        yield
+    finally:
+        _launcher = _run
 
 
 def row_blocks(columns: int, warps: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kmnist_search.config import NUM_CLASSES
-from kmnist_search.engine.kernels.launch import OPTIONS, power_of_2, stride
+from kmnist_search.engine.kernels.launch import launch, power_of_2, stride
 
 #: Images per round: with 16 logits a tile of 2,048. A batch of 256 takes two. Reasoned, not measured.
 BLOCK_B = 128
@@ -41,13 +41,14 @@ def train_loss(
     """
     S, B, L = logits_SBL.shape
     dlogits_SBL = torch.empty_like(logits_SBL)
-    _loss_kernel[S,](
+    launch(
+        _loss_kernel,
+        (S,),
         *(logits_SBL, bias_SL, labels_SB, partner_labels_SB, share_SB, sums_S4, dlogits_SBL, dbias_SL),
         *(B, L, stride(bias_SL), stride(dbias_SL), smoothing),
         CLASSES=NUM_CLASSES,
         BLOCK_B=BLOCK_B,
         BLOCK_L=power_of_2(L),
-        **OPTIONS,
     )
     return dlogits_SBL
 
@@ -62,13 +63,14 @@ def val_loss(logits_SBL: Tensor, bias_SL: Tensor, labels_SB: Tensor, *, sums_S4:
         sums_S4: float64.
     """
     S, B, L = logits_SBL.shape
-    _loss_kernel[S,](
+    launch(
+        _loss_kernel,
+        (S,),
         *(logits_SBL, bias_SL, labels_SB, None, None, sums_S4, None, None),
         *(B, L, stride(bias_SL), 0, 0.0),
         CLASSES=NUM_CLASSES,
         BLOCK_B=BLOCK_B,
         BLOCK_L=power_of_2(L),
-        **OPTIONS,
     )
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from kmnist_search.engine.kernels.launch import (
     BACKWARD_WARPS,
     FORWARD_WARPS,
-    OPTIONS,
     STAGES,
     blocks,
+    launch,
     row_blocks,
     stride,
 )
@@ -68,12 +68,13 @@ def residual_norm(
         n_SRD = torch.empty_like(y_SRD)
         mean_SR, rstd_SR = torch.empty((2, S, R), dtype=torch.float32, device=y_SRD.device)
     shape = row_blocks(D, FORWARD_WARPS)
-    _residual_norm_kernel[blocks(R, shape["BLOCK_R"]), S](
+    launch(
+        _residual_norm_kernel,
+        (blocks(R, shape["BLOCK_R"]), S),
         *(y_SRD, bias, residual_SRD, scale_SB, gamma_SD, beta_SD, x_SRD, n_SRD, mean_SR, rstd_SR),
         *(R, D, batch_size, stride(bias), stride(gamma_SD), stride(beta_SD)),
         TOKEN_BIAS=bias_axis == "token",
         **shape,
-        **OPTIONS,
     )
     return Normed(x_SRD, x_SRD if n_SRD is None else n_SRD, mean_SR, rstd_SR)
 
@@ -117,7 +118,9 @@ def residual_norm_backward(
     # Without partial sums there is a program for each block.
     slots = blocks(R, shape["BLOCK_R"]) if partials is None else partials.shape[1]
     replica_stride, slot_stride = (0, 0) if partials is None else partials.stride()[:2]
-    _residual_norm_backward_kernel[slots, S](
+    launch(
+        _residual_norm_backward_kernel,
+        (slots, S),
         *(dn, normed.x_SRD, normed.mean_SR, normed.rstd_SR, gamma_SD, dx_SRD, scale_SB),
         *(dx_out_SRD, dy_SRD, dgamma_SKD, dbeta_SKD, dbias),
         *(R, D, batch_size, dn.shape[1], stride(gamma_SD), replica_stride, slot_stride),
@@ -125,7 +128,6 @@ def residual_norm_backward(
         DN_PER_IMAGE=dn.shape[1] != R,
         STAGES=STAGES,
         **shape,
-        **OPTIONS,
     )
     return dx_out_SRD, dx_out_SRD if dy_SRD is None else dy_SRD
 

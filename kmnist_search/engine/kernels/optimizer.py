@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kmnist_search.config import OptimizerConfig
-from kmnist_search.engine.kernels.launch import OPTIONS, STAGES, TILE, blocks, power_of_2
+from kmnist_search.engine.kernels.launch import STAGES, TILE, blocks, launch, power_of_2
 
 BETA1 = 0.9
 EPSILON = tl.constexpr(1e-8)  # as torch.optim
@@ -63,8 +63,10 @@ def optimizer_step(buffers: Buffers, config: OptimizerConfig, rates_SE4: Tensor,
     G = buffers.norms_SG.shape[1]
     grads = (buffers.matrix_grads_SM, buffers.vector_grads_SV)
     if config.clip_norm:
-        _norms_kernel[G, S](*grads, buffers.norms_SG, M, V, BLOCK=TILE, STAGES=STAGES, **OPTIONS)
-    _step_kernel[blocks(M + V, BLOCK), S](
+        launch(_norms_kernel, (G, S), *grads, buffers.norms_SG, M, V, BLOCK=TILE, STAGES=STAGES)
+    launch(
+        _step_kernel,
+        (blocks(M + V, BLOCK), S),
         *grads,
         *(buffers.norms_SG if config.clip_norm else None, rates_SE4, position),
         *(buffers.masters_SP, buffers.first_SP, buffers.second_SP, buffers.work_SM, buffers.average_SP),
@@ -74,7 +76,6 @@ def optimizer_step(buffers: Buffers, config: OptimizerConfig, rates_SE4: Tensor,
         OPTIMIZER=config.optimizer,
         BLOCK=BLOCK,
         BLOCK_G=power_of_2(G),
-        **OPTIONS,
     )
 
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kmnist_search.engine.kernels.launch import OPTIONS, blocks
+from kmnist_search.engine.kernels.launch import blocks, launch
 
 #: Pixels of one program, 4 a thread: two programs for an image of 28 x 28, so that a batch of 128 fills 132
 #: multiprocessors twice, while few programs compute the sines of an image. Reasoned, not measured.
@@ -71,14 +71,15 @@ def make_patches(
     patches_SNBP = torch.empty((S, N, B, padded_pixels), dtype=dtype, device=images_MHW.device)
     cells = 0 if displacements_SB2CC is None else displacements_SB2CC.shape[-1]
     strengths = warp or Warp(shift=0, rotate=0, scale=0, shear=0, elastic=0)
-    _make_patches_kernel[B, blocks(N * padded_pixels, BLOCK), S](
+    launch(
+        _make_patches_kernel,
+        (B, blocks(N * padded_pixels, BLOCK), S),
         *(images_MHW, indices_SB, mean_std_S2, affine_S5B if warp else None, displacements_SB2CC if warp else None),
         *(centres_S2B if cutout else None, partners_SB, share_SB, patches_SNBP),
         *(size, patch_size, padded_pixels, N, cells, cutout),
         *(strengths.shift * 2 / size, math.radians(strengths.rotate), strengths.scale),
         *(math.radians(strengths.shear), strengths.elastic * 2 / size),
         BLOCK=BLOCK,
-        **OPTIONS,
     )
     return patches_SNBP
 

@@ -16,6 +16,7 @@ from kmnist_search.engine.batched import BatchedTraining
 from kmnist_search.engine.cuda_graphs import GraphStepping
 from kmnist_search.engine.stepping import EagerStepping
 from kmnist_search.engine.training import Training
+from kmnist_search.engine.verdict import verdict
 from kmnist_search.errors import DeviceLostError
 from tests.support.stand_in_gpu import GpuTensor, NotCapturableError, StandInGpu
 
@@ -210,6 +211,34 @@ def test_a_capture_that_fails_says_that_the_process_has_lost_its_gpu(
         monkeypatch.setattr(training.program, "train_step", reads_back)
     with pytest.raises(DeviceLostError, match="the capture of a CUDA graph failed: "):
         advance(training)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_given_up"),
+    [
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), False),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
+        (torch.OutOfMemoryError("CUDA out of memory."), False),
+        (torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"), True),
+        (RuntimeError("Triton Error [CUDA]: unknown"), True),
+    ],
+    ids=str,
+)
+def test_graphs_are_given_up_only_if_a_capture_itself_was_at_fault(
+    gpu: StandInGpu, digits: SearchData, monkeypatch: pytest.MonkeyPatch, error: Exception, is_given_up: bool
+) -> None:
+    training = Training(config_of(), few(digits, val_images=5), seed=1, device=GPU, backend="torch")
+    step = training.program.train_step
+
+    def fails(offset: int = 0) -> None:
+        if gpu.capturing is not None:
+            raise error
+        step(offset)
+
+    monkeypatch.setattr(training.program, "train_step", fails)
+    with pytest.raises(DeviceLostError):
+        advance(training)
+    assert bool(verdict(GPU).graphs) is is_given_up
 
 
 def test_the_stand_in_refuses_what_a_capture_forbids(gpu: StandInGpu) -> None:

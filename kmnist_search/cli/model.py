@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmnist_search.cli.options import data_dir_option, force_option, json_option, print_json
+from kmnist_search.wording import count
 
 if TYPE_CHECKING:
     from kmnist_search.saved_model.export import Format
@@ -33,7 +34,8 @@ def predict(
     """Predict the character on each image.
 
     MODEL is the folder of a saved model. IMAGE is a PNG or JPEG file with one character, dark on light or light
-    on dark, or a folder of such files.
+    on dark, or a folder of such files. Images of a folder that cannot be read or are empty are left out and named at
+    the end, with exit code 2.
 
     --dataset test needs no images. The output does not say which predictions are right: to compare them with the truth
     is a look at the test set that no ledger counts.
@@ -46,17 +48,20 @@ def predict(
 
     from rich.console import Console
 
+    from kmnist_search.errors import ImageError
     from kmnist_search.saved_model import predictions
     from kmnist_search.saved_model.folder import load_model
 
     saved = load_model(model_dir)
-    found = _of_test_set(saved, data_dir) if dataset else _of_files(saved, images)
+    found, problems = (_of_test_set(saved, data_dir), []) if dataset else _of_files(saved, images)
     if as_json:
         print_json(found)
     elif as_csv:
         click.echo(predictions.as_csv(found), nl=False)
     else:
         Console(width=None if sys.stdout.isatty() else WIDE).print(predictions.as_table(found))
+    if problems:
+        raise ImageError("\n".join([f"{count(len(problems), 'image')} left out:", *problems]))
 
 
 @click.command(epilog="Example: kmnist-search export result/model --format onnx --out hiragana.onnx")
@@ -88,11 +93,28 @@ def export(model_dir: Path, to: "Format", out: Path | None, force: bool) -> None
     click.echo(f"{model_dir} is in {file} ({file.stat().st_size:,} bytes), and predicts the same there")
 
 
-def _of_files(saved: "SavedModel", images: tuple[Path, ...]) -> "list[Row]":
-    from kmnist_search.saved_model.predictions import image_files, rows
+def _of_files(saved: "SavedModel", images: tuple[Path, ...]) -> "tuple[list[Row], list[str]]":
+    """Return the predictions for the images that can be used, and what is wrong with others in the folders.
 
-    files = image_files(images)
-    return rows([str(file) for file in files], saved.predict(files))
+    Raises:
+        ImageError: none can be used, or not one that is named itself.
+    """
+    import numpy as np
+
+    from kmnist_search.errors import ImageError
+    from kmnist_search.saved_model.predictions import image_files, rows
+    from kmnist_search.saved_model.preprocessing import preprocess
+
+    prepared, problems = [], {}
+    for file in image_files(images):
+        try:
+            prepared.append((str(file), preprocess(file)))
+        except ImageError as error:
+            problems[file] = str(error)
+    if not prepared or not problems.keys().isdisjoint(images):
+        raise ImageError("\n".join(problems.values()))
+    names, pixels = zip(*prepared, strict=True)
+    return rows(names, saved.named(np.stack(pixels))), list(problems.values())
 
 
 def _of_test_set(saved: "SavedModel", data_dir: Path | None) -> "list[Row]":

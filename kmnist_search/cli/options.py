@@ -197,6 +197,15 @@ def typed_command() -> str:
     return shlex.join(shown)
 
 
+def typed_storage() -> str:
+    """Return --storage and its value as part of another command, without a password; empty if it was not typed."""
+    from kmnist_search.database.url import check_url, to_type
+
+    if not is_typed("storage_url"):
+        return ""
+    return f" --storage {shlex.quote(to_type(check_url(click.get_current_context().params['storage_url'])))}"
+
+
 def set_up_runtimes() -> None:
     """Set what OpenMP and CUDA read once, when torch is imported or first uses a GPU; what the user has set stays.
 

@@ -17,6 +17,7 @@ from kmnist_search.cli.options import (
     print_json,
     set_up_runtimes,
     typed_command,
+    typed_storage,
 )
 from kmnist_search.cli.study_options import AskedStudy, study_options
 from kmnist_search.cli.work_options import devices_here, work_options
@@ -55,12 +56,12 @@ def run(asked: AskedStudy, timeout: float | None, target: float | None, options:
     search = prepare(file, options.on(devices[0]))
     places = search.places(devices)
     console = Console(stderr=as_json)
-    announce(console, search, places)
+    announce(console, search, places, options=typed_storage())
     search = search.for_at_most(timeout)
     with StopSignals() as signals:
         stopped_by = run_workers(console, search, partial(prepare, file), places, signals=signals)
         status = when_it_answers()(status_of, search.study)
-    conclude(console, search, status.progress, stopped_by, command=typed_command())
+    conclude(console, search, status.progress, stopped_by, command=typed_command(), options=typed_storage())
     if as_json:
         print_json({**status_summary(status), "stopped_by": stopped_by})
     if stopped_by == "signal":

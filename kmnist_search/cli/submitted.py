@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from kmnist_search.cli.options import typed_storage
 from kmnist_search.database.url import has_password, to_type
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Status, status_of
@@ -19,9 +20,17 @@ def announce(console: Console, made: Search) -> None:
     print_line(
         console,
         f"study {study.name} in {study.storage.shown_url}: {made.data.digest_text}, "
-        f"{counts.finished} of {made.goal(counts)} trials are finished, {counts.waiting} wait",
+        f"{counts.finished} of {goal(made)} trials are finished, {counts.waiting} wait",
     )
+    if goal(made) > made.goal(counts):
+        print_line(console, f"More trials are queued than --trials {made.goal(counts)} asks for; workers do them all")
     announce_version(console, made.version_before)
+
+
+def goal(made: Search) -> int:
+    """Return how many trials the workers will have finished in the end: all that are queued, if more than asked for."""
+    counts = made.counts()
+    return max(made.goal(counts), counts.total)
 
 
 def invite(console: Console, made: Search) -> None:
@@ -37,9 +46,11 @@ def invite(console: Console, made: Search) -> None:
 def follow(console: Console, made: Search, *, is_hopeless: Callable[[], bool] = lambda: False) -> Status:
     """Show the study until its budget is spent, or until that is hopeless, and how it ended."""
 
+    whole = goal(made)
+
     def is_over(status: Status) -> bool:
         counts = status.progress.counts
-        return counts.finished >= made.goal(counts) or is_hopeless()
+        return counts.finished >= whole or is_hopeless()
 
     try:
         status = watch(console, made.study, is_over=is_over)
@@ -47,8 +58,8 @@ def follow(console: Console, made: Search, *, is_hopeless: Callable[[], bool] = 
         print_line(console, f"The workers keep running. To watch again: kmnist-search status {made.study.name} --watch")
         return status_of(made.study)
     counts = status.progress.counts
-    if counts.finished >= made.goal(counts):
-        print_line(console, f"Done: {counts.finished} of {made.goal(counts)} trials are finished.")
+    if counts.finished >= whole:
+        print_line(console, f"Done: {counts.finished} of {whole} trials are finished.")
         print_line(console, f"best: {best_text(status.progress)}")
-        print_line(console, made.file.next_step)
+        print_line(console, made.file.next_step(typed_storage()))
     return status

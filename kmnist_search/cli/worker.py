@@ -19,6 +19,7 @@ from kmnist_search.cli.options import (
     set_up_runtimes,
     study_argument,
     typed_command,
+    typed_storage,
 )
 from kmnist_search.cli.work_options import devices_here, work_options
 
@@ -88,7 +89,7 @@ def worker(
         join_again = partial(join, search.study.name)  # the same study, whatever others start meanwhile
         stopped_by = run_workers(console, search, join_again, places, signals=signals)
         progress = when_it_answers()(status_of, search.study).progress
-    conclude(console, search, progress, stopped_by, command=typed_command())
+    conclude(console, search, progress, stopped_by, command=typed_command(), options=typed_storage())
     if stopped_by == "signal":
         sys.exit(INTERRUPTED)
 

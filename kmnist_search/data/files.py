@@ -57,12 +57,23 @@ def raw_folder(dataset: IdxDataset, data_dir: Path) -> Path:
 
 def _found_or_downloaded(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, Path]:
     try:
-        found = _find(dataset, wanted, data_dir) or _download(dataset, wanted, data_dir)
+        found = _find(dataset, wanted, data_dir)
+        if found is None:
+            _check_not_too_deep(dataset, wanted, data_dir)
+            found = _download(dataset, wanted, data_dir)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        raise _missing(dataset, data_dir, str(error)) from None
+        raise _missing(dataset, wanted, data_dir, str(error)) from None
     if found is None:
-        raise _missing(dataset, data_dir, "the download did not contain them")
+        raise _missing(dataset, wanted, data_dir, "the download did not contain them")
     return found
+
+
+def _check_not_too_deep(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> None:
+    """Raise DataError if the data folder is the folder of the data set itself, or the one within it."""
+    folder = data_dir.resolve()
+    for parent in (folder.parent, folder.parent.parent):
+        if folder.is_relative_to(parent / dataset.folder) and _find(dataset, wanted, parent):
+            raise DataError(f"{dataset.title} is in {folder}: name the folder above, --data-dir {parent}")
 
 
 def _find(dataset: IdxDataset, wanted: Pair, data_dir: Path) -> tuple[Path, Path] | None:
@@ -124,8 +135,8 @@ def _timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _missing(dataset: IdxDataset, data_dir: Path, reason: str) -> DataError:
-    names = "\n".join(f"  {file.name}" for file in dataset.files)
+def _missing(dataset: IdxDataset, wanted: Pair, data_dir: Path, reason: str) -> DataError:
+    names = "\n".join(f"  {file.name}" for file in wanted)
     return DataError(
         f"{dataset.title} is not in {raw_folder(dataset, data_dir)} and could not be downloaded:\n"
         f"  {' '.join(reason.split())}\n"

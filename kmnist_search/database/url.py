@@ -61,19 +61,24 @@ def check_shared_url(url: str) -> URL:
 
 def has_password(url: URL) -> bool:
     """Return whether a URL holds a secret."""
-    return shown(url) != url.render_as_string(hide_password=False)
+    return url.password is not None or bool(_hidden_keys(url))
 
 
 def shown(url: URL) -> str:
     """Return the URL for display: without a password, even a misplaced one."""
-    hidden = [key for key in url.query if key not in SHOWN_QUERY]
-    return url.difference_update_query(hidden).render_as_string(hide_password=True)
+    as_typed = url._replace(drivername=url.get_backend_name())
+    return as_typed.difference_update_query(_hidden_keys(url)).render_as_string(hide_password=True)
+
+
+def _hidden_keys(url: URL) -> list[str]:
+    return [key for key in url.query if key not in SHOWN_QUERY]
 
 
 def to_type(url: URL) -> str:
     """Return the URL to type for somebody who keeps the password elsewhere."""
-    hidden = [key for key in url.query if key not in SHOWN_QUERY]
-    open_part = url.difference_update_query(hidden)._replace(password=None, drivername=url.get_backend_name())
+    open_part = url.difference_update_query(_hidden_keys(url))._replace(
+        password=None, drivername=url.get_backend_name()
+    )
     return open_part.render_as_string()
 
 

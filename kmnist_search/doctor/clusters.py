@@ -20,6 +20,9 @@ def slurm() -> Iterator[Finding]:
         yield Finding(name="Slurm", state="absent", text="there is no sbatch on the PATH")
         return
     partitions, problem = _answer("sinfo", "--noheader", "--format=%P %a %G")
+    if "configuration source" in problem:
+        yield Finding(name="Slurm", state="absent", text="sbatch is here, but no cluster is configured for it")
+        return
     if problem:
         advice = "Run this on a login node, or ask those who run the cluster."
         yield Finding(name="Slurm", state="bad", text=f"sinfo failed: {problem}", advice=advice)

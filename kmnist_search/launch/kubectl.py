@@ -5,6 +5,9 @@ import subprocess
 
 from kmnist_search.errors import InputError, WorkError
 
+#: What kubectl says if no server answers it.
+UNREACHABLE_WORDS = ("connection refused", "no such host", "i/o timeout", "Unable to connect", "no route to host")
+
 
 def find() -> str:
     """Return the path of kubectl.
@@ -28,6 +31,11 @@ def check(kubectl: str, text: str) -> None:
         InputError: it would not, or there is no cluster (kubectl's message).
     """
     done = _run(kubectl, "apply", "--dry-run=server", "-f", "-", text=text)
+    if done.returncode and any(words in done.stderr for words in UNREACHABLE_WORDS):
+        raise InputError(
+            f"kubectl reaches no cluster, and nothing was created: {done.stderr.strip().splitlines()[-1]}\n"
+            "Choose one: kubectl config use-context NAME. Or print the manifests: --dry-run"
+        )
     if done.returncode:
         raise InputError(f"the cluster does not accept the job, and nothing was created: {_said(done)}")
 

@@ -62,9 +62,10 @@ def _filled(storage: Storage, file: StudyFile, data: StudyData, options: RunOpti
     study = open_study(storage, file)
     study.record_data(data.digests, data.data_dir)
     version_before = study.record_version(package_version())
-    study.touch()
     recovered = study.recover(file.study.max_retries)
     budget = file.fill(study, file.study.trials if options.trials is None else options.trials)
+    if study.counts().finished < budget:  # else nothing is worked on
+        study.touch()
     storage.disconnect()
     return Search(
         study=study,

@@ -81,7 +81,7 @@ def _tables(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise StudyFileError(f"{source}: is not TOML: {error}") from None
+        raise StudyFileError(f"{source} is not TOML: {error}") from None
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
@@ -116,7 +116,8 @@ class _Checker:
                 f"{self.file}: describes a study of kmnist-search references, which cannot be run from a file."
             )
         for name, table in tables.items():
-            self._known(name, TABLES, f"there is no table [{name}]")
+            is_table = isinstance(table, dict | list)
+            self._known(name, TABLES, f"there is no table [{name}]" if is_table else f"{name!r} is in no table")
             if not isinstance(table, list if name == "enqueue" else dict):
                 raise self._error(f"[{name}]", "must be a list of tables" if name == "enqueue" else "must be a table")
         study = self._table("study", {"name": default_name, **tables.get("study", {})}, StudyTable)
@@ -236,8 +237,10 @@ class _Checker:
                 try:
                     model_config(dict(zip(values, combination, strict=True)))
                 except ConfigError as error:
-                    tables = " and ".join(f"[{table}]" for table in self._tables_of(values, fixed))
-                    raise self._error(tables, f"hold values that do not fit together: {error}") from None
+                    tables = [f"[{table}]" for table in self._tables_of(values, fixed)]
+                    has = "has" if len(tables) == 1 else "have"
+                    problem = f"{has} values that do not fit together: {error}"
+                    raise self._error(" and ".join(tables), problem) from None
 
     @staticmethod
     def _tables_of(names: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:

@@ -101,10 +101,9 @@ class StudyFile(Config, ABC):
     def shared_data(self) -> DataConfig | None:
         """The images that all trials train on; None if they differ."""
 
-    @property
     @abstractmethod
-    def next_step(self) -> str:
-        """What to do when the trials are finished, as a sentence for the user."""
+    def next_step(self, options: str) -> str:
+        """Return what to do when the trials are finished, as a sentence; its command takes `options`."""
 
     def datas_of(self, trials: Iterable[Mapping[str, Any]]) -> list[DataConfig]:
         """Return which images the trials with these hyperparameters train on, each once."""
@@ -146,9 +145,9 @@ class SearchFile(StudyFile):
     def shared_data(self) -> DataConfig:
         return self.data
 
-    @property
-    def next_step(self) -> str:
-        return f"To choose among the best, retrain and test it: kmnist-search best {self.study.name} --retrain"
+    def next_step(self, options: str) -> str:
+        best = f"kmnist-search best {self.study.name} --retrain{options}"
+        return f"To choose among the best, retrain and test it: {best}"
 
     def datas_of(self, trials: Iterable[Mapping[str, Any]]) -> list[DataConfig]:
         return [self.data]  # whatever the trials are, and before there is any
@@ -186,8 +185,7 @@ class ComparisonFile(StudyFile):
     def shared_data(self) -> None:
         return None
 
-    @property
-    def next_step(self) -> str:
+    def next_step(self, options: str) -> str:
         return "To test and compare what is trained: the kmnist-search references command that began it"
 
 

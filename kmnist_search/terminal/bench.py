@@ -34,7 +34,8 @@ def report_view(report: Report) -> RenderableType:
     notes = (
         "s/epoch: of 60,000 images, all trials at once together. set-up: until the first step. trials/hour: whole "
         f"trials of {TRIAL_EPOCHS} epochs of {TRIAL_IMAGES:,} images with validation, without pruning.",
-        "Green is the recommendation: the fewest trials at once within 3 % of the most trials an hour.",
+        "p7 D64 32/128 k2: patches of 7x7, dim 64, token_width 32, channel_width 128, num_blocks 2.",
+        "Recommended are the fewest trials at once within 3 % of the most trials an hour (green).",
         f"Measured in {duration_text(report.seconds)}. For programs: --json.",
     )
     last = Text(recommendation(report), style="bold")
@@ -48,9 +49,9 @@ def recommendation(report: Report) -> str:
     for net in report.nets:
         names.setdefault(net.recommended.trials, []).append(net.name)
     if len(names) == 1:
-        return f"Recommended: run {option} {next(iter(names))}"
+        return f"Recommended: kmnist-search run {option} {next(iter(names))}"
     choices = (f"{option} {trials} ({', '.join(those)})" for trials, those in names.items())
-    return f"Recommended: run {', '.join(choices)}"
+    return f"Recommended for kmnist-search run: {', '.join(choices)}"
 
 
 def _machine_view(report: Report) -> RenderableType:

@@ -15,8 +15,8 @@ from kmnist_search.wording import duration_text
 from kmnist_search.worker.events import StoppedBy
 
 
-def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
-    """Show what is about to be searched, and warnings for the user."""
+def announce(console: Console, search: Search, places: Sequence[Place], *, options: str = "") -> None:
+    """Show what is about to be searched, and warnings for the user; commands to type next take `options`."""
     counts, name = search.counts(), search.study.name
     datasets, images = search.data.datasets, search.data.train_images
     print_line(console, f"study {name} in {search.study.storage.shown_url}: {datasets}, {images:,} training images")
@@ -26,7 +26,8 @@ def announce(console: Console, search: Search, places: Sequence[Place]) -> None:
         print_line(
             console, f"{counts.finished} trials are finished, {search.goal(counts)} were asked for: nothing to do."
         )
-        print_line(console, f"For ten more: --trials {counts.finished + 10}. The best: kmnist-search best {name}")
+        best = f"kmnist-search best {name}{options}"
+        print_line(console, f"For ten more: --trials {counts.finished + 10}. The best: {best}")
         return
     _print_places_or_warn(console, search, places)
 
@@ -77,8 +78,10 @@ def _print_places_or_warn(console: Console, search: Search, places: Sequence[Pla
         )
 
 
-def conclude(console: Console, search: Search, progress: Progress, stopped_by: StoppedBy, *, command: str) -> None:
-    """Show how the run ended, the best trial, and how to resume."""
+def conclude(
+    console: Console, search: Search, progress: Progress, stopped_by: StoppedBy, *, command: str, options: str
+) -> None:
+    """Show how the run ended, the best trial, and how to resume, by `command`, or what to do next, with `options`."""
     counts = progress.counts
     state = f"{counts.finished} of {max(search.goal(counts), counts.finished)} trials are finished"
     match stopped_by:
@@ -97,9 +100,9 @@ def conclude(console: Console, search: Search, progress: Progress, stopped_by: S
             print_line(console, f"Done: {state}.")
     print_line(console, f"best: {best_text(progress)}")
     if stopped_by == "budget" and progress.best is None:
-        print_line(console, f"Why no trial is complete: kmnist-search status {progress.name}")
+        print_line(console, f"Why no trial is complete: kmnist-search status {progress.name}{options}")
     if stopped_by in ("budget", "target") and progress.best is not None:
-        print_line(console, search.file.next_step)
+        print_line(console, search.file.next_step(options))
 
 
 def _places_text(places: Sequence[Place]) -> str:

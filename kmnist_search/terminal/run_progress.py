@@ -12,6 +12,7 @@ from rich.text import Text
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
+from kmnist_search.terminal.control_keys import no_control_keys_shown
 from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import Row, finished_bar, labelled, progress_rows
 from kmnist_search.wording import count, duration_text, metric_text, named_metric, shown_params
@@ -46,7 +47,7 @@ def follow(console: Console, search: Search, progress: Callable[[], Progress], e
                 print_line(console, line)
         return
     view = RunView(search, progress)
-    with Live(view, console=console, refresh_per_second=4):
+    with no_control_keys_shown(), Live(view, console=console, refresh_per_second=4):
         for event in events:
             if isinstance(event, RunWarning):  # printed above the table, where it stays
                 print_line(console, event.text)

@@ -154,6 +154,16 @@ def test_what_the_cluster_refuses_leaves_the_database_as_it_is(
     assert study_names(open_storage(url, create=True)) == []
 
 
+def test_a_cluster_that_cannot_be_reached_is_told_with_the_way_out(invoke: Invoke, kubectl: Path) -> None:
+    refusal = "dial tcp 127.0.0.1:8080: connect: connection refused"
+    (kubectl / "kubectl").write_text(f"#!/bin/sh\necho 'error: failed to download openapi: {refusal}' >&2\nexit 1\n")
+    _refused(
+        invoke(*APPLY),
+        "Error: kubectl reaches no cluster, and nothing was created: error: failed to download openapi: ",
+        "Choose one: kubectl config use-context NAME. Or print the manifests: --dry-run",
+    )
+
+
 def test_an_apply_that_fails_is_failed_work_and_can_be_done_again(invoke: Invoke, kubectl: Path) -> None:
     (kubectl / "fail").write_text("apply -f -")
     failed = invoke(*APPLY)

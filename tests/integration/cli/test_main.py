@@ -216,7 +216,7 @@ def test_no_data_and_no_network_is_one_clear_message(invoke: Invoke, monkeypatch
     result = invoke("run", "kmnist", "--data-dir", "images")
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: KMNIST is not in images/KMNIST/raw and could not be downloaded:\n")
-    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+    for name in ("train-images-idx3", "train-labels-idx1"):
         assert f"  {name}-ubyte\n" in result.stderr
     assert result.stderr.endswith("To try a search without a download: kmnist-search run quickstart\n")
     assert not Path("kmnist-search.db").exists()
@@ -231,6 +231,24 @@ def test_a_smaller_budget_than_what_is_finished_does_nothing(invoke: Invoke) -> 
     assert "3 trials are finished, 2 were asked for: nothing to do.\nFor ten more: --trials 13." in result.stdout
     assert "Done: 3 of 3 trials are finished." in result.stdout
     assert "nothing runs" in invoke("status").stdout
+
+
+def test_a_run_that_does_nothing_leaves_another_study_the_one_last_worked_on(invoke: Invoke) -> None:
+    for name in ("first", "second"):
+        invoke("run", "tiny.toml", "--trials", 1, "--name", name)
+    invoke("run", "tiny.toml", "--trials", 1, "--name", "first")
+    assert invoke("status").stdout.split()[:2] == ["study", "second"]
+
+
+def test_commands_to_type_next_have_the_storage_that_was_typed_without_its_password(
+    invoke: Invoke, postgres: PostgresServer
+) -> None:
+    shown = postgres.new_database()
+    url = shown.replace("tester@", "tester:s3cret@")
+    done = invoke("run", "tiny.toml", "--trials", 1, "--storage", url)
+    assert f"kmnist-search best tiny --retrain --storage {shown}\n" in done.stdout
+    again = invoke("run", "tiny.toml", "--trials", 1, "--storage", url)
+    assert f"The best: kmnist-search best tiny --storage {shown}\n" in again.stdout
 
 
 def test_storage_and_data_may_come_from_the_environment(

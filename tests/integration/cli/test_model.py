@@ -204,6 +204,17 @@ def test_a_format_that_is_not_written_is_refused_with_those_that_are(invoke: Inv
     assert "'torchscript' is not one of 'onnx', 'safetensors'." in result.stderr
 
 
+def test_images_of_a_folder_that_cannot_be_read_are_left_out_and_named_at_the_end(
+    invoke: Invoke, model_dir: Path, scans: Path
+) -> None:
+    good = invoke("predict", model_dir, scans, "--csv").stdout
+    (scans / "text.png").write_text("no image")
+    told = invoke("predict", model_dir, scans, "--csv")
+    assert told.exit_code == 2
+    assert told.stdout == good
+    assert told.stderr.startswith(f"Error: 1 image left out:\n{scans / 'text.png'}: is not a PNG or JPEG image.")
+
+
 def test_every_image_that_cannot_be_read_is_named_at_once(invoke: Invoke, tmp_path: Path, model_dir: Path) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()

@@ -71,6 +71,13 @@ def test_a_queue_submitted_again_adds_nothing_and_a_larger_one_the_difference(in
         assert _tiny().counts().waiting == waiting
 
 
+def test_a_queue_never_shrinks_and_says_so(invoke: Invoke) -> None:
+    invoke("submit", "queue", "tiny.toml", "--trials", 3)
+    fewer = invoke("submit", "queue", "tiny.toml", "--trials", 2).stdout
+    assert "0 of 3 trials are finished, 3 wait" in fewer
+    assert "More trials are queued than --trials 2 asks for; workers do them all" in fewer
+
+
 def test_the_command_for_a_worker_can_be_typed_as_it_stands_and_shows_no_password(
     invoke: Invoke, postgres: PostgresServer
 ) -> None:
@@ -174,7 +181,7 @@ def test_a_database_that_cannot_be_reached_is_told_at_once_and_without_the_passw
     started = time.monotonic()
     refused = invoke("submit", "queue", "tiny.toml", "--storage", UNREACHABLE)
     assert time.monotonic() - started < 10
-    _refused(refused, "postgresql+psycopg://me:***@127.0.0.1:1/kmnist cannot be used as a database", "refused")
+    _refused(refused, "postgresql://me:***@127.0.0.1:1/kmnist cannot be used as a database", "refused")
     assert "geheim" not in refused.output
 
 
@@ -183,7 +190,7 @@ def test_who_may_wait_for_a_database_says_why_and_gives_up_in_time(invoke: Invok
     given_up = invoke(*command, "--storage", UNREACHABLE, "--database-timeout", "1s")
     assert given_up.exit_code == 1, given_up.output
     (line,) = given_up.stdout.splitlines()
-    assert line.startswith("Waiting: postgresql+psycopg://me:***@127.0.0.1:1/kmnist cannot be used as a database: ")
+    assert line.startswith("Waiting: postgresql://me:***@127.0.0.1:1/kmnist cannot be used as a database: ")
     assert "It was tried for 1 s." in given_up.stderr
     assert "geheim" not in given_up.output
 

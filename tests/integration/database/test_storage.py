@@ -158,7 +158,7 @@ def test_a_postgres_that_cannot_be_reached_is_named_without_its_password(
     url = make_url(postgres.url()).set(password="s3cr3t", **change)
     with pytest.raises(StorageError, match=message) as error:
         open_storage(url.render_as_string(hide_password=False), create=True)
-    assert str(error.value).startswith("postgresql+psycopg://tester:***@")
+    assert str(error.value).startswith("postgresql://tester:***@")
     assert "s3cr3t" not in str(error.value)
     assert "s3cr3t" not in repr(open_storage(postgres.new_database().replace("tester", "tester:s3cr3t"), create=True))
 

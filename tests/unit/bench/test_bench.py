@@ -81,9 +81,9 @@ def test_the_fewest_trials_within_three_percent_of_the_best_are_recommended() ->
 def test_the_recommendation_is_the_option_to_run_with() -> None:
     one, two = (at_once(1, 50.0), at_once(2, 50.1)), (at_once(1, 50.0), at_once(2, 97.5))
     alike = report_of(net_of("small", *two), net_of("large", *two))
-    assert recommendation(alike) == "Recommended: run --per-gpu 2"
+    assert recommendation(alike) == "Recommended: kmnist-search run --per-gpu 2"
     apart = report_of(net_of("tiny", *two), net_of("small", *two), net_of("large", *one), device_type="cpu")
-    assert recommendation(apart) == "Recommended: run --workers 2 (tiny, small), --workers 1 (large)"
+    assert recommendation(apart) == "Recommended for kmnist-search run: --workers 2 (tiny, small), --workers 1 (large)"
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -95,7 +95,7 @@ def test_the_report_fits_into_a_terminal_and_ends_with_the_recommendation(column
     for shown in ("800 TFLOP/s", "1,114,062 parameters", "0.250", "Measured in 2 min"):
         assert shown in " ".join(text.split())
     assert "not measured: 8 at once: OutOfMemoryError: CUDA out of memory" in text
-    assert text.splitlines()[-1].rstrip() == "Recommended: run --per-gpu 2"
+    assert text.splitlines()[-1].rstrip() == "Recommended: kmnist-search run --per-gpu 2"
 
 
 def test_the_peak_is_of_the_size_asked_for() -> None:

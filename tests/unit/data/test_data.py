@@ -151,10 +151,20 @@ def test_without_data_and_network_one_message_says_what_is_wanted_where_and_what
     assert "Connection refused" in lines[1]
     assert lines[2:] == [
         "Files needed there, unpacked or as .gz:",
-        *(f"  {name}" for name in ALL_FILES),
+        *(f"  {name}" for name in TRAINING_FILES),
         "Put them there, or point --data-dir (KMNIST_SEARCH_DATA) at a folder that has KMNIST/raw.",
         "To try a search without a download: kmnist-search run quickstart",
     ]
+
+
+@pytest.mark.parametrize("deeper", ["KMNIST", "KMNIST/raw"])
+def test_a_data_folder_that_is_too_deep_is_answered_with_the_right_one(tmp_path: Path, deeper: str) -> None:
+    raw = tmp_path / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in TRAINING_FILES:
+        (raw / name).touch()
+    with pytest.raises(DataError, match=f"name the folder above, --data-dir {tmp_path}$"):
+        files.training_files(KMNIST, tmp_path / deeper)
 
 
 @pytest.mark.usefixtures("no_network")

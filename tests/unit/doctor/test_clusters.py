@@ -44,6 +44,13 @@ def test_a_slurm_that_does_not_answer_is_bad_in_its_own_words(programs: Path) ->
     assert slurm.text == "sinfo failed: slurm_load_partitions: Unable to contact slurm controller"
 
 
+def test_slurm_without_a_configuration_is_no_fault(programs: Path) -> None:
+    install(programs, "sbatch", "")
+    install(programs, "sinfo", 'echo "sinfo: fatal: Could not establish a configuration source" >&2; exit 1')
+    (slurm,) = clusters.slurm()
+    assert (slurm.state, slurm.text) == ("absent", "sbatch is here, but no cluster is configured for it")
+
+
 def test_a_slurm_that_hangs_is_not_waited_for(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "TIMEOUT_SECONDS", 1)
     install(programs, "sbatch", "")

@@ -167,34 +167,34 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         # Values that do not fit together.
         (
             "[fixed]\npatch_size = 5",
-            "[fixed] hold values that do not fit together: "
+            "[fixed] has values that do not fit together: "
             "patch_size 5 does not divide image_size 28: use one of [1, 2, 4, 7, 14, 28].",
         ),
         (
             "[space]\npatch_size = { choices = [4, 8] }",
-            "[space] hold values that do not fit together: "
+            "[space] has values that do not fit together: "
             "patch_size 8 does not divide image_size 28: use one of [1, 2, 4, 7, 14, 28].",
         ),
         (
             "[space]\npatch_size = { choices = [4, 7] }\n[fixed]\nimage_size = 32",
-            "[fixed] and [space] hold values that do not fit together: "
+            "[fixed] and [space] have values that do not fit together: "
             "patch_size 7 does not divide image_size 32: use one of [1, 2, 4, 8, 16, 32].",
         ),
         (
             "[fixed]\ntoken_width = [1, 2]\nnum_blocks = 3",
-            "[fixed] hold values that do not fit together: token_width lists 2 widths for num_blocks = 3.",
+            "[fixed] has values that do not fit together: token_width lists 2 widths for num_blocks = 3.",
         ),
         (
             "[fixed]\nchannel_width = [1, 2]",
-            "[fixed] hold values that do not fit together: channel_width lists 2 widths for num_blocks = 4.",
+            "[fixed] has values that do not fit together: channel_width lists 2 widths for num_blocks = 4.",
         ),
         (
             "[fixed]\ntoken_width = [1, 2]\n[space]\nnum_blocks = { low = 2, high = 3 }",
-            "[fixed] and [space] hold values that do not fit together: token_width lists 2 widths for num_blocks = 3.",
+            "[fixed] and [space] have values that do not fit together: token_width lists 2 widths for num_blocks = 3.",
         ),
         (
             "[fixed]\ndrop_path = 0.1\n[space]\nskip = { choices = [true, false] }",
-            "[fixed] and [space] hold values that do not fit together: "
+            "[fixed] and [space] have values that do not fit together: "
             "drop_path needs skip = true: without a skip connection, a dropped block has no output.",
         ),
         # Layers, which define the whole net.
@@ -207,12 +207,12 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ),
         (
             "[fixed]\nlayers = ['mean tokens']\n[space]\ndim = { choices = [8, 16] }",
-            "[fixed] and [space] hold values that do not fit together: dim cannot be set together with layers, "
+            "[fixed] and [space] have values that do not fit together: dim cannot be set together with layers, "
             "which define the whole net. Leave it out.",
         ),
         (
             "[fixed]\nlayers = [['linear tokens 8'], 'mean tokens']",
-            "[fixed] hold values that do not fit together: the input of a branch is 49 tokens of 16 features, its "
+            "[fixed] has values that do not fit together: the input of a branch is 49 tokens of 16 features, its "
             "output 8 of 16: the output cannot be added to the input.",
         ),
         (
@@ -267,7 +267,7 @@ def test_a_file_that_is_not_toml_is_refused_with_the_place(tmp_path: Path, text:
         tomllib.loads(text)
     with pytest.raises(StudyFileError) as caught:
         load(path)
-    assert str(caught.value) == f"{path}: is not TOML: {cause.value}"
+    assert str(caught.value) == f"{path} is not TOML: {cause.value}"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ own, because a kernel that fails can take its whole process along.
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kmnist_search.config import TrainConfig, TrialConfig, trial_config
+from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import cuda_graphs
 from kmnist_search.engine.cuda_graphs import GraphStepping
 from kmnist_search.engine.device import first_line, has_bfloat16, is_out_of_memory
@@ -36,6 +38,7 @@ EPOCHS = 2
 SHAPE = {"patch_size": 7, "dim": 48, "token_width": 24, "channel_width": 96, "num_blocks": 2, "batch_size": 16}
 LEARNING_RATE = 0.003
 RECIPE = {"learning_rate": LEARNING_RATE, "warmup_share": 0.0, "label_smoothing": 0.1}
+USUAL = "usual size"
 #: Nets and recipes that together use every kernel, each of its branches, and a net of the usual size.
 CASES: Mapping[str, dict[str, Any]] = {
     "everything drawn": {
@@ -60,7 +63,7 @@ CASES: Mapping[str, dict[str, Any]] = {
         "clip_norm": 0.0,
         "patch_size": 4,
     },
-    "usual size": {"patch_size": 4, "dim": 256, "token_width": 128, "channel_width": 512, "batch_size": 128},
+    USUAL: {"patch_size": 4, "dim": 256, "token_width": 128, "channel_width": 512, "batch_size": 128},
 }
 
 
@@ -71,10 +74,12 @@ class Outcome:
     Attributes:
         losses_S2: the sums of the train and the validation losses of the last epoch.
         logits_SVL: of the validation images; they depend on every weight, and so on every gradient.
+        seconds: that the last epoch took.
     """
 
     losses_S2: Tensor
     logits_SVL: Tensor
+    seconds: float
 
     def difference(self, other: "Outcome") -> float:
         """Return by how much this differs from `other`, as a share of its values; infinite for what is not finite."""
@@ -104,22 +109,43 @@ def problem(part: Part, device: torch.device, cases: Mapping[str, dict[str, Any]
     return ""
 
 
+def gain(part: Part, device: torch.device, values: Mapping[str, Any] = CASES[USUAL]) -> float:
+    """Return how many times as long an epoch of a net takes without a part.
+
+    Raises:
+        Exception: as `problem`.
+    """
+    config = trial_config({**SHAPE, **RECIPE, **values}, TrainConfig.model_validate({"epochs": EPOCHS}))
+    data = _noise_for(config, device)
+    by_torch = partial(TorchProgram, config, data, seed=0, device=device)
+    by_graphs = _outcome(by_torch, GraphStepping, device).seconds
+    if part == "graphs":
+        return _outcome(by_torch, EagerStepping, device).seconds / by_graphs
+    from kmnist_search.engine.triton_program import TritonProgram  # needs Triton
+
+    fused = partial(TritonProgram, config, [data], seeds=[0], device=device)
+    return by_graphs / _outcome(fused, GraphStepping, device).seconds
+
+
 def main(part: Part, device: str) -> None:
-    """Print what is wrong with a part on a device, as JSON; exit with `NOT_NOW` if that cannot be known now."""
+    """Print what is wrong with a part on a device and, if it runs, what it gains, as JSON.
+
+    It exits with `NOT_NOW` if that cannot be known now.
+    """
+    found, gained = "", 0.0
     try:
         found = problem(part, torch.device(device))
+        gained = gain(part, torch.device(device))
     except Exception as error:  # whatever a compiler or a driver raises is an answer
         if is_out_of_memory(error) or "busy or unavailable" in str(error):
             sys.exit(NOT_NOW)
-        found = first_line(error)
-    sys.stdout.write(json.dumps({"problem": found}) + "\n")
+        found = found or first_line(error)
+    sys.stdout.write(json.dumps({"problem": found, "gain": round(gained, 2)}) + "\n")
 
 
 def _differences(part: Part, config: TrialConfig, device: torch.device) -> Iterator[tuple[str, float]]:
     """Yield what was compared with plain torch, and by how much it differs."""
-    size = config.batch.batch_size
-    # For training a graph of steps and a step left over, for validation half a batch.
-    data = noise_data(size * (cuda_graphs.STEPS_PER_GRAPH + 1), size // 2, device)
+    data = _noise_for(config, device)
     by_torch = [partial(TorchProgram, config, data, seed=seed, device=device) for seed in SEEDS]
     expected = _joined([_outcome(make, EagerStepping, device) for make in by_torch])
     if part == "graphs":
@@ -141,12 +167,24 @@ def _outcome(make: Callable[[], Program], kind: type[EagerStepping | GraphSteppi
         program = make()
         stepping: Stepping = GraphStepping(program, stream) if kind is GraphStepping else EagerStepping(program)
         for epoch in range(EPOCHS):
+            stepping.wait()
+            begun = time.perf_counter()
             program.sums_S4.zero_()
             stepping.begin([_plan(epoch, program, device)] * len(program.sums_S4), 0)
             while not stepping.advance():
                 pass
         stepping.wait()
-        return Outcome(losses_S2=program.sums_S4[:, ::2].cpu(), logits_SVL=program.val_logits_SVL.cpu())
+        return Outcome(
+            losses_S2=program.sums_S4[:, ::2].cpu(),
+            logits_SVL=program.val_logits_SVL.cpu(),
+            seconds=time.perf_counter() - begun,
+        )
+
+
+def _noise_for(config: TrialConfig, device: torch.device) -> SearchData:
+    """Return images of noise: for training a graph of steps and a step left over, for validation half a batch."""
+    size = config.batch.batch_size
+    return noise_data(size * (cuda_graphs.STEPS_PER_GRAPH + 1), size // 2, device)
 
 
 def _plan(epoch: int, program: Program, device: torch.device) -> EpochPlan:
@@ -162,6 +200,7 @@ def _joined(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(
         losses_S2=torch.cat([outcome.losses_S2 for outcome in outcomes]),
         logits_SVL=torch.cat([outcome.logits_SVL for outcome in outcomes]),
+        seconds=sum(outcome.seconds for outcome in outcomes),
     )
 
 

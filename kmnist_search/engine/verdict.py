@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -46,11 +46,15 @@ class Verdict:
     Attributes:
         kernels: of the Triton kernels.
         graphs: of CUDA graphs.
+        kernels_gain: how many times as long an epoch takes without the Triton kernels; 0 if they do not run.
+        graphs_gain: the same of CUDA graphs.
         seconds: that the self-check took.
     """
 
     kernels: str
     graphs: str
+    kernels_gain: float = 0.0
+    graphs_gain: float = 0.0
     seconds: float = 0.0
 
 
@@ -83,13 +87,19 @@ def check(device: torch.device) -> Verdict:
     the GPU just now, is not remembered: until the next one its parts are not used.
     """
     begun = time.monotonic()
-    graphs, graphs_certain = _checked("graphs", device)
-    kernels, kernels_certain = "Triton is not installed", True
+    graphs = _checked("graphs", device)
+    kernels = _Finding(problem="Triton is not installed")
     if find_spec("triton") is not None:
-        kernels, kernels_certain = _checked("kernels", device)
-    found = Verdict(kernels=kernels, graphs=graphs, seconds=round(time.monotonic() - begun, 1))
+        kernels = _checked("kernels", device)
+    found = Verdict(
+        kernels=kernels.problem,
+        graphs=graphs.problem,
+        kernels_gain=kernels.gain,
+        graphs_gain=graphs.gain,
+        seconds=round(time.monotonic() - begun, 1),
+    )
     _known[_name(device)] = found
-    if graphs_certain and kernels_certain:
+    if graphs.is_certain and kernels.is_certain:
         _remember(device, found)
     return found
 
@@ -118,11 +128,18 @@ def told(device: torch.device) -> Iterator[str]:
         yield f"self-check of {gpu} {took}: the Triton kernels and CUDA graphs give the results of plain torch"
     if found.kernels:
         needs = "" if "compiler" not in found.kernels.lower() else ". Triton needs gcc and python3-dev, or the like"
-        yield f"the Triton kernels are not used ({found.kernels}): trials train in plain torch, which is slower{needs}"
+        price = _price(found.kernels_gain)
+        yield f"the Triton kernels are not used ({found.kernels}): trials train in plain torch, {price}{needs}"
     if found.graphs:
-        yield f"CUDA graphs are not used ({found.graphs}): every operation is launched by itself, which is slower"
+        price = _price(found.graphs_gain)
+        yield f"CUDA graphs are not used ({found.graphs}): every operation is launched by itself, {price}"
     if found.kernels or found.graphs:
         yield "to check the GPU again: kmnist-search doctor"
+
+
+def _price(gain: float) -> str:
+    """Return what it costs to do without a part; its gain is unknown if it did not run."""
+    return f"which takes {gain:.1f} times as long here" if gain > 1 else "which is slower"
 
 
 def give_up_graphs(device: torch.device, reason: str) -> None:
@@ -134,20 +151,29 @@ def give_up_graphs(device: torch.device, reason: str) -> None:
         _remember(device, _known[name])
 
 
-def _checked(part: Part, device: torch.device) -> tuple[str, bool]:
-    """Check a part in a process; return what is wrong with it, empty if nothing is, and whether that is certain."""
+@dataclass(frozen=True, kw_only=True)
+class _Finding:
+    """What is wrong with a part, empty if nothing is; what it gains, 0 if unknown; and whether that is certain."""
+
+    problem: str
+    gain: float = 0.0
+    is_certain: bool = True
+
+
+def _checked(part: Part, device: torch.device) -> _Finding:
+    """Check a part in a process."""
     try:
         done = subprocess.run([*COMMAND, part, str(device)], capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        return f"the self-check was not over after {TIMEOUT_SECONDS:.0f} s", True
+        return _Finding(problem=f"the self-check was not over after {TIMEOUT_SECONDS:.0f} s")
     if done.returncode == 0:
-        return str(json.loads(done.stdout.splitlines()[-1])["problem"]), True
+        return _Finding(**json.loads(done.stdout.splitlines()[-1]))
     if done.returncode == NOT_NOW:
-        return "not checked: others fill the GPU, or hold it for themselves", False
+        return _Finding(problem="not checked: others fill the GPU, or hold it for themselves", is_certain=False)
     if done.returncode in STOPPED:
-        return "not checked: the self-check was stopped", False
+        return _Finding(problem="not checked: the self-check was stopped", is_certain=False)
     last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"the self-check ended with exit code {done.returncode}: {last[0]}", True
+    return _Finding(problem=f"the self-check ended with exit code {done.returncode}: {last[0]}")
 
 
 def _remember(device: torch.device, found: Verdict) -> None:
@@ -164,7 +190,7 @@ def _remember(device: torch.device, found: Verdict) -> None:
 def _remembered(name: str) -> Verdict | None:
     try:
         stored: dict[str, Any] = json.loads((_folder() / name).read_text())
-        return Verdict(**{key: stored[key] for key in ("kernels", "graphs", "seconds")})
+        return Verdict(**{field.name: stored[field.name] for field in fields(Verdict)})
     except (OSError, ValueError, KeyError):
         return None  # not there, or damaged
 

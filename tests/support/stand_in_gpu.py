@@ -328,6 +328,7 @@ class StandInGpu(TorchDispatchMode):
         waits: what made the host wait for the GPU since the list was last cleared.
         captures, replays: how many graphs have been captured and replayed.
         bfloat16: whether the GPU computes in bfloat16; emulation counts only where it is asked for.
+        old: numbers of GPUs of another, older model without bfloat16.
         fails_at_capture_end: the next capture fails at its end.
         lost: the sticky error that everything fails with, if there is one.
     """
@@ -338,6 +339,7 @@ class StandInGpu(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.gpus, self.memory, self.bfloat16 = gpus, memory, bfloat16
         self.device = 0
+        self.old: set[int] = set()
         self.capturing: Graph | None = None
         self.captures = self.replays = 0
         self.has_lost_a_capture = self.fails_at_capture_end = False
@@ -421,6 +423,8 @@ class StandInGpu(TorchDispatchMode):
         gpu = on_gpu[0].gpu if on_gpu else torch.device(asked or "cuda").index
         gpu = self.device if gpu is None else gpu
         self._check_devices(func, leaves, on_gpu)
+        if self.capturing is not None and gpu != self.stream.device.index:
+            self.refuse_in_capture("work on a GPU that is not captured")
         self._check_capture(func, args, kwargs, on_gpu, leaves)
         plain_args, plain_kwargs = tree_map(_values, args), tree_map(_values, kwargs)
         if func is aten.empty.memory_format and math.prod(args[0]) > self.memory:  # in bytes at least
@@ -553,10 +557,16 @@ class StandInGpu(TorchDispatchMode):
         index = device if isinstance(device, int) else torch.device(device).index
         self.device = self.device if index is None else index
 
+    def properties(self, device: Any = None) -> SimpleNamespace:
+        """Return what torch says of a GPU; None is the current one."""
+        index = device if isinstance(device, int) else None if device is None else torch.device(device).index
+        index = self.device if index is None else index
+        name = "Old stand-in GPU" if index in self.old else "Stand-in GPU"
+        return SimpleNamespace(name=name, major=9, minor=0, uuid=f"GPU-{index}", total_memory=self.memory)
+
     def _replacements(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield what of torch is replaced: where, the name, and what by."""
         cuda = torch.cuda
-        properties = SimpleNamespace(name="Stand-in GPU", major=9, minor=0, uuid="GPU-0")
         for name, value in {
             "_lazy_init": lambda: None,
             "is_available": lambda: True,
@@ -566,9 +576,11 @@ class StandInGpu(TorchDispatchMode):
             "set_device": self.set_device,
             "device": self.on_device,
             "get_device_name": lambda device=None: "Stand-in GPU",
-            "get_device_properties": lambda device=None: SimpleNamespace(**vars(properties), total_memory=self.memory),
+            "get_device_properties": self.properties,
             "get_device_capability": lambda device=None: (9, 0),
-            "is_bf16_supported": lambda including_emulation=True: self.bfloat16 or including_emulation,
+            "is_bf16_supported": lambda including_emulation=True: (
+                (self.bfloat16 and self.device not in self.old) or including_emulation
+            ),
             "mem_get_info": lambda device=None: (self.memory, self.memory),
             "memory_reserved": lambda device=None: 0,
             "empty_cache": lambda: self.refuse_in_capture("the cache is emptied"),

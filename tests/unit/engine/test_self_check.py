@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 pytest.importorskip("triton", reason="there is no Triton for this platform")
 
 from kmnist_search.config import TrainConfig, trial_config
-from kmnist_search.engine import cuda_graphs, self_check, triton_net, triton_program
-from kmnist_search.engine.self_check import problem
+from kmnist_search.engine import cuda_graphs, self_check, triton_net, triton_program, verdict
+from kmnist_search.engine.self_check import gain, problem
 from kmnist_search.errors import DeviceLostError
 from tests.support import stand_in_gpu
 from tests.support.stand_in_gpu import StandInGpu
@@ -68,6 +69,19 @@ def test_a_kernel_that_computes_something_else_is_found(
     assert found.endswith("% off plain torch (tiny, float32)")
 
 
+def test_the_gain_of_each_part_is_measured_by_the_time_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {("TorchProgram", "EagerStepping"): 6.0, ("TorchProgram", "GraphStepping"): 3.0}
+    outcome = self_check._outcome
+
+    def timed(make: Any, kind: Any, device: torch.device) -> self_check.Outcome:
+        assert outcome(make, kind, device).seconds > 0
+        return replace(outcome(make, kind, device), seconds=seconds.get((make.func.__name__, kind.__name__), 2.0))
+
+    monkeypatch.setattr(self_check, "_outcome", timed)
+    assert gain("graphs", GPU, SHAPE) == 2.0
+    assert gain("kernels", GPU, SHAPE) == 1.5
+
+
 def test_graphs_that_leave_out_work_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     replay, replays = stand_in_gpu.Graph.replay, itertools.count()
 
@@ -83,6 +97,24 @@ def test_a_capture_that_fails_is_an_error(gpu: StandInGpu) -> None:
     gpu.fails_at_capture_end = True
     with pytest.raises(DeviceLostError, match="the capture of a CUDA graph failed"):
         problem("graphs", GPU, CASES)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
+    ],
+    ids=str,
+)
+def test_a_self_check_that_finds_no_room_says_so(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(self_check, "problem", full)
+    with pytest.raises(SystemExit) as ended:
+        self_check.main("graphs", "cuda:0")
+    assert ended.value.code == verdict.NOT_NOW
 
 
 def test_the_cases_use_every_branch_of_a_recipe() -> None:

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/studies.py workers [--counts 1,2,4]   trials/s against the number of workers
     python tests/benchmarks/studies.py size [--sizes 100,1000]    milliseconds a trial costs in a large study
+    python tests/benchmarks/studies.py statements                 SQL statements and CPU time of a trial
     python tests/benchmarks/studies.py sleepers                   200 workers that mostly sleep, on one Postgres
 
 Each trial asks for six hyperparameters and reports 20 epochs; TPE proposes, nothing is pruned. A Postgres server with
@@ -30,7 +31,8 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy import insert, select, text
+from sqlalchemy import event, insert, select, text
+from sqlalchemy.engine import Engine
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -318,6 +320,36 @@ def size(kinds: dict[str, NewUrl], sizes: Sequence[int]) -> None:
             )
 
 
+def statements(kinds: dict[str, NewUrl], before: int = 300, repeats: int = 40) -> None:
+    """Print what does not depend on how busy the machine is."""
+    sent: Counter[str] = Counter()
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent[" ".join(statement.split())[:100]] += 1
+
+    event.listen(Engine, "before_cursor_execute", count)
+    for kind, new_url in kinds.items():
+        url = new_url()
+        desk = Desk(url)
+        fill_up(url, desk.study.queue.study_id, before)
+        desk.study.fill(before + repeats)
+        milliseconds = []
+        with desk.database_thread:
+            desk.database_thread.refresh().result()
+            sent.clear()
+            for _ in range(repeats):
+                started = time.process_time()
+                asked = desk.ask(10**9)
+                assert asked is not None
+                desk.run(*asked, 0.0)
+                milliseconds.append(1000 * (time.process_time() - started))
+        print(
+            f"{kind}, {before} finished: {statistics.median(milliseconds):.1f} ms of CPU time a trial, SQL statements:"
+        )
+        for statement, number in sent.most_common():
+            print(f"  {number / repeats:5.2f}  {statement}", flush=True)
+
+
 def sleepers(server: PostgresServer, number: int = 200, epoch_seconds: float = 3.0) -> None:
     url = server.new_database()
     open_storage(url, create=True).disconnect()
@@ -351,7 +383,7 @@ def place() -> Iterator[tuple[dict[str, NewUrl], PostgresServer]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["workers", "size", "sleepers"])
+    parser.add_argument("what", choices=["workers", "size", "statements", "sleepers"])
     parser.add_argument("--counts", default="1,2,4,8,16,32")
     parser.add_argument("--sizes", default="100,1000,10000")
     chosen = parser.parse_args()
@@ -362,6 +394,8 @@ def main() -> None:
                 workers(kinds, [int(count) for count in chosen.counts.split(",")])
             case "size":
                 size(kinds, [int(number) for number in chosen.sizes.split(",")])
+            case "statements":
+                statements(kinds)
             case "sleepers":
                 sleepers(server)
 

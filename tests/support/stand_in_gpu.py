@@ -479,8 +479,9 @@ class StandInGpu(TorchDispatchMode):
             and not isinstance(leaf, GpuTensor)
             and (leaf.ndim or func is aten.copy_.default)
         ]
-        if pageable and not all(getattr(leaf, "_is_pinned", False) for leaf in pageable):
-            reason = "a copy between pageable memory and the GPU"
+        blocks = func is aten.copy_.default and not (kwargs.get("non_blocking") or args[2:3] == (True,))
+        if pageable and (blocks or not all(getattr(leaf, "_is_pinned", False) for leaf in pageable)):
+            reason = "a copy between pageable memory and the GPU, or one that blocks"
         if reason is not None:
             self.wait(reason)
         elif pageable:

@@ -18,6 +18,7 @@ from kmnist_search.engine import verdict
 from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.training import Training
 from kmnist_search.engine.verdict import Verdict
+from kmnist_search.errors import DeviceLostError
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
@@ -149,6 +150,26 @@ def test_a_trial_larger_than_the_gpu_is_infeasible_and_never_started(prepared: P
     reason = search.study.optuna.trials[0].user_attrs["reason"]
     assert reason.startswith("infeasible: needs about ")
     assert ", the GPU has " in reason
+
+
+@pytest.mark.skipif(HAS_GPU, reason="the GPU would be lost for the other tests")
+def test_a_worker_that_has_lost_its_gpu_touches_it_no_more(prepared: Prepare) -> None:
+    search = prepared(trials=2, trial_runs=2)
+    stand_in = StandInGpu.current()
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    def work_until_it_breaks() -> None:
+        _, events = search.work(StopSignals())
+        for event in events:
+            if isinstance(event, TrialStarted) and event.number == 1:
+                stand_in.fail_after(0, error, sticky=True)
+
+    try:
+        with pytest.raises(DeviceLostError, match="illegal memory access"):
+            work_until_it_breaks()
+    finally:
+        stand_in.lost = stand_in.capturing = None
+    assert search.study.counts().fail == 0
 
 
 def test_out_of_memory_in_one_trial_harms_none_beside_it(

@@ -360,7 +360,7 @@ def test_an_ended_trial_leaves_no_training_behind(prepared: Prepare, monkeypatch
 def test_a_lost_gpu_ends_the_worker_and_hands_back_what_runs_beside_the_trial_that_saw_it(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = prepared("train.epochs=2000", "study.pruner=none", trials=4)
+    search = prepared("train.epochs=200", "study.pruner=none", trials=4)
     seed = search.study.training_seed(1)
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     monkeypatch.setattr("kmnist_search.worker.trial_run.CHECKPOINT_EVERY_SECONDS", 0.0)

@@ -66,6 +66,8 @@ def program_for(
     # Images that several trainings share are copied to the device once.
     on_device = {id(data): data.to(device).resized(config.model.image_size) for data in datasets}
     datasets = [on_device[id(data)] for data in datasets]
+    # Else cuBLAS may add up partial sums in bfloat16; the gradient of a weight sums over tens of thousands of rows.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if uses_triton(config, device, backend):
         from kmnist_search.engine.triton_program import TritonProgram  # needs Triton
 

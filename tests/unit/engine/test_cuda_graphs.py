@@ -193,6 +193,12 @@ def test_new_graphs_are_captured_after_a_state_was_loaded(gpu: StandInGpu, digit
     assert gpu.captures == captures + 3
 
 
+def test_products_in_bfloat16_are_summed_in_float32(gpu: StandInGpu, digits: SearchData) -> None:
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
+    Training(config_of(), few(digits, val_images=5), seed=1, device=GPU, backend="torch")
+    assert torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction is False
+
+
 @pytest.mark.parametrize("fault", ["inside", "at its end"])
 def test_a_capture_that_fails_says_that_the_process_has_lost_its_gpu(
     gpu: StandInGpu, digits: SearchData, fault: str, monkeypatch: pytest.MonkeyPatch

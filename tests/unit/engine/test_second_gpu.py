@@ -9,9 +9,10 @@ import torch
 
 from kmnist_search.config import DataConfig, TrainConfig, trial_config
 from kmnist_search.data import search_data
-from kmnist_search.engine import verdict
+from kmnist_search.engine import cuda_graphs, verdict
 from kmnist_search.engine.backends import uses_triton
 from kmnist_search.engine.device import has_bfloat16
+from kmnist_search.engine.self_check import problem
 from kmnist_search.engine.training import Training
 from kmnist_search.engine.verdict import check
 from tests.support.stand_in_gpu import StandInGpu
@@ -51,3 +52,10 @@ def test_a_training_is_captured_on_the_gpu_asked_for(gpus: StandInGpu) -> None:
     data = search_data.load(DataConfig(dataset="digits"), Path())
     assert len(list(Training(CONFIG, data, seed=0, device=SECOND, backend="torch").epochs())) == 1
     assert gpus.captures == 3
+
+
+def test_the_self_check_works_on_the_gpu_asked_for(gpus: StandInGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 1)
+    shape = {"patch_size": 14, "dim": 12, "token_width": 6, "channel_width": 20, "num_blocks": 1, "batch_size": 4}
+    assert problem("graphs", SECOND, {"tiny": shape}) == ""
+    assert gpus.captures

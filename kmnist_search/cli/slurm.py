@@ -19,6 +19,7 @@ from kmnist_search.cli.options import (
     is_typed,
     per_gpu_option,
     storage_option,
+    typed_storage,
     watch_option,
 )
 from kmnist_search.cli.study_options import AskedStudy, study_options
@@ -215,7 +216,7 @@ def _follow(console: "Console", made: "Search", job: "SlurmJob", job_id: str) ->
     from kmnist_search.launch.sbatch import Tasks
 
     tasks = Tasks(job_id)
-    counts = follow(console, made, is_hopeless=tasks.are_gone).progress.counts
+    counts = follow(console, made, options=typed_storage(), is_hopeless=tasks.are_gone).progress.counts
     if counts.finished < made.goal(counts) and tasks.are_gone():
         raise SubmissionError(
             f"no task of job {job_id} is left, and {counts.finished} of {made.goal(counts)} trials are finished. "

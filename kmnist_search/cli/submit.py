@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kmnist_search.cli.options import TIME, Commands, data_dir_option, storage_option, watch_option
+from kmnist_search.cli.options import TIME, Commands, data_dir_option, storage_option, typed_storage, watch_option
 from kmnist_search.cli.study_options import AskedStudy, study_options
 
 
@@ -57,4 +57,4 @@ def queue(
     announce(console, made)
     invite(console, made)
     if watches:
-        follow(console, made)
+        follow(console, made, options=typed_storage())

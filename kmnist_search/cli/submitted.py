@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from kmnist_search.cli.options import typed_storage
 from kmnist_search.database.url import has_password, to_type
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Status, status_of
@@ -43,8 +42,11 @@ def invite(console: Console, made: Search) -> None:
             print_line(console, "with the password in PGPASSWORD or ~/.pgpass")
 
 
-def follow(console: Console, made: Search, *, is_hopeless: Callable[[], bool] = lambda: False) -> Status:
-    """Show the study until its budget is spent, or until that is hopeless, and how it ended."""
+def follow(console: Console, made: Search, *, options: str, is_hopeless: Callable[[], bool] = lambda: False) -> Status:
+    """Show the study until its budget is spent, or until that is hopeless, and how it ended.
+
+    A command to type next takes `options`.
+    """
 
     whole = goal(made)
 
@@ -61,5 +63,5 @@ def follow(console: Console, made: Search, *, is_hopeless: Callable[[], bool] = 
     if counts.finished >= whole:
         print_line(console, f"Done: {counts.finished} of {whole} trials are finished.")
         print_line(console, f"best: {best_text(status.progress)}")
-        print_line(console, made.file.next_step(typed_storage()))
+        print_line(console, made.file.next_step(options))
     return status

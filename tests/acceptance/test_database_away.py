@@ -96,7 +96,7 @@ def test_a_server_away_for_too_long_ends_the_run_with_a_checkpoint_to_resume_fro
     before = look.step()
     server.kill()
     assert run.ended() == 1
-    shown = re.escape(url.replace("postgresql://tester@", "postgresql+psycopg://tester:***@"))
+    shown = re.escape(url.replace("postgresql://tester@", "postgresql://tester:***@"))
     assert re.search(rf"^Error: {shown} could not be used for [2-9] s: .*refused", run.output, re.MULTILINE)
     assert re.search(
         r"^Trial 0 was left with a checkpoint at step [\d,]+\. A trial goes back to the queue when its lease",

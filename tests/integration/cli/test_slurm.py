@@ -151,7 +151,7 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(
 ) -> None:
     result = _submit(invoke, "--storage", NOWHERE)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"Error: {without_password(NOWHERE)}".replace("postgresql:", "postgresql+psycopg:"))
+    assert result.stderr.startswith(f"Error: {without_password(NOWHERE)}")
     assert "s3cret" not in result.output
     assert _is_idle(full_slurm)
 
@@ -201,9 +201,9 @@ def test_what_was_submitted_and_how_to_watch_and_end_it_is_said(
     invoke: Invoke, full_slurm: SlurmCluster, url: str, tmp_path: Path
 ) -> None:
     result = _submit(invoke, "--storage", url)
-    job, shown_url = _job_of(result), url.replace("postgresql:", "postgresql+psycopg:")
+    job = _job_of(result)
     assert result.stdout.splitlines()[-5:] == [
-        next(line for line in result.stdout.splitlines() if line.startswith(f"study tiny in {shown_url}: digits, ")),
+        next(line for line in result.stdout.splitlines() if line.startswith(f"study tiny in {url}: digits, ")),
         f"job    {job}, 4 tasks with a worker each; Slurm decides when they run: squeue --job={job}",
         f"logs   {tmp_path}/kmnist-search.logs/{job}_*.log",
         f"watch  kmnist-search status tiny --watch --storage {url}",

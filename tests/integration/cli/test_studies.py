@@ -225,7 +225,7 @@ def test_who_may_only_read_is_told_so(
     url = postgres.new_database()
     storage = open_storage(url, create=True)
     open_study(storage, load(tiny_study))
-    shown = as_reader(url).replace("postgresql:", "postgresql+psycopg:")
+    shown = as_reader(url)
     _refused(
         invoke("studies", *arguments, "--storage", as_reader(url)),
         f"{shown} does not let you change it: permission denied for table studies. "

@@ -308,7 +308,7 @@ def test_a_database_that_is_away_is_told_in_a_sentence(caplog: pytest.LogCapture
     assert ask("/static/bundle.js").status_code == ask("/health").status_code == 200
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(said) == 1, "it is said once, not at each poll"
-    assert said[0].startswith("postgresql+psycopg://somebody:***@127.0.0.1:9/nowhere cannot be used")
+    assert said[0].startswith("postgresql://somebody:***@127.0.0.1:9/nowhere cannot be used")
     assert "s3cret" not in caplog.text
 
 

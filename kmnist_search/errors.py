@@ -121,5 +121,9 @@ class TrainingDivergedError(WorkError):
     """A loss is no longer finite, so the training was stopped."""
 
 
+class TrainingsFailedError(WorkError):
+    """Planned trainings did not finish."""
+
+
 class WorkerDiedError(WorkError):
     """A worker failed unexpectedly, or died repeatedly, so the run was stopped."""

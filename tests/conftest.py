@@ -238,7 +238,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from kmnist_search.config import BatchConfig, DataConfig, OptimizerConfig, PatchMLPConfig, TrainConfig, TrialConfig
     from kmnist_search.data import search_data
     from kmnist_search.engine.training import Training
-    from kmnist_search.saved_model.folder import save_model
+    from tests.support.models import save_model
 
     data = search_data.load(DataConfig(dataset="digits"), Path())
     config = TrialConfig(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kmnist_search.config import SECTIONS, Config, DataConfig, TrainConfig
-from kmnist_search.study_file.schema import StudyTable
+from kmnist_search.study_file.schema import RetrainTable, StudyTable
 
 DOCS = Path(__file__).parents[1]
 HEAD = """# Hyperparameters
@@ -21,7 +21,12 @@ TITLES = {"augment": "Augmentation"}
 #: In a study file a sampler or a pruner may also be its name alone.
 NAMED = ("sampler", "pruner")
 
-TABLES: Mapping[str, type[Config]] = {"study": StudyTable, "data": DataConfig, "train": TrainConfig}
+TABLES: Mapping[str, type[Config]] = {
+    "study": StudyTable,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "retrain": RetrainTable,
+}
 
 Schema = dict[str, Any]
 
@@ -50,6 +55,8 @@ def study_schema() -> Schema:
     definitions: Schema = {}
     for schema in tables.values():
         definitions |= schema.pop("$defs", {})
+    share = tables["data"]["properties"]["val_share"]
+    share["exclusiveMinimum"] = share.pop("minimum")  # 0 is for final models
     study = tables["study"]
     study.pop("required")  # the file's name is the study's, if it has none
     for name in NAMED:

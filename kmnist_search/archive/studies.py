@@ -10,7 +10,7 @@ beginning in the target. Artifacts and plots are not part of it either; workers 
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,10 @@ from kmnist_search.errors import (
 from kmnist_search.host.files import whole_file
 from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX, ArtifactStore
 from kmnist_search.study.artifacts import artifact_id_in, open_artifact_store, remove_all
-from kmnist_search.study.opening import find_study, new_checkpoint_folder
-from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY
-from kmnist_search.study_file.schema import StudyTable
+from kmnist_search.study.model_store import marker_of
+from kmnist_search.study.opening import companion_name, find_companion, find_study, new_checkpoint_folder, study_names
+from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, SearchStudy
+from kmnist_search.study_file.schema import RETRAINING_SUFFIX, StudyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,11 @@ class Arrival:
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion:
-    """A deleted study: its trials, its artifacts, and how many artifacts were missing in the store."""
+    """A deleted study: its trials, and its artifacts, with those of its companion; how many were not in the store."""
 
-    num_trials: int
-    num_artifacts: int
-    num_missing: int
+    num_trials: int = 0
+    num_artifacts: int = 0
+    num_missing: int = 0
 
 
 def export_study(storage: Storage, name: str, file: Path) -> int:
@@ -123,7 +124,7 @@ def copy_study(source: Storage, name: str, target: Storage, new_name: str | None
 
 
 def rename_study(storage: Storage, old: str, new: str, *, force: bool = False) -> None:
-    """Rename a study, also in its stored settings.
+    """Rename a study and its companion, if it has one, also in their stored settings.
 
     With `force`, workers that run its trials continue and still use the old name.
 
@@ -134,21 +135,34 @@ def rename_study(storage: Storage, old: str, new: str, *, force: bool = False) -
         StudyInUseError: trials of it run, and `force` is not set.
     """
     _check_name(new)
-    study_id = find_study(storage, old).queue.study_id
-    of_study = tables.studies.c.study_id == study_id
-    attributes = tables.study_user_attributes
+    if new.endswith(RETRAINING_SUFFIX):
+        raise ConfigError(f"names that end in {RETRAINING_SUFFIX} are those of retrainings. Choose another name.")
+    study = find_study(storage, old)
+    if source := study.settings["study"].get("retrains"):
+        raise ConfigError(f"study {old!r} is the retraining of {source!r}: rename that one.")
+    companion = find_companion(study)
+    if companion is not None and companion_name(new) in study_names(storage):
+        raise StudyExistsError(f"{storage.shown_url} has a study {companion_name(new)!r} already. Choose another name.")
     with storage.writing() as connection, _free_name(storage, new, "Choose another name."):
-        _lock(connection, study_id)
-        if not force:
-            _check_nothing_runs(connection, study_id, old, "rename")
-        connection.execute(update(tables.studies).where(of_study).values(study_name=new))
-        its_settings = (attributes.c.study_id == study_id) & (attributes.c.key == FILE_KEY)
-        settings = connection.execute(select(attributes.c.value_json).where(its_settings)).scalar_one()
-        connection.execute(update(attributes).where(its_settings).values(value_json=_settings_named(settings, new)))
+        _rename(connection, study, new, {"name": new}, force=force)
+        if companion is not None:
+            name = companion_name(new)
+            _rename(connection, companion, name, {"name": name, "retrains": new}, force=force)
+
+
+def _rename(connection: Connection, study: SearchStudy, name: str, settings: Mapping[str, str], *, force: bool) -> None:
+    study_id, attributes = study.queue.study_id, tables.study_user_attributes
+    _lock(connection, study_id)
+    if not force:
+        _check_nothing_runs(connection, study_id, study.name, "rename")
+    connection.execute(update(tables.studies).where(tables.studies.c.study_id == study_id).values(study_name=name))
+    its_settings = (attributes.c.study_id == study_id) & (attributes.c.key == FILE_KEY)
+    before = connection.execute(select(attributes.c.value_json).where(its_settings)).scalar_one()
+    connection.execute(update(attributes).where(its_settings).values(value_json=_with(before, settings)))
 
 
 def delete_study(storage: Storage, name: str, *, force: bool = False, store: ArtifactStore | None = None) -> Deletion:
-    """Delete a study with its trials, checkpoints, artifacts and everything else that belongs to it.
+    """Delete a study with its trials, checkpoints, artifacts, its companion and everything else that belongs to it.
 
     Args:
         storage: the database.
@@ -162,7 +176,9 @@ def delete_study(storage: Storage, name: str, *, force: bool = False, store: Art
         ArtifactsLeftError: the study was deleted, but some of its artifacts were not.
     """
     study = find_study(storage, name)
-    study_id = study.queue.study_id
+    companion = find_companion(study)
+    first = Deletion() if companion is None else delete_study(storage, companion.name, force=force, store=store)
+    study_id, marker = study.queue.study_id, marker_of(study)
     trials = tables.trials
     of_study = trials.c.study_id == study_id
     its_trials = select(trials.c.trial_id).where(of_study)
@@ -170,7 +186,7 @@ def delete_study(storage: Storage, name: str, *, force: bool = False, store: Art
         _lock(connection, study_id)
         if not force:
             _check_nothing_runs(connection, study_id, name, "delete")
-        artifacts = _artifacts(connection, study_id)
+        artifacts = [*_artifacts(connection, study_id), *marker]
         num_trials = 0
         for table in reversed(trials.metadata.sorted_tables):  # delete rows before the rows that they refer to
             if "study_id" in table.c:
@@ -185,7 +201,11 @@ def delete_study(storage: Storage, name: str, *, force: bool = False, store: Art
         raise ArtifactsLeftError(
             f"study {name!r} is deleted, but not all of its {len(artifacts)} artifacts: {error}"
         ) from None
-    return Deletion(num_trials=num_trials, num_artifacts=len(artifacts), num_missing=missing)
+    return Deletion(
+        num_trials=num_trials,
+        num_artifacts=first.num_artifacts + len(artifacts),
+        num_missing=first.num_missing + missing,
+    )
 
 
 def _artifacts(connection: Connection, study_id: int) -> list[str]:
@@ -233,7 +253,7 @@ def _check_nothing_runs(connection: Connection, study_id: int, name: str, otherw
 def _put(storage: Storage, study: StudyRecord, trials: Iterable[TrialRecord], name: str | None) -> Arrival:
     name = name if name is not None else study.name
     _check_name(name)
-    settings = _settings_named(study.user_attrs[FILE_KEY], name)
+    settings = _with(study.user_attrs[FILE_KEY], {"name": name})
     own = {FILE_KEY: settings, CHECKPOINTS_KEY: json.dumps(new_checkpoint_folder(name))}
     named = study.model_copy(update={"name": name, "user_attrs": {**study.user_attrs, **own}})
     num_requeued = 0
@@ -272,9 +292,10 @@ def _free_name(storage: Storage, name: str, advice: str) -> Iterator[None]:
         raise StudyExistsError(f"{storage.shown_url} has a study {name!r} already. {advice}") from None
 
 
-def _settings_named(settings: str, name: str) -> str:
+def _with(settings: str, changes: Mapping[str, str]) -> str:
+    """Return the stored settings with changes of the table [study]."""
     parsed: dict[str, Any] = json.loads(settings)
-    if parsed["study"].get("name") == name:
+    if all(parsed["study"].get(key) == value for key, value in changes.items()):
         return settings  # unchanged, to the letter
-    parsed["study"]["name"] = name
+    parsed["study"].update(changes)
     return json.dumps(parsed)

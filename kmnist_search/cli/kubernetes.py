@@ -11,6 +11,7 @@ import click
 
 from kmnist_search.cli.options import TIME, data_dir_option, is_given, per_gpu_option, storage_option
 from kmnist_search.cli.study_options import AskedStudy, study_options
+from kmnist_search.cli.work_options import retrain_flag
 
 if TYPE_CHECKING:
     from kmnist_search.study_file.schema import StudyFile
@@ -52,9 +53,9 @@ CLAIM = "Name of a PersistentVolumeClaim"
     metavar="URL",
     envvar="KMNIST_SEARCH_ARTIFACTS",
     show_envvar=True,
-    help="Bucket (s3://, gs://) for pictures of the best trials; the pods need access.  "
-    "[default: with the checkpoints]",
+    help="Bucket (s3://, gs://) for kept models and pictures; the pods need access.  [default: with the checkpoints]",
 )
+@retrain_flag
 @storage_option
 @data_dir_option
 @click.option("--dry-run", is_flag=True, help="Print the manifests; create and submit nothing.")

@@ -160,7 +160,7 @@ artifacts_option = click.option(
     metavar="FOLDER|URL",
     envvar="KMNIST_SEARCH_ARTIFACTS",
     show_envvar=True,
-    help="Folder or bucket (s3://, gs://) for pictures of the best trials.  [default: beside the checkpoints]",
+    help="Folder or bucket (s3://, gs://) for kept models and pictures.  [default: beside the checkpoints]",
 )
 data_dir_option = click.option(
     "--data-dir",

@@ -4,7 +4,8 @@ Imports that take time wait inside the command, so that `--help` answers at once
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kmnist_search.cli.options import (
-    INTERRUPTED,
     WORK_FAILED,
     json_option,
     print_json,
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kmnist_search.evaluation.metrics import Reference
+    from kmnist_search.evaluation.trained import Trained
     from kmnist_search.references.result_folder import ReferenceTable
     from kmnist_search.run.options import RunOptions
     from kmnist_search.run.search import Search
-    from kmnist_search.study_file.schema import ComparisonFile
+    from kmnist_search.saved_model.packed import PackedModel
+    from kmnist_search.study_file.schema import PlanFile, Which
 
 
 @click.command(epilog="Example: kmnist-search references --only S4 --seeds 3")
@@ -68,85 +70,95 @@ def references(
     from rich.console import Console
 
     from kmnist_search.data.files import default_data_dir
+    from kmnist_search.evaluation.testing import check_test_files
+    from kmnist_search.evaluation.trained import kept, over
     from kmnist_search.references import result_folder, systems
-    from kmnist_search.references.testing import check_test_files
     from kmnist_search.run.submission import prepare
     from kmnist_search.terminal.printing import print_line
+    from kmnist_search.worker.stop import Limits
+    from kmnist_search.worker.trial_models import TrialModels
 
-    chosen, devices = systems.chosen(only), devices_here(options)
+    chosen, device = systems.chosen(only), devices_here(options)[0]
     file = systems.study_file(chosen, **size)
     result_folder.check_place(out)
-    check_test_files(chosen, options.data_dir or default_data_dir())
-    search = prepare(file, options.on(devices[0]))
+    check_test_files((reference.dataset for reference in chosen), options.data_dir or default_data_dir())
+    options = replace(options, limits=Limits(waits="for others"))
     console = Console(stderr=as_json)
-    _train(console, search, file, devices)
-    comparison = _compare(console, search, chosen, out)
+    while True:
+        search = prepare(file, options.on(device))
+        _train(console, search, file, options)
+        trained = [each for each in over(search.study, file.trainings) if each is not None and not each.diverged]
+        models = kept(search.study, trained, TrialModels(search.store))
+        if len(models) == len(trained):  # else the models of some are gone: they are trained again
+            break
+    comparison = _compare(console, search, chosen, trained, models, out) if trained else None
     if comparison is not None and as_json:
         print_json(comparison.model_dump(mode="json"))
-    trained = sum(each.reproduced.seeds for each in comparison.references if each.reproduced) if comparison else 0
-    if missing := len(file.enqueue) - trained:
+    if missing := len(file.trainings) - len(trained):
         print_line(
             console,
-            f"{missing} of {len(file.enqueue)} trainings did not finish; why: kmnist-search status {file.study.name}. "
-            "The same command tries failed ones again.",
+            f"{missing} of {len(file.trainings)} trainings did not finish; why: kmnist-search status "
+            f"{file.study.name}. The same command tries failed ones again.",
         )
         sys.exit(WORK_FAILED)
 
 
-def _train(console: "Console", search: "Search", file: "ComparisonFile", devices: Sequence[str]) -> None:
+def _train(console: "Console", search: "Search", file: "PlanFile", options: "RunOptions") -> None:
     """Train the waiting trials, and wait for those that others train; after a signal end the process."""
-    from kmnist_search.cli.run_workers import run_workers
-    from kmnist_search.host.signals import StopSignals
+    from kmnist_search.cli.planned import train
     from kmnist_search.run.submission import prepare
-    from kmnist_search.terminal.printing import print_line
     from kmnist_search.terminal.run_messages import announce
-    from kmnist_search.watch.watch import watch
 
-    if search.trials_left():
-        places = search.places(devices)
-        announce(console, search, places)
-        if search.device.type == "cpu":
-            _print_estimate(console, search, file, len(places))
-        with StopSignals() as signals:
-            stopped_by = run_workers(console, search, partial(prepare, file), places, signals=signals)
-        if stopped_by == "signal":
-            print_line(console, f"Stopped. To resume: {typed_command()}")
-            sys.exit(INTERRUPTED)
-    if search.counts().unfinished:
-        watch(console, search.study, is_over=lambda status: not status.progress.counts.unfinished)
+    if not search.counts().unfinished:
+        return
+    places = search.places(devices_here(options))
+    announce(console, search, places)
+    if search.device.type == "cpu":
+        _print_estimate(console, search, file, len(places))
+    train(console, search, partial(prepare, file), options=options)
 
 
-def _print_estimate(console: "Console", search: "Search", file: "ComparisonFile", workers: int) -> None:
+def _print_estimate(console: "Console", search: "Search", file: "PlanFile", workers: int) -> None:
     """Print how long all trainings take on this CPU, by the pace of a middling net, measured for two seconds."""
     from kmnist_search.config.cost import flops_per_image
     from kmnist_search.engine.estimate import seconds_per_epoch
-    from kmnist_search.references.systems import flops
     from kmnist_search.terminal.printing import print_line
     from kmnist_search.wording import duration_text
 
-    config, images = file.middle(), search.data.train_images
-    data = search.data.of(file.datas_of(file.enqueue)[0])
-    epoch = 3.0 * images * flops_per_image(config.model)
-    seconds = seconds_per_epoch(config, data) * flops(file, images) / epoch / workers
+    config = file.middle()
+    epoch = 3.0 * flops_per_image(config.model)
+    seconds = seconds_per_epoch(config, search.data.of(file.datas()[0]))
+    left = seconds * sum(each.flops for each in file.trainings) / epoch / workers
     print_line(
-        console, f"all trainings take about {duration_text(seconds)} on this CPU; for less: --only, --epochs, --seeds"
+        console, f"all trainings take about {duration_text(left)} on this CPU; for less: --only, --epochs, --seeds"
     )
 
 
-def _compare(console: "Console", search: "Search", chosen: "Sequence[Reference]", out: Path) -> "ReferenceTable | None":
-    """Test the trained models, and write and show the table; None if no model is trained."""
+def _compare(
+    console: "Console",
+    search: "Search",
+    chosen: "Sequence[Reference]",
+    trained: "Sequence[Trained]",
+    models: "Mapping[int, Mapping[Which, PackedModel]]",
+    out: Path,
+) -> "ReferenceTable":
+    """Freeze all recipes, test the models one after the other, and write and show the table."""
+    from kmnist_search.evaluation.ledger import Ledger
     from kmnist_search.evaluation.lock import alone
-    from kmnist_search.references import result_folder, results, testing
-    from kmnist_search.terminal.references import conclude, follow
+    from kmnist_search.evaluation.testing import Examination
+    from kmnist_search.evaluation.trained import recipes
+    from kmnist_search.references import result_folder
+    from kmnist_search.references.results import TestedSystem
+    from kmnist_search.terminal.references import conclude, show_test
 
-    trained = results.requested(results.trained(search.study), search.file.enqueue)
-    if not trained:
-        return None
+    ledger, tested = Ledger(search.study), []
     with alone(search.study):
-        test = testing.Test(search.study, trained, search.data.data_dir)
-        before = {each.trained.number for each in results.tested(test.ledger, trained)}
-        tested = follow(console, test.work(), len(trained), before=before)
-        comparison = result_folder.compare(chosen, test, tested, command=typed_command())
-        result_folder.write(out, comparison, test, search.data.data_dir)
+        examination = Examination(ledger, recipes(trained), search.data.data_dir)
+        for number, each in enumerate(trained, start=1):
+            last, best = (examination.look(models[each.number][which]) for which in each.spec.keeps)
+            tested.append(TestedSystem(trained=each, last=last.opening, best=best.opening))
+            show_test(console, tested[-1], number, len(trained), before=last.from_ledger and best.from_ledger)
+        comparison = result_folder.compare(chosen, ledger, tested, command=typed_command())
+        result_folder.write(out, comparison, examination, tested, models)
     conclude(console, comparison, out)
     return comparison

@@ -6,6 +6,7 @@ Imports that take time wait inside the command, so that `--help` answers at once
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,13 @@ from kmnist_search.cli.options import (
     typed_storage,
 )
 from kmnist_search.cli.study_options import AskedStudy, study_options
-from kmnist_search.cli.work_options import devices_here, work_options
+from kmnist_search.cli.work_options import (
+    check_result_options,
+    devices_here,
+    result_options,
+    retrain_flag,
+    work_options,
+)
 
 if TYPE_CHECKING:
     from kmnist_search.run.options import RunOptions
@@ -31,17 +38,30 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=TIME, help="Stop after this time, such as 90m or 2h.")
 @click.option("--target", type=float, help="Stop once a complete trial is as good as this, such as 0.98.")
 @work_options
+@retrain_flag
+@result_options
 @json_option
-def run(asked: AskedStudy, timeout: float | None, target: float | None, options: "RunOptions", as_json: bool) -> None:
+def run(
+    asked: AskedStudy,
+    timeout: float | None,
+    target: float | None,
+    options: "RunOptions",
+    retrains: bool,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Run a search until all its trials are finished, or resume it.
 
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The same command again
     resumes the study. Any number of processes may work on one study at the same time.
     """
+    check_result_options(retrains=retrains)
     set_up_runtimes()
 
     from rich.console import Console
 
+    from kmnist_search.cli.planned import check_result_folder, retrain_study
     from kmnist_search.cli.run_workers import run_workers
     from kmnist_search.database.errors import when_it_answers
     from kmnist_search.host.signals import StopSignals
@@ -52,8 +72,11 @@ def run(asked: AskedStudy, timeout: float | None, target: float | None, options:
     from kmnist_search.worker.stop import Limits
 
     file, devices = asked.file(), devices_here(options)
-    options = replace(options, trials=asked.trials, limits=Limits(target=target))
+    limits = Limits(target=target, waits="for others" if retrains else "never")
+    options = replace(options, trials=asked.trials, limits=limits)
     search = prepare(file, options.on(devices[0]))
+    if retrains and search.trials_left():
+        check_result_folder(search.study.name, out, force=force)
     places = search.places(devices)
     console = Console(stderr=as_json)
     announce(console, search, places, options=typed_storage())
@@ -61,8 +84,12 @@ def run(asked: AskedStudy, timeout: float | None, target: float | None, options:
     with StopSignals() as signals:
         stopped_by = run_workers(console, search, partial(prepare, file), places, signals=signals)
         status = when_it_answers()(status_of, search.study)
-    conclude(console, search, status.progress, stopped_by, command=typed_command(), options=typed_storage())
+    texts = {"command": typed_command(), "options": typed_storage()}
+    conclude(console, search, status.progress, stopped_by, **texts, retrains=retrains)
     if as_json:
         print_json({**status_summary(status), "stopped_by": stopped_by})
-    if stopped_by == "signal":
+    if signals.received is not None:
         sys.exit(INTERRUPTED)
+    if retrains and stopped_by in ("budget", "target"):
+        limits = search.options.limits  # with the deadline
+        retrain_study(console, search.study, replace(options, limits=limits), out, force=force)

@@ -23,6 +23,7 @@ from kmnist_search.cli.options import (
     watch_option,
 )
 from kmnist_search.cli.study_options import AskedStudy, study_options
+from kmnist_search.cli.work_options import check_result_options, result_options, retrain_flag
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from kmnist_search.run.search import Search
     from kmnist_search.study_file.schema import StudyFile
 
-#: Folders for checkpoints and logs, in the folder where the command is typed. On most clusters all nodes see it.
-CHECKPOINTS, LOGS = Path("kmnist-search.checkpoints"), Path("kmnist-search.logs")
+#: Folders in the folder where the command is typed. On most clusters all nodes see it.
+CHECKPOINTS, ARTIFACTS, LOGS = (Path(f"kmnist-search.{what}") for what in ("checkpoints", "artifacts", "logs"))
 
 
 def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | None:
@@ -81,6 +82,8 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
     show_default=True,
     help="Folder for the tasks' logs; all nodes must see it.",
 )
+@retrain_flag
+@result_options
 @storage_option
 @checkpoints_option
 @artifacts_option
@@ -99,20 +102,27 @@ def slurm(
     data_dir: Path | None,
     dry_run: bool,
     watches: bool,
+    retrains: bool,
+    out: Path | None,
+    force: bool,
     **job_options: Any,
 ) -> None:
     """Create a study and submit its workers as a Slurm job array.
 
     STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The same command again
-    adds workers to the study, and no trials.
+    adds workers to the study, and no trials. With --retrain the tasks also retrain the winner, and the last one writes
+    model and report.
     """
     from kmnist_search.database.url import check_shared_url, has_password
     from kmnist_search.launch.slurm import SlurmJob, script, worker_command
 
+    check_result_options(retrains=retrains)
     file = asked.file()
     needs_url = is_given("storage_url") or not dry_run  # a printed script may get it from sbatch's environment
     url = check_shared_url(storage_url) if needs_url else None
-    checkpoint_dir = checkpoint_dir or CHECKPOINTS
+    checkpoint_dir, result = checkpoint_dir or CHECKPOINTS, out or Path(f"{file.study.name}-best")
+    if retrains and artifacts is None:
+        artifacts = str(ARTIFACTS)  # for the models: all nodes must see them
     job = SlurmJob(
         name=file.study.name,
         command=worker_command(
@@ -122,6 +132,8 @@ def slurm(
             data_dir=data_dir,
             checkpoint_dir=checkpoint_dir,
             artifacts=_absolute(artifacts),
+            result=result if retrains else None,
+            force=force,
         ),
         log_dir=log_dir.absolute(),
         storage_url=None if url is None or has_password(url) else storage_url,
@@ -132,13 +144,16 @@ def slurm(
         click.echo(script(job), nl=False)
         return
 
+    from kmnist_search.cli.planned import check_result_folder
     from kmnist_search.run.options import RunOptions
 
+    if retrains:
+        check_result_folder(file.study.name, out, force=force)
     options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
-    _submit(job, file, options, watches=watches)
+    _submit(job, file, options, watches=watches, retrains=retrains)
 
 
-def _submit(job: "SlurmJob", file: "StudyFile", options: "RunOptions", *, watches: bool) -> None:
+def _submit(job: "SlurmJob", file: "StudyFile", options: "RunOptions", *, watches: bool, retrains: bool) -> None:
     """Create a study and its queue, and submit a job for it. Slurm and the log folder are checked first."""
     from rich.console import Console
 
@@ -154,7 +169,7 @@ def _submit(job: "SlurmJob", file: "StudyFile", options: "RunOptions", *, watche
     console = Console()
     announce(console, made)
     counts = made.study.counts()
-    if counts.finished >= made.goal(counts):
+    if counts.finished >= made.goal(counts) and not retrains:
         click.echo("Nothing is left to do, so nothing was submitted.")
         return
     job_id = _submitted(job, options.storage_url)

@@ -7,7 +7,15 @@ from datetime import datetime
 
 import click
 
-from kmnist_search.cli.options import json_option, print_json, storage_option, stored_study, study_argument
+from kmnist_search.cli.options import (
+    json_option,
+    print_json,
+    storage_option,
+    stored_study,
+    study_argument,
+    typed_storage,
+)
+from kmnist_search.wording import count
 
 
 @click.command(epilog="Example: kmnist-search status quickstart --json")
@@ -26,8 +34,10 @@ def status(study: str | None, storage_url: str, watches: bool, as_json: bool) ->
     from rich.console import Console
 
     from kmnist_search.errors import ReadOnlyError
+    from kmnist_search.study.opening import find_companion
     from kmnist_search.study.status import status_of
-    from kmnist_search.study.summary import status_summary
+    from kmnist_search.study.summary import progress_summary, status_summary
+    from kmnist_search.terminal.printing import print_line
     from kmnist_search.terminal.status import StatusView
     from kmnist_search.watch.watch import watch
 
@@ -42,12 +52,18 @@ def status(study: str | None, storage_url: str, watches: bool, as_json: bool) ->
     except ReadOnlyError as error:
         recovered = []
         click.echo(f"A trial whose worker is gone could not be put back into the queue: {error}", err=True)
-    status = status_of(found)
+    status, companion = status_of(found), find_companion(found)
+    retraining = None if companion is None else status_of(companion).progress
     if as_json:
-        print_json(status_summary(status))
+        summary = None if retraining is None else progress_summary(retraining)
+        print_json({**status_summary(status), "retraining": summary})
         return
     console = Console()
     console.print(StatusView(status=status, now=datetime.now()))
+    if retraining is not None:
+        counts = retraining.counts
+        text = f"Of its retraining, {counts.finished} of {count(counts.total, 'queued training')} are finished"
+        print_line(console, f"{text}: kmnist-search status {retraining.name}{typed_storage()}")
     if recovered:
         numbers = ", ".join(str(number) for number in recovered)
         console.print(f"Put back into the queue, because its worker is gone: trial {numbers}", highlight=False)

@@ -87,6 +87,37 @@ def show(study: str, storage_url: str, as_json: bool) -> None:
     click.echo(as_toml(found.settings, facts=facts), nl=False)
 
 
+@studies.command(epilog="Example: kmnist-search studies ledger quickstart")
+@click.argument("study", required=False)
+@storage_option
+@json_option
+def ledger(study: str | None, storage_url: str, as_json: bool) -> None:
+    """Show each frozen recipe of a study, and each look at the test set.
+
+    A recipe is frozen before a model of it is tested. A look is noted before it is had, and counts even if it was
+    interrupted. Choosing among several recipes by their test accuracies would make these too optimistic.
+    """
+    from rich.console import Console
+
+    from kmnist_search.evaluation.ledger import Ledger
+    from kmnist_search.terminal.tables import ledger_view
+
+    found = stored_study(storage_url, study)
+    if source := found.settings["study"].get("retrains"):
+        found = stored_study(storage_url, source)
+    recipes, openings = Ledger(found).recipes(), Ledger(found).openings()
+    if as_json:
+        print_json(
+            {
+                "study": found.name,
+                "recipes": [each.model_dump(mode="json") for each in recipes],
+                "looks": [each.model_dump(mode="json") for each in openings],
+            }
+        )
+    else:
+        Console().print(ledger_view(found.name, recipes, openings))
+
+
 @studies.command(epilog="Example: kmnist-search studies rename quickstart first-try")
 @study_argument
 @click.argument("name")
@@ -115,14 +146,20 @@ def delete(study: str, yes: bool, force: bool, artifacts: str | None, storage_ur
     """Delete a study with its trials, checkpoints and artifacts."""
     from kmnist_search.archive.studies import delete_study
     from kmnist_search.database.storage import default_artifact_dir, open_storage
+    from kmnist_search.evaluation.ledger import Ledger
     from kmnist_search.study.artifacts import open_artifact_store
-    from kmnist_search.study.opening import find_study
+    from kmnist_search.study.opening import find_companion, find_study
 
     storage = open_storage(storage_url, create=False)
     store = open_artifact_store(artifacts, storage.url)
     if not yes:
-        counts = find_study(storage, study).counts()
+        found = find_study(storage, study)
+        counts, companion = found.counts(), find_companion(found)
         lost = f"{count(counts.total, 'trial')} ({counts.complete} complete)"
+        if companion is not None:
+            lost += f", its retraining ({count(companion.counts().total, 'training')})"
+        if looks := len(Ledger(found).openings()):
+            lost += f" and its ledger ({count(looks, 'look')} at the test set)"
         click.confirm(f"Delete study {study} in {storage.shown_url} and lose its {lost}?", abort=True, err=True)
     deleted = delete_study(storage, study, force=force, store=store)
     click.echo(f"study {study} with {count(deleted.num_trials, 'trial')} is deleted from {storage.shown_url}")

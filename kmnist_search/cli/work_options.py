@@ -5,16 +5,19 @@ Imports that take time wait inside the functions, so that `--help` answers at on
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kmnist_search.cli.options import (
     TIME,
+    Command,
     artifacts_option,
     checkpoints_option,
     data_dir_option,
     device_option,
+    force_option,
     grouped,
     is_typed,
     per_gpu_option,
@@ -54,6 +57,44 @@ def _gpu_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None
     if numbers == [0]:
         raise click.BadParameter("0 is no number of GPUs. The GPU numbered 0, and only that, is --device cuda:0.")
     return numbers if len(numbers) > 1 else range(numbers[0])
+
+
+#: Gives a command the parameter `retraining`: how a winner is retrained, but for the number of candidates.
+retrain_options = grouped(
+    "retraining",
+    dict,
+    click.option("--reruns", type=click.IntRange(min=1), help="Reruns of each candidate.  [default: the study's]"),
+    click.option("--rerun-epochs", type=click.IntRange(min=1), help="Epochs of a rerun.  [default: the study's]"),
+    click.option("--models", type=click.IntRange(min=1), help="Final models.  [default: the study's]"),
+    click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a final model.  [default: the study's]"),
+)
+
+
+#: Gives a command the parameter `retrains`.
+retrain_flag = click.option(
+    "--retrain", "retrains", is_flag=True, help="Also retrain the winner, as kmnist-search best --retrain does."
+)
+
+
+#: Gives a command the parameter `out`.
+result_option = click.option(
+    "--out",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Folder of the retraining's result.  [default: STUDY-best]",
+)
+
+
+def check_result_options(*, retrains: bool) -> None:
+    """Raise UsageError if an option for the result of a retraining was typed without --retrain."""
+    for option in ("out", "force"):
+        if not retrains and is_typed(option):
+            raise click.UsageError(f"--{option} is for retraining. Add --retrain, or leave it out.")
+
+
+def result_options(command: Command) -> Command:
+    """Give a command the parameters `out` and `force`."""
+    return result_option(force_option(command))
 
 
 #: Gives a command the parameter `options`, `RunOptions`.

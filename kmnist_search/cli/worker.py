@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,15 +18,27 @@ from kmnist_search.cli.options import (
     TIME,
     WORK_FAILED,
     set_up_runtimes,
+    stored_study,
     study_argument,
     typed_command,
     typed_storage,
 )
-from kmnist_search.cli.work_options import devices_here, work_options
+from kmnist_search.cli.work_options import (
+    check_result_options,
+    devices_here,
+    result_options,
+    retrain_flag,
+    work_options,
+)
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.run.options import RunOptions
+    from kmnist_search.run.search import Search
+    from kmnist_search.worker.events import StoppedBy
+    from kmnist_search.worker.stop import Waits
 
 
 def _name_today(option: str) -> str:
@@ -47,6 +60,8 @@ def _name_today(option: str) -> str:
 @click.option(
     "--is-alive", is_flag=True, help="Only check: exit with 0 if a worker of this host was seen lately, else with 1."
 )
+@retrain_flag
+@result_options
 def worker(
     study: str | None,
     waits: bool,
@@ -54,44 +69,88 @@ def worker(
     timeout: float | None,
     options: "RunOptions",
     is_alive: bool,
+    retrains: bool,
+    out: Path | None,
+    force: bool,
 ) -> None:
     """Join a study and train its trials until the queue is empty.
 
     STUDY is its name in the storage; without it, the only one or the one last worked on. The study has its own
-    settings: a worker needs only the images. One process works on each GPU.
+    settings: a worker needs only the images. One process works on each GPU. If the winner is being retrained, a worker
+    helps with that, too.
     """
     if is_alive:
         _exit_by_liveness(options.storage_url)
+    check_result_options(retrains=retrains)
     set_up_runtimes()
+
+    if waits and retrains:
+        raise click.UsageError("--wait never comes to an end, so --retrain would never begin. Leave one of them out.")
 
     from rich.console import Console
 
-    from kmnist_search.cli.run_workers import run_workers
+    from kmnist_search.cli.planned import check_result_folder, retrain_study
     from kmnist_search.database.errors import when_it_answers
     from kmnist_search.database.url import check_url
     from kmnist_search.host.signals import StopSignals
-    from kmnist_search.run.join import already_reached, join, until_reachable
+    from kmnist_search.run.join import until_reachable
     from kmnist_search.study.status import status_of
-    from kmnist_search.terminal.run_messages import conclude, introduce
+    from kmnist_search.terminal.run_messages import conclude
     from kmnist_search.worker.stop import Limits
 
     deadline = None if timeout is None else time.monotonic() + timeout
-    options = replace(options, limits=Limits(max_trials=max_trials, waits=waits, deadline=deadline))
+    stays: Waits = "forever" if waits else "for others" if retrains else "never"
+    options = replace(options, limits=Limits(max_trials=max_trials, waits=stays, deadline=deadline))
     check_url(options.storage_url)
-    devices = devices_here(options)
     console = Console()
     with StopSignals() as signals:
         _wait(until_reachable(options, with_study=waits, name=study), signals, deadline)
-        with already_reached():
-            search = join(study, options.on(devices[0]))
-        places = search.places(devices)
-        introduce(console, search, places)
-        join_again = partial(join, search.study.name)  # the same study, whatever others start meanwhile
-        stopped_by = run_workers(console, search, join_again, places, signals=signals)
-        progress = when_it_answers()(status_of, search.study).progress
-    conclude(console, search, progress, stopped_by, command=typed_command(), options=typed_storage())
-    if stopped_by == "signal":
+        if retrains and study is not None and stored_study(options.storage_url, study).counts().unfinished:
+            check_result_folder(study, out, force=force)
+        search, last, stopped_by = _work(console, study, options, signals)
+        progress = when_it_answers()(status_of, last.study).progress
+    conclude(console, last, progress, stopped_by, command=typed_command(), options=typed_storage())
+    if signals.received is not None:
         sys.exit(INTERRUPTED)
+    if retrains and stopped_by == "budget":
+        retrain_study(console, search.study, options, out, force=force)
+
+
+def _work(
+    console: "Console", name: str | None, options: "RunOptions", signals: "StopSignals"
+) -> "tuple[Search, Search, StoppedBy]":
+    """Work on a study and on the retraining of its winner, until nothing is left.
+
+    Returns:
+        The study, what was worked on last, and why that ended.
+    """
+    from kmnist_search.cli.run_workers import run_workers
+    from kmnist_search.errors import ConfigError
+    from kmnist_search.retrain.retraining import enlist, is_waiting, rejoin
+    from kmnist_search.run.join import already_reached, join
+    from kmnist_search.terminal.run_messages import introduce
+
+    devices = devices_here(options)
+    on_device = options.on(devices[0])
+    with already_reached():
+        search = enlist(name, on_device)
+    name, can_help = search.study.name, True  # the same study, whatever others start meanwhile
+    while True:
+        helps = can_help and not search.counts().waiting and is_waiting(search.study)
+        try:
+            there = rejoin(name, on_device) if helps else search
+        except ConfigError as error:  # its models would not be found, for example
+            click.echo(f"This worker leaves the retraining to others: {error}")
+            can_help, search = False, join(name, on_device)
+            continue
+        join_again = partial(rejoin if helps else enlist if can_help else join, name)
+        places = there.places(devices)
+        introduce(console, there, places)
+        stopped_by = run_workers(console, there, join_again, places, signals=signals)
+        is_stopped = stopped_by not in ("budget", "queue", "elsewhere")
+        stays = (can_help and is_waiting(search.study)) or (helps and options.limits.waits == "forever")
+        if is_stopped or not stays:
+            return search, there, stopped_by
 
 
 def _wait(reasons: Iterator[str], signals: "StopSignals", deadline: float | None) -> None:

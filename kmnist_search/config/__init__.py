@@ -21,5 +21,6 @@ from kmnist_search.config.trial import (
     TrainConfig as TrainConfig,
     TrialConfig as TrialConfig,
     field_of as field_of,
+    hyperparameters_of as hyperparameters_of,
     trial_config as trial_config,
 )

@@ -83,7 +83,8 @@ class TrainConfig(Config):
 class DataConfig(Config):
     """The data set, its normalisation, and the part of the training set that is held out for validation.
 
-    `split` "random" draws the same share of every class at random, by `split_seed`. Pixels from 0 to 1 are normalised
+    `split` "random" draws the same share of every class at random, by `split_seed`; with a `val_share` of 0 nothing is
+    held out. Pixels from 0 to 1 are normalised
     by the mean and standard deviation of the training images ("standard"), to the range -1 to 1 ("symmetric"), or not
     at all ("none").
     """
@@ -91,8 +92,12 @@ class DataConfig(Config):
     dataset: Dataset = "kmnist"
     split: Literal["random"] = "random"
     split_seed: Annotated[int, Field(ge=0)] = 0
-    val_share: Annotated[float, Field(gt=0, lt=1)] = 1 / 6
+    val_share: Share = 1 / 6
     normalisation: Literal["standard", "symmetric", "none"] = "standard"
+
+    def whole(self) -> "DataConfig":
+        """Return the same images with nothing held out."""
+        return self.model_copy(update={"val_share": 0.0, "split_seed": 0})
 
 
 class TrialConfig(Config):
@@ -152,3 +157,9 @@ def trial_config(hyperparameters: Mapping[str, Any], train: TrainConfig) -> Tria
     model = model_config(sections.pop("model"))
     made: dict[str, Any] = {section: SECTIONS[section][0](**values) for section, values in sections.items()}
     return TrialConfig(model=model, train=train, **made)
+
+
+def hyperparameters_of(config: TrialConfig) -> dict[str, Any]:
+    """Return the flat hyperparameters of a configuration that differ from the defaults: `trial_config` in reverse."""
+    sections = (getattr(config, section).model_dump(mode="json", exclude_defaults=True) for section in SECTIONS)
+    return {name: value for section in sections for name, value in section.items()}

@@ -23,7 +23,7 @@ from kmnist_search.data.catalog import CLASS_NAMES
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.tables import put, system_attributes, trials, values
 from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX, ArtifactStore, trial_id_of
-from kmnist_search.study.artifacts import artifact_id_in, remove_all
+from kmnist_search.study.artifacts import artifact_id_in, has_weights, remove_all
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
@@ -82,15 +82,19 @@ class TrialArtifacts:
             .where(trials.c.study_id == study_id, table.c.trial_id.not_in(kept))
             .where(table.c.key.startswith(ARTIFACT_KEY_PREFIX))
         )
-        return [(trial_id, key, artifact_id_in(text)) for trial_id, key, text in connection.execute(found)]
+        return [
+            (trial_id, key, artifact_id_in(text))
+            for trial_id, key, text in connection.execute(found)
+            if not has_weights(text)
+        ]
 
     def _files(self, validated: TrialValidated) -> Iterator[tuple[str, str, bytes]]:
         """Yield name, type and content of each artifact of a trial."""
-        number, data = validated.number, self.file.training(validated.params).data
+        number, data = validated.number, validated.spec.data
         names, images = CLASS_NAMES[data.dataset], self.images.of(data)
         title = f"{self.study.name}, trial {number}"
-        text = recipe(self.file, number, validated.params)
-        yield f"trial-{number}.toml", "application/toml", text.encode()
+        if data.val_share:  # a study needs images to validate with
+            yield f"trial-{number}.toml", "application/toml", recipe(self.file.study, number, validated.spec).encode()
         yield f"curves-{number}.png", "image/png", curves_picture(validated.history, title)
         if validated.val_probabilities is None:
             return

@@ -40,7 +40,6 @@ def note(snapshot: Snapshot, before: str = "") -> str:
         seconds=float(history.seconds[-1]) if len(history.seconds) else None,
         seconds_saved=read.saved(snapshot.trials, snapshot.file.train.epochs).seconds,
         clock="GPU time" if read.clock_name(snapshot.trials) == "GPU-seconds" else "training",
-        systems=dict.fromkeys(each.params["system"] for each in snapshot.trials if "system" in each.params),
         pruner=_pruner(snapshot.file.study.pruner),
         pids=_pids(snapshot),
         failures=list(read.failures(snapshot.trials).items()),

@@ -53,7 +53,7 @@ class Publisher:
         trial_artifacts: for the pictures of its best trials.
         worker: its id among the registered workers.
         budget: number of trials to finish; None means all that exist.
-        images: used by the study; None if each compared system has its own.
+        images: used by the study; None if each training has its own.
     """
 
     def __init__(

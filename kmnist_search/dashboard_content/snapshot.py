@@ -38,7 +38,7 @@ class Snapshot:
 
     Attributes:
         storage_url: without a password.
-        images: None if each compared system has its own.
+        images: None if each training has its own.
         budget: number of trials to finish.
         trials: running and finished ones, with the attributes `SHOWN_KEYS`.
         ranked: the complete ones, best first.

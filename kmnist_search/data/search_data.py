@@ -68,10 +68,6 @@ class TrainingSet:
         train, val = _split(self.labels, config)
         return self._parts(train, val, config)
 
-    def whole(self, config: DataConfig) -> SearchData:
-        """Return all images as the training part; the validation part is empty and the split of `config` is ignored."""
-        return self._parts(np.arange(len(self.labels)), np.arange(0), config)
-
     def samples(self, number: int) -> NDArray[np.uint8]:
         """Return the first images of each class, (classes, number, H, W)."""
         classes = np.unique(self.labels)
@@ -182,6 +178,9 @@ def _mean_and_std(images: NDArray[np.uint8], config: DataConfig) -> tuple[float,
 def _split(labels: NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the positions of the training and of the validation part, drawn class by class."""
     from sklearn.model_selection import train_test_split
+
+    if config.val_share == 0:
+        return np.arange(len(labels)), np.arange(0)
 
     val_size = round(len(labels) * config.val_share)
     if min(val_size, len(labels) - val_size) < NUM_CLASSES:

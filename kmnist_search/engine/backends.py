@@ -1,9 +1,6 @@
-"""The choice of a backend: torch, Triton kernels or torch.compile, by configuration and device."""
+"""The choice of a backend, torch or Triton kernels, by configuration and device."""
 
 import importlib.util
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,9 +13,8 @@ from kmnist_search.engine.torch_program import TorchProgram
 from kmnist_search.engine.verdict import verdict
 from kmnist_search.errors import ConfigError
 
-#: "auto" is "triton" where its kernels support the model and passed the self-check, else "torch"; "compiled" is
-#: torch.compile.
-Backend = Literal["auto", "torch", "triton", "compiled"]
+#: "auto" is "triton" where its kernels support the model and passed the self-check, else "torch".
+Backend = Literal["auto", "torch", "triton"]
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -32,24 +28,6 @@ def uses_triton(config: TrialConfig, device: torch.device, backend: Backend) -> 
 
 def _has_kernels(config: ModelConfig) -> bool:
     return isinstance(config, PatchMLPConfig) and config.norm != "batch"
-
-
-def check_compiles(device: torch.device) -> None:
-    """Check that `torch.compile` has what it needs for a device.
-
-    Raises:
-        ConfigError: something is missing.
-    """
-    if device.type == "cuda":
-        if not HAS_TRITON:
-            raise ConfigError("--compile: on a GPU torch compiles with Triton, which is not installed here")
-        return
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses it
-    if shutil.which(compiler) is None:
-        raise ConfigError(
-            f"--compile: on a CPU torch compiles with {compiler}, which is not on the PATH. "
-            "Install it, name another C++ compiler in the variable CXX, or leave --compile out"
-        )
 
 
 def program_for(
@@ -73,4 +51,4 @@ def program_for(
 
         return TritonProgram(config, datasets, seeds=seeds, device=device)
     (data,), (seed,) = datasets, seeds
-    return TorchProgram(config, data, seed=seed, device=device, compiled=backend == "compiled")
+    return TorchProgram(config, data, seed=seed, device=device)

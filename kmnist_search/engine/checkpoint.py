@@ -16,7 +16,7 @@ from kmnist_search.host.files import whole_file
 
 
 class Resumable(Protocol):
-    """Anything that has checkpoints: a training or a batched training."""
+    """Anything that has checkpoints, such as a training."""
 
     device: torch.device
 

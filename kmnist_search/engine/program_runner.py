@@ -14,7 +14,7 @@ from kmnist_search.engine.verdict import verdict
 
 
 class ProgramRunner:
-    """A program on a device, and its position in the current epoch. Its replicas are always at the same step.
+    """A program on a device, and its position in the current epoch. Its replicas take each step together.
 
     Code that uses the program must do so within `on_stream()`.
     """
@@ -34,7 +34,8 @@ class ProgramRunner:
         """Advance the current epoch a little, without waiting; return whether it is over."""
         with self.on_stream():
             if not self._is_begun:
-                self._stepping.begin([replica.begin_epoch() for replica in replicas], replicas[0].position)
+                position = min(replica.position for replica in replicas)  # one that has diverged stays at the end
+                self._stepping.begin([replica.begin_epoch() for replica in replicas], position)
                 self._is_begun = True
             is_over = self._stepping.advance()
         for replica in replicas:

@@ -32,6 +32,11 @@ class Epoch:
     val_accuracy: float | None
 
     @property
+    def accuracy(self) -> float:
+        """That of the validation images, or of training if there are none."""
+        return self.train_accuracy if self.val_accuracy is None else self.val_accuracy
+
+    @property
     def plateau_loss(self) -> float:
         """The loss that the plateau schedule reads: of the validation images, or of training if there are none."""
         return self.train_loss if self.val_loss is None else self.val_loss

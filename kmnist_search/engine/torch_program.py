@@ -3,7 +3,6 @@
 Shapes: B images of a batch, H = W pixels per side, E steps of an epoch.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,16 +24,11 @@ VAL_BATCH_SIZE = 1000
 
 
 class TorchProgram:
-    """Steps with torch's autograd and optimizers, in bfloat16 by autocast on a GPU; see `Program`.
-
-    `compiled` fuses the model's operations with `torch.compile`, which takes about ten seconds for each architecture.
-    """
+    """Steps with torch's autograd and optimizers, in bfloat16 by autocast on a GPU; see `Program`."""
 
     checkpoint_name = "plain"  # the name in all checkpoints so far
 
-    def __init__(
-        self, config: TrialConfig, data: SearchData, *, seed: int, device: torch.device, compiled: bool = False
-    ) -> None:
+    def __init__(self, config: TrialConfig, data: SearchData, *, seed: int, device: torch.device) -> None:
         self.config, self.data, self.device = config, data, device
         self.datasets = [data]
         self.steps_per_epoch = len(data.train_images) // config.batch.batch_size
@@ -55,10 +49,6 @@ class TorchProgram:
         if device.type == "cuda":
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.zeros((), device=device)
-        if compiled:
-            torch.compiler.reset()  # else architecture after architecture reaches the limit of recompilations
-        self._net = torch.compile(self.model) if compiled else self.model
-        self._is_compiled = compiled
 
     def begin(self, plans: list[EpochPlan]) -> None:
         (plan,) = plans
@@ -114,12 +104,9 @@ class TorchProgram:
         if config.augment.mixup:
             x_BHW, partners_B, share_B = mixup(x_BHW, config.augment.mixup, generator)
         self.model.train()
-        # Drawn here, because torch.compile interrupts its graph at every draw from a generator.
         noise = self.model.draw(len(x_BHW), torch.bfloat16 if self.autocast else torch.float32, generator)
-        # Not in a compiled net: replaced products would be compiled again.
-        products = nullcontext() if self._is_compiled else onednn_products(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), products:
-            logits = self._net(self._normalised(x_BHW), noise)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), onednn_products(self.device):
+            logits = self.model(self._normalised(x_BHW), noise)
         smoothing = config.batch.label_smoothing
         losses_B = F.cross_entropy(logits.float(), labels_B, label_smoothing=smoothing, reduction="none")
         if partners_B is not None and share_B is not None:

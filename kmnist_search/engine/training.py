@@ -4,9 +4,8 @@ A program computes the steps, a stepping takes them, and a replica keeps the res
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
-from kmnist_search.engine.backends import Backend, program_for
-from kmnist_search.engine.program_runner import ProgramRunner
+from kmnist_search.engine.backends import Backend
+from kmnist_search.engine.batch import Batch
 from kmnist_search.engine.replica import Epoch, Replica
 from kmnist_search.model import Model, model_of
 
@@ -54,6 +53,7 @@ class Training(Replica):
         device: torch.device,
         backend: Backend = "auto",
         keeps_best: bool = False,
+        batch: Batch | None = None,
     ) -> None:
         """Build model and optimizer on `device`.
 
@@ -64,14 +64,15 @@ class Training(Replica):
             device: where the training is computed.
             backend: how it is computed.
             keeps_best: also keep the weights of the best epoch; needs a validation part.
+            batch: computes it together with others, see `trainings_together`; None for a training alone.
 
         Raises:
             ConfigError: a batch is larger than the training part.
         """
-        self._runner = ProgramRunner(
-            device, partial(program_for, config, [data], seeds=[seed], device=device, backend=backend)
-        )
-        super().__init__(config, seed=seed, device=device, program=self._runner.program, index=0)
+        self._batch = batch or Batch(config, [data], seeds=[seed], device=device, backend=backend)
+        self._runner = self._batch.runner
+        super().__init__(config, seed=seed, device=device, program=self._runner.program, index=self._batch.size)
+        self._batch.add(self)
         self.keeps_best = keeps_best
         self.best: BestEpoch | None = None
 
@@ -110,7 +111,7 @@ class Training(Replica):
 
         Between two calls `state_dict()` returns a state to resume from.
         """
-        return self._runner.advance([self])
+        return self._batch.advance(self.index)
 
     def read(self) -> Epoch:
         """Return the results of the epoch that `advance` has ended.
@@ -118,11 +119,14 @@ class Training(Replica):
         Raises:
             TrainingDivergedError: a loss is not finite.
         """
-        (sums,) = self._runner.take_sums()
-        epoch = self.end_epoch(sums)
+        epoch = self.end_epoch(self._batch.take_sums(self.index))
         if self.keeps_best:
             self._keep_if_best(epoch)
         return epoch
+
+    def leave(self) -> None:
+        """Take no further part: those that are computed together with this training go on without it."""
+        self._batch.leave(self.index)
 
     def _keep_if_best(self, epoch: Epoch) -> None:
         accuracy = epoch.val_accuracy
@@ -140,8 +144,23 @@ class Training(Replica):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with self._runner.loading():
             super().load_state_dict(state)
+        self._batch.forget()
         best = state.get("best")
         self.best = None
         if best is not None:
             weights = {name: tensor.cpu() for name, tensor in best["weights"].items()}
             self.best = BestEpoch(**{**best, "weights": weights})
+
+
+def trainings_together(
+    config: TrialConfig,
+    datasets: Sequence[SearchData],
+    *,
+    seeds: Sequence[int],
+    device: torch.device,
+    backend: Backend = "auto",
+) -> list[Training]:
+    """Return trainings of one configuration that are computed together; the arguments are those of `Batch`."""
+    batch = Batch(config, datasets, seeds=seeds, device=device, backend=backend)
+    pairs = zip(datasets, seeds, strict=True)
+    return [Training(config, data, seed=seed, device=device, batch=batch) for data, seed in pairs]

@@ -1,17 +1,18 @@
-"""The ledger of a study: its reruns, frozen recipes, final trainings, and every look at the test set.
+"""The ledger of a study: its frozen recipes, and every look at the test set.
 
 Every entry is a user attribute of the study, so copies and exports contain it and optuna-dashboard shows it.
-An entry is written before the next step begins, so an interrupted retraining resumes after the last.
+An entry is written before the next step begins, so no look is lost and none is counted twice.
 """
 
 import json
 from typing import TypeVar
 
 from sqlalchemy import select
+from sqlalchemy.engine import Connection
 
 from kmnist_search.database.errors import when_it_answers
 from kmnist_search.database.tables import put, study_user_attributes
-from kmnist_search.evaluation.metrics import Figures, FinalTraining, Opening, Recipe, Rerun
+from kmnist_search.evaluation.metrics import Figures, Opening, Recipe
 from kmnist_search.study.study import SearchStudy
 
 #: How long the database may be away between two trainings.
@@ -26,31 +27,30 @@ class Ledger:
     def __init__(self, study: SearchStudy) -> None:
         self.study = study
 
-    def rerun(self, config_digest: str, seed: int) -> Rerun | None:
-        """Return the rerun of a candidate with a fresh seed, if it was done."""
-        return self._entry(f"rerun:{config_digest}:{seed}", Rerun)
-
-    def note_rerun(self, config_digest: str, rerun: Rerun) -> None:
-        self._write(f"rerun:{config_digest}:{rerun.seed}", rerun)
-
     def freeze(self, recipe: Recipe) -> Recipe:
         """Record a recipe before any model of it sees the test set; return the recipe as first frozen.
 
         Only the seeds may have changed since: more models of the same recipe.
         """
-        before = self._entry(f"recipe:{recipe.digest}", Recipe)
-        if before is not None:
-            recipe = recipe.model_copy(update={"frozen_at": before.frozen_at, "trial": before.trial})
-        if recipe != before:
-            self._write(f"recipe:{recipe.digest}", recipe)
-        return recipe
+        key = f"recipe:{recipe.digest}"
 
-    def final(self, recipe_digest: str, seed: int) -> FinalTraining | None:
-        """Return a final training of a recipe, if it was done."""
-        return self._entry(f"final:{recipe_digest}:{seed}", FinalTraining)
+        def freeze() -> Recipe:
+            with self.study.storage.writing() as connection:
+                self.study.queue.lock(connection)
+                text = self._read(connection, key).get(key)
+                before = None if text is None else Recipe.model_validate_json(text)
+                first = {} if before is None else {"frozen_at": before.frozen_at, "trial": before.trial}
+                frozen = recipe.model_copy(update=first)
+                if frozen != before:
+                    self._put(connection, key, frozen)
+            return frozen
 
-    def note_final(self, recipe_digest: str, training: FinalTraining) -> None:
-        self._write(f"final:{recipe_digest}:{training.seed}", training)
+        return when_it_answers(RETRY_SECONDS)(freeze)
+
+    def recipes(self) -> list[Recipe]:
+        """Return the frozen recipes, earliest first."""
+        found = [Recipe.model_validate_json(text) for text in self._texts("recipe:").values()]
+        return sorted(found, key=lambda recipe: recipe.frozen_at)
 
     def opening(self, recipe_digest: str, seed: int, weights_sha256: str) -> Opening | None:
         """Return this model's look at the test set, if it had one; the look may have been interrupted."""
@@ -75,28 +75,32 @@ class Ledger:
         return None if text is None else kind.model_validate_json(text)
 
     def _texts(self, prefix: str) -> dict[str, str]:
-        table = study_user_attributes
-        found = select(table.c.key, table.c.value_json).where(
-            table.c.study_id == self.study.queue.study_id, table.c.key.startswith(prefix, autoescape=True)
-        )
-
         def read() -> dict[str, str]:
             with self.study.storage.reading() as connection:
-                return {row.key: row.value_json for row in connection.execute(found)}
+                return self._read(connection, prefix)
 
         return when_it_answers(RETRY_SECONDS)(read)
 
     def _write(self, key: str, entry: Figures) -> None:
-        # As optuna writes it: JSON with spaces, which it reads back and compares.
-        text = json.dumps(entry.model_dump(mode="json"))
-        row = {"study_id": self.study.queue.study_id, "key": key, "value_json": text}
-
         def write() -> None:
             with self.study.storage.writing() as connection:
                 self.study.queue.lock(connection)
-                put(connection, study_user_attributes, [row], unique=("study_id", "key"))
+                self._put(connection, key, entry)
 
         when_it_answers(RETRY_SECONDS)(write)
+
+    def _read(self, connection: Connection, prefix: str) -> dict[str, str]:
+        table = study_user_attributes
+        found = select(table.c.key, table.c.value_json).where(
+            table.c.study_id == self.study.queue.study_id, table.c.key.startswith(prefix, autoescape=True)
+        )
+        return {row.key: row.value_json for row in connection.execute(found)}
+
+    def _put(self, connection: Connection, key: str, entry: Figures) -> None:
+        # As optuna writes it: JSON with spaces, which it reads back and compares.
+        text = json.dumps(entry.model_dump(mode="json"))
+        row = {"study_id": self.study.queue.study_id, "key": key, "value_json": text}
+        put(connection, study_user_attributes, [row], unique=("study_id", "key"))
 
 
 def _opening_key(recipe_digest: str, seed: int, weights_sha256: str) -> str:

@@ -40,6 +40,7 @@ class StudyFigures(Figures):
 
     name: str
     metric: Literal["val_accuracy", "val_loss"]
+    epochs: int | None = Field(default=None, description="of a trial; null in results of an earlier version")
     complete: int
     pruned: int
     failed: int
@@ -132,18 +133,13 @@ class Recipe(Figures):
         )
 
 
-class FinalTraining(Figures):
-    """A model trained by the recipe on the whole training set."""
+class FinalModel(Figures):
+    """A model trained by the recipe on the whole training set, and its one look at the test set."""
 
     seed: int
     weights_sha256: str
     seconds: float
     epochs: tuple[EpochFigures, ...]
-
-
-class FinalModel(FinalTraining):
-    """A final model and its one look at the test set."""
-
     opened_at: AwareDatetime
     test_correct: int
     test_accuracy: UnitShare

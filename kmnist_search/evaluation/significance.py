@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from scipy import stats
 
 CONFIDENCE = 0.95
+#: Shares that differ by less are the same: a test on a million images tells more apart.
+EQUAL = 1e-9
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return Student's 95 % interval of the mean of shares, cut at 0 and 1; None for fewer than two shares."""
-    if len(values) < 2:
+    """Return Student's 95 % interval of the mean of shares, cut at 0 and 1; None for fewer than two different ones."""
+    if len(set(values)) < 2:
         return None
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
     margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
@@ -34,7 +36,7 @@ PAIRED_TEST = "corrected resampled t-test over shared seeds and splits (Nadeau &
 
 
 def paired_p_value(differences: Sequence[float], *, val_share: float) -> float | None:
-    """Return the p-value of the differences (null hypothesis: a mean of 0); None for fewer than two.
+    """Return the p-value of the differences (null hypothesis: a mean of 0); None for fewer than two different ones.
 
     The splits overlap, so an ordinary paired t-test is too optimistic: the variance is corrected as in Nadeau & Bengio,
     "Inference for the Generalization Error", Machine Learning 52 (2003), doi:10.1023/A:1024068626366.
@@ -44,10 +46,8 @@ def paired_p_value(differences: Sequence[float], *, val_share: float) -> float |
         val_share: share of the images held out in each split.
     """
     count = len(differences)
-    if count < 2:
+    if count < 2 or max(differences) - min(differences) < EQUAL:
         return None
     mean, variance = statistics.fmean(differences), statistics.variance(differences)
-    if not variance:
-        return 0.0 if mean else 1.0
     t = mean / math.sqrt(variance * (1 / count + val_share / (1 - val_share)))
     return float(2 * stats.t.sf(abs(t), count - 1))

@@ -62,6 +62,7 @@ class KubernetesJob:
         artifacts: bucket of the artifacts; None to store them with the checkpoints.
         postgres: whether a Postgres server is included.
         dashboard: whether a dashboard is included.
+        retrains: whether the workers also retrain the winner; the result is written to the volume of checkpoints.
     """
 
     study: str
@@ -83,6 +84,7 @@ class KubernetesJob:
     artifacts: str | None = None
     postgres: bool = False
     dashboard: bool = False
+    retrains: bool = False
 
     def __post_init__(self) -> None:
         if self.grace_seconds < SHORTEST_GRACE_SECONDS:
@@ -93,6 +95,10 @@ class KubernetesJob:
         check_name("--secret", self.secret)
         if self.per_gpu is not None and not self.gpus:
             raise ConfigError(f"--per-gpu {self.per_gpu}: with --gpus 0 the pods have no GPU. Leave one of them out.")
+        if self.retrains and self.checkpoints_claim is None:
+            raise ConfigError(
+                "--retrain: model and report need a volume that outlives the pods. Name one with --checkpoints-claim."
+            )
         if self.namespace is not None:
             check_label("--namespace", self.namespace)
         for option, claim in (("--data-claim", self.data_claim), ("--checkpoints-claim", self.checkpoints_claim)):
@@ -108,6 +114,11 @@ class KubernetesJob:
         """
         digest = hashlib.sha256(json.dumps(self._filled(("study", "workers"), name="")).encode()).hexdigest()[:6]
         return f"{safe_name(self.study, at_most=JOB_NAME_LETTERS - len(digest) - 1)}-{digest}"
+
+    @property
+    def result(self) -> str:
+        """The folder of the retraining's result in the pods."""
+        return f"{CHECKPOINTS}/{self.study}-best"
 
     def manifests(self) -> list[Manifest]:
         """Return all manifests in the order in which they must be created."""
@@ -154,7 +165,8 @@ class KubernetesJob:
 
     def _worker_options(self) -> list[str]:
         per_gpu = [] if self.per_gpu is None else [f"--per-gpu={self.per_gpu}"]
-        return [self.study, *per_gpu, WAIT_FOR_DATABASE]
+        retrain = ["--retrain", f"--out={self.result}"] if self.retrains else []
+        return [self.study, *per_gpu, *retrain, WAIT_FOR_DATABASE]
 
     def _database(self) -> list[Manifest]:
         """Return the variables that hold the connection to the database; secrets come by reference."""

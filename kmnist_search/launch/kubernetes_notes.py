@@ -62,6 +62,8 @@ def _commands(job: KubernetesJob) -> list[str]:
         f"logs:  {kubectl} logs --follow --prefix --max-log-requests {max(job.workers, 5)} {its_pods}",
         f"stop:  {kubectl} delete job {job.name}   (running trials go back to the queue; the same command resumes)",
     ]
+    if job.retrains:
+        lines.append(f"result: model and report will be in {job.result}, on the volume of {job.checkpoints_claim}")
     if job.dashboard:
         forward = f"{kubectl} port-forward service/{DASHBOARD} {DASHBOARD_PORT}"
         lines.append(f"chart: {forward}   then http://127.0.0.1:{DASHBOARD_PORT}/dashboard, user kmnist; its password:")

@@ -154,8 +154,12 @@ def worker_command(
     data_dir: Path | None,
     checkpoint_dir: Path,
     artifacts: str | None = None,
+    result: Path | None = None,
+    force: bool = False,
 ) -> tuple[str, ...]:
     """Return the command of one worker. It uses the Python that submits the job, since PATH differs on nodes.
+
+    With a folder for its `result`, the winner is retrained, too; with `force` an earlier result is replaced.
 
     Raises:
         ConfigError: a worker would reject the options.
@@ -168,9 +172,11 @@ def worker_command(
         "--artifacts": artifacts,
         "--device": device,
         "--per-gpu": None if per_gpu is None else str(per_gpu),
+        "--out": None if result is None else str(result.absolute()),
     }
+    retrain = () if result is None else ("--retrain", "--force") if force else ("--retrain",)
     # -P: the working folder is not searched for modules, as with the installed command.
-    start = (sys.executable, "-P", "-m", "kmnist_search.cli", "worker", study)
+    start = (sys.executable, "-P", "-m", "kmnist_search.cli", "worker", study, *retrain)
     return (*start, *(part for option, value in options.items() if value is not None for part in (option, value)))
 
 

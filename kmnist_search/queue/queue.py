@@ -5,7 +5,7 @@ transaction if the connection breaks, even if the database has committed it but 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from kmnist_search.database.tables import (
     trials,
 )
 from kmnist_search.database.trial_writer import (
+    REASON_KEY,
     Changes,
     forget_reports,
     set_state,
@@ -70,6 +71,28 @@ class Counts:
     def reach(self, budget: int | None) -> bool:
         """Return whether the finished trials reach the budget; None means all trials."""
         return self.finished >= (self.total if budget is None else budget)
+
+
+#: The system attribute of a trial that was added with what it shall train.
+TRAINING_KEY = "training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A trial to be added to a queue: its hyperparameters, and what it shall train, as JSON values."""
+
+    params: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """A trial that was added with what it shall train, and its present state."""
+
+    trial_id: int
+    number: int
+    state: TrialState
+    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,45 +145,76 @@ class Queue:
         self.lock(connection)
         present = self.counts(connection).total
         added = [first[number] if number < len(first) else {} for number in range(present, budget)]
-        self._insert(connection, present, added)
+        self._insert(connection, present, [{FIXED_PARAMS_KEY: params} for params in added])
         return len(added)
 
-    def add(self, connection: Connection, configurations: Sequence[Mapping[str, Any]]) -> int:
-        """Add a waiting trial for each of the configurations that no trial has; failed trials do not count.
+    def add(self, connection: Connection, entries: Sequence[Entry]) -> int:
+        """Add a waiting trial for each of the trainings that no trial has; failed trials do not count.
 
         Returns:
             The number of trials that the study has then.
         """
         self.lock(connection)
-        present = [params for state, params in self.asked(connection) if state != TrialState.FAIL]
-        missing = [params for params in configurations if dict(params) not in present]
+        present = [each.training for each in self.added(connection) if each.state != TrialState.FAIL]
+        missing = [entry for entry in entries if entry.training not in present]
         total = self.counts(connection).total
-        self._insert(connection, total, missing)
+        attributes = [{FIXED_PARAMS_KEY: entry.params, TRAINING_KEY: entry.training} for entry in missing]
+        self._insert(connection, total, attributes)
         return total + len(missing)
 
-    def asked(self, connection: Connection) -> list[tuple[TrialState, dict[str, Any]]]:
-        """Return state and hyperparameters of each trial that was added with hyperparameters."""
-        key = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == FIXED_PARAMS_KEY)
-        found = select(trials.c.state, system_attributes.c.value_json).join(system_attributes, key)
-        rows = connection.execute(found.where(trials.c.study_id == self.study_id).order_by(trials.c.number))
-        return [(row.state, json.loads(row.value_json)) for row in rows]
+    def added(self, connection: Connection) -> list[Added]:
+        """Return the trials that were added with what they shall train, by number."""
+        key = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == TRAINING_KEY)
+        columns = trials.c.trial_id, trials.c.number, trials.c.state, system_attributes.c.value_json
+        found = select(*columns).join(system_attributes, key).where(trials.c.study_id == self.study_id)
+        return [
+            Added(trial_id=row.trial_id, number=row.number, state=row.state, training=json.loads(row.value_json))
+            for row in connection.execute(found.order_by(trials.c.number))
+        ]
+
+    def disown(self, connection: Connection, number: int, reason: str) -> None:
+        """Let a finished trial count as failed, so that its training can be added again."""
+        self.lock(connection)
+        its_id = select(trials.c.trial_id).where(trials.c.study_id == self.study_id, trials.c.number == number)
+        trial_id = connection.execute(its_id).scalar_one()
+        set_user_attributes(connection, trial_id, {REASON_KEY: reason})
+        set_state(connection, trial_id, TrialState.FAIL)
 
     def _insert(self, connection: Connection, begin: int, added: Sequence[Mapping[str, Any]]) -> None:
-        """Insert waiting trials, numbered from `begin`, with the hyperparameters that are not empty."""
+        """Insert waiting trials, numbered from `begin`, with those of their system attributes that are not empty."""
         if not added:
             return
         waiting = {"study_id": self.study_id, "state": TrialState.WAITING}
         rows = [{**waiting, "number": number} for number in range(begin, begin + len(added))]
         new = connection.execute(insert(trials).returning(trials.c.number, trials.c.trial_id), rows).all()
-        fixed = [
-            {"trial_id": trial_id, "key": FIXED_PARAMS_KEY, "value_json": json.dumps(dict(added[number - begin]))}
+        attributes = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(dict(value))}
             for number, trial_id in new
-            if added[number - begin]
+            for key, value in added[number - begin].items()
+            if value
         ]
-        put(connection, system_attributes, fixed, unique=("trial_id", "key"))
+        put(connection, system_attributes, attributes, unique=("trial_id", "key"))
+
+    def twins(self, connection: Connection, claim: Claim) -> list[int]:
+        """Return the ids of waiting trials that train what a claimed one trains, but with another seed and split.
+
+        They have not been tried before.
+        """
+        added = {each.trial_id: each for each in self.added(connection)}
+        mine = _without_seeds(added.pop(claim.trial_id).training)
+        waiting = [each for each in added.values() if each.state == TrialState.WAITING]
+        same = [each.trial_id for each in waiting if _without_seeds(each.training) == mine]
+        return [trial_id for trial_id in same if not read_attempts(connection, trial_id)]
 
     def claim(
-        self, connection: Connection, owner: Owner, *, token: str, lease_seconds: float, budget: int | None
+        self,
+        connection: Connection,
+        owner: Owner,
+        *,
+        token: str,
+        lease_seconds: float,
+        budget: int | None,
+        only: Collection[int] | None = None,
     ) -> Claim | None:
         """Claim the first waiting trial for `owner` and delete the reports of earlier attempts.
 
@@ -172,6 +226,7 @@ class Queue:
             token: new for each claim; a repeated token returns the trial claimed with it.
             lease_seconds: the trial goes back to the queue if the lease is not renewed for this long.
             budget: no trial is claimed if this many are finished or running; None means no limit.
+            only: ids of the trials that may be claimed; None means all.
 
         Raises:
             StudyNotFoundError: the study was deleted.
@@ -190,7 +245,7 @@ class Queue:
             self.lock(connection)  # which raises an error if the study was deleted
         if not counts.claimable(budget):
             return None
-        taken = self._take_first(connection, below=None if leaves_some else budget)
+        taken = self._take_first(connection, below=None if leaves_some else budget, only=only)
         if taken is None:
             return None
         trial_id, number = taken
@@ -225,7 +280,9 @@ class Queue:
         connection.execute(delete(leases).where(leases.c.token == claim.token))
         return True
 
-    def _take_first(self, connection: Connection, *, below: int | None) -> tuple[int, int] | None:
+    def _take_first(
+        self, connection: Connection, *, below: int | None, only: Collection[int] | None
+    ) -> tuple[int, int] | None:
         """Set the first waiting trial to running; return its id and number.
 
         The single statement skips rows that others are claiming, so that no worker waits for another, even with 200
@@ -236,6 +293,8 @@ class Queue:
         )
         if below is not None:  # trials added since the count belong to a larger budget
             first = first.where(trials.c.number < below)
+        if only is not None:
+            first = first.where(trials.c.trial_id.in_(only))
         first = first.order_by(trials.c.trial_id).limit(1).with_for_update(skip_locked=True)
         taking = (
             update(trials)
@@ -245,3 +304,8 @@ class Queue:
         )
         taken = connection.execute(taking).one_or_none()
         return None if taken is None else (taken.trial_id, taken.number)
+
+
+def _without_seeds(training: Mapping[str, Any]) -> dict[str, Any]:
+    data = {key: value for key, value in training["data"].items() if key != "split_seed"}
+    return {**training, "data": data, "seed": None}

@@ -1,23 +1,17 @@
-"""The study `references`, whose trials train the published systems."""
+"""The study `references`, whose trainings are those of the published systems."""
 
 import sys
 from collections.abc import Sequence
 
-from kmnist_search.config import TrainConfig
-from kmnist_search.config.cost import flops_per_image
+from kmnist_search.config import TrainConfig, trial_config
+from kmnist_search.config.seeds import derived_seed
 from kmnist_search.errors import ConfigError
 from kmnist_search.evaluation.metrics import Reference
 from kmnist_search.references.published import REFERENCES
 from kmnist_search.study_file.builtin import find_study_file
 from kmnist_search.study_file.parser import load
-from kmnist_search.study_file.schema import (
-    ComparisonFile,
-    PrunerConfig,
-    SamplerConfig,
-    StudyTable,
-    System,
-    system_space,
-)
+from kmnist_search.study_file.schema import PlanFile, PlannedTraining, PlanTable, SearchFile, TrainingSpec
+from kmnist_search.study_file.space import Choices, IntRange
 
 NAME = "references"
 
@@ -38,41 +32,36 @@ def chosen(only: Sequence[str]) -> tuple[Reference, ...]:
     return tuple(each for each in REFERENCES if each.name in found or each.name.partition("-")[0] in found)
 
 
-def systems() -> dict[str, System]:
-    """Return all systems by name, from the built-in studies."""
-    files = {reference.name: load(find_study_file(reference.study)) for reference in REFERENCES}
-    return {name: System(data=file.data, train=file.train, fixed=file.fixed) for name, file in files.items()}
-
-
-def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs: int | None) -> ComparisonFile:
-    """Return the study; its queue has a trial of each reference for each seed.
+def study_file(references: Sequence[Reference], *, name: str, seeds: int, epochs: int | None) -> PlanFile:
+    """Return the study that trains each of the references with each seed.
 
     Args:
-        references: the ones to train; the study contains all of them.
+        references: the ones to train.
         name: name of the study.
-        seeds: trials of each reference.
+        seeds: trainings of each reference; all references have the same ones.
         epochs: limit of epochs for each; None for the published numbers.
     """
-    known = systems()
-    enqueue = [
-        {"system": each.name, "repeat": repeat, "epochs": min(epochs or sys.maxsize, known[each.name].train.epochs)}
-        for repeat in range(seeds)
-        for each in references
-    ]
-    return ComparisonFile(
-        study=StudyTable(
-            name=name, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none"), trials=len(enqueue)
+    files = {reference.name: load(find_study_file(reference.study)) for reference in REFERENCES}
+    longest = max(file.train.epochs for file in files.values())
+    return PlanFile(
+        study=PlanTable(name=name, plan="references", trials=seeds * len(references)),
+        train=TrainConfig(epochs=longest),
+        space={
+            "system": Choices(choices=tuple(files)),
+            "repeat": IntRange(low=0, high=999),
+            "epochs": IntRange(low=1, high=longest),
+        },
+        trainings=tuple(
+            _training(each.name, files[each.name], repeat, epochs) for repeat in range(seeds) for each in references
         ),
-        train=TrainConfig(epochs=max(system.train.epochs for system in known.values())),
-        space=system_space(known),
-        enqueue=tuple(enqueue),
-        systems=known,
     )
 
 
-def flops(file: ComparisonFile, images: int) -> float:
-    """Return the floating-point operations of all requested trainings, each on `images` images."""
-    return sum(
-        3.0 * images * config.train.epochs * flops_per_image(config.model)
-        for config in (file.training(entry).config for entry in file.enqueue)
+def _training(system: str, file: SearchFile, repeat: int, limit: int | None) -> PlannedTraining:
+    epochs = min(limit or sys.maxsize, file.train.epochs)
+    config = trial_config(file.fixed, file.train.model_copy(update={"epochs": epochs}))
+    seed = derived_seed(file.study.seed, repeat, 0)
+    return PlannedTraining(
+        params={"system": system, "repeat": repeat, "epochs": epochs},
+        spec=TrainingSpec(config=config, data=file.data, seed=seed, keeps=("last", "best")),
     )

@@ -31,6 +31,8 @@ def intervals(metrics: Metrics) -> list[str]:
         f"95 % interval of the mean over seeds: {interval(test.seeds_interval)} (Student's t)."
         if test.seeds_interval
         else "One model does not show how much the seed matters."
+        if len(test.models) == 1
+        else "All models had the same accuracy, which does not show how much the seed matters."
     )
     return [over_seeds, f"95 % interval for this number of test images: {interval(test.sampling_interval)} (Wilson)."]
 
@@ -78,9 +80,23 @@ def luck(metrics: Metrics) -> str:
         f"The best trial of the study, trial {best}, had {percent(candidate.study_val_accuracy)} there and a mean of "
         f"{percent(candidate.mean_val_accuracy)} over {count(len(candidate.reruns), 'rerun')}"
     )
+    epochs = {len(rerun.epochs) for rerun in candidate.reruns if rerun.val_loss is not None}
+    if metrics.study.epochs is not None and epochs - {metrics.study.epochs}:
+        return f"{had}, which had other epochs: how much of its score was luck is not known."
     if candidate.luck <= 0:
         return f"{had}: the reruns confirm its score."
     return f"{had}: {points(candidate.luck)} points of its score may have been luck."
+
+
+def other_epochs(metrics: Metrics) -> str:
+    """Say that scores after different numbers of epochs are compared; empty if all are the same."""
+    reruns = {len(rerun.epochs) for candidate in metrics.candidates for rerun in candidate.reruns if rerun.val_loss}
+    epochs = {"trial": metrics.study.epochs, "rerun": max(reruns, default=None), "final model": metrics.recipe.epochs}
+    known = {what: number for what, number in epochs.items() if number is not None}
+    if len(set(known.values())) == 1:
+        return ""
+    counts = ", ".join(f"{number} for a {what}" for what, number in known.items())
+    return f"The numbers of epochs differ ({counts}), so the scores differ for that, too."
 
 
 def paired_test(metrics: Metrics) -> str:

@@ -3,69 +3,54 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from kmnist_search.config import DataConfig
 from kmnist_search.data import files
-from kmnist_search.data.catalog import IDX_DATASETS
-from kmnist_search.data.search_data import TrainingSet, load_training_set
-from kmnist_search.engine.backends import Backend, check_compiles
-from kmnist_search.engine.device import device_named
-from kmnist_search.errors import StudyInUseError
-from kmnist_search.host.files import check_writable
+from kmnist_search.errors import StudyExistsError, StudyInUseError
+from kmnist_search.evaluation.testing import check_test_files
 from kmnist_search.retrain.plan import RetrainingPlan, RetrainOptions, plan_of
+from kmnist_search.run.options import RunOptions
+from kmnist_search.study.opening import companion_name, find_companion, study_names
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.schema import SearchFile
+from kmnist_search.study_file.schema import RetrainTable, SearchFile
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Preparation:
-    """A retraining whose needs were checked, before any training."""
+    """A retraining whose needs were checked, before any training.
+
+    Attributes:
+        options: as they were typed; `settings` are those of the study file with these options.
+    """
 
     study: SearchStudy
     options: RetrainOptions
+    settings: RetrainTable
     plan: RetrainingPlan
-    data: DataConfig
     data_dir: Path
-    images: TrainingSet
-    device: torch.device
-    backend: Backend
 
 
-def prepare(study: SearchStudy, options: RetrainOptions) -> Preparation:
-    """Check everything a retraining needs; train nothing and leave the test set closed.
+def prepare(study: SearchStudy, options: RetrainOptions, run_options: RunOptions) -> Preparation:
+    """Check what a retraining needs; train nothing and leave the test set closed.
 
     Raises:
-        InputError: the study, an option, the images or a folder cannot be used.
+        InputError: the study, an option or the test images cannot be used.
     """
-    if not isinstance(study.file, SearchFile):
-        raise StudyInUseError(
-            f"study {study.name!r} compares systems that are not searched. Test them with: kmnist-search references"
-        )
+    file = study.file
+    if not isinstance(file, SearchFile):
+        raise StudyInUseError(f"study {study.name!r} consists of planned trainings. {file.next_step('')}")
     study.recover()
     if running := study.counts().running:
         raise StudyInUseError(
             f"{running} of the trials of study {study.name!r} are running, and one of them may become the best. "
             "Wait for the search, or stop it."
         )
-    plan = plan_of(study, options)
-    chosen = device_named(options.device)
-    if options.compiled:
-        check_compiles(chosen)
-    data = DataConfig(**study.settings["data"])
-    folder = options.data_dir or study.data_dir() or files.default_data_dir()
-    images = load_training_set(data.dataset, folder)
-    study.record_data({data: images.split(data).digest}, folder)
-    if data.dataset in IDX_DATASETS:
-        files.test_files(IDX_DATASETS[data.dataset], folder)  # they must exist, but stay closed
-    check_writable(study.checkpoint_dir)
-    return Preparation(
-        study=study,
-        options=options,
-        plan=plan,
-        data=data,
-        data_dir=folder,
-        images=images,
-        device=chosen,
-        backend="compiled" if options.compiled else "auto",
-    )
+    name = companion_name(study.name)
+    if name in study_names(study.storage) and find_companion(study) is None:
+        raise StudyExistsError(
+            f"study {name!r} is not the retraining of {study.name!r}, which needs that name. Give it another: "
+            f"kmnist-search studies rename {name} NAME"
+        )
+    settings = options.over(file.retrain)
+    plan = plan_of(study, settings)
+    data_dir = run_options.data_dir or study.data_dir() or files.default_data_dir()
+    check_test_files([plan.data.dataset], data_dir)
+    return Preparation(study=study, options=options, settings=settings, plan=plan, data_dir=data_dir)

@@ -7,14 +7,14 @@ from optuna.trial import TrialState
 
 from kmnist_search.charts.predictions import Predictions
 from kmnist_search.data.catalog import CLASS_NAMES
-from kmnist_search.engine.device import device_title
+from kmnist_search.data.search_data import TrainingSet, load_training_set
 from kmnist_search.evaluation.metrics import DataFigures, FinalFigures, KeptModel, Metrics, Reproduction, StudyFigures
 from kmnist_search.evaluation.scoring import score
 from kmnist_search.evaluation.significance import mean_interval, share_interval
 from kmnist_search.references.results import known_in
 from kmnist_search.report.page import Evidence
+from kmnist_search.retrain.conclusion import RetrainingResult
 from kmnist_search.retrain.preparation import Preparation
-from kmnist_search.retrain.retraining import RetrainingResult
 from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.study.study import SearchStudy
 
@@ -27,25 +27,26 @@ def evidence_of(preparation: Preparation, result: RetrainingResult, kept: SavedM
     """Return the figures, with the images and probabilities that the report shows."""
     probabilities = kept.probabilities(result.test_set.images)
     labels = result.test_set.labels.numpy()
-    names = [str(name) for name in CLASS_NAMES[preparation.data.dataset]]
+    images = load_training_set(preparation.plan.data.dataset, preparation.data_dir)
+    names = [str(name) for name in CLASS_NAMES[preparation.plan.data.dataset]]
     scored = score(probabilities, labels, class_names=names, seed=result.recipe.seeds[0])
     return Evidence(
-        metrics=_metrics(preparation, result, scored),
+        metrics=_metrics(preparation, images, result, scored),
         test=Predictions(images=result.test_set.images.numpy(), labels=labels, probabilities=probabilities),
-        samples=preparation.images.samples(SAMPLES_A_CLASS),
-        class_counts=np.bincount(preparation.images.labels, minlength=len(names)),
+        samples=images.samples(SAMPLES_A_CLASS),
+        class_counts=np.bincount(images.labels, minlength=len(names)),
     )
 
 
-def _metrics(preparation: Preparation, result: RetrainingResult, kept: KeptModel) -> Metrics:
-    study, data = preparation.study, preparation.data
-    whole = preparation.images.whole(data)
+def _metrics(preparation: Preparation, images: TrainingSet, result: RetrainingResult, kept: KeptModel) -> Metrics:
+    study, data = preparation.study, preparation.plan.data
+    whole = images.split(data.whole())
     return Metrics(
         made_at=datetime.now(UTC),
         study=_study_figures(study),
         data=DataFigures(
             dataset=data.dataset,
-            train_images=len(preparation.images.labels),
+            train_images=len(images.labels),
             test_images=len(result.test_set.labels),
             train_digest=whole.digest,
             test_digest=result.test_set.digest,
@@ -58,7 +59,7 @@ def _metrics(preparation: Preparation, result: RetrainingResult, kept: KeptModel
         test=_final_figures(result, kept),
         ledger=result.ledger,
         references=known_in(study.storage),
-        reproduction=Reproduction.here(_commands(preparation), device=device_title(preparation.device)),
+        reproduction=Reproduction.here(_commands(preparation), device=result.device),
     )
 
 
@@ -66,7 +67,7 @@ def _commands(preparation: Preparation) -> str:
     """Return the commands that repeat the search and the retraining from the study file."""
     study = preparation.study
     search = f"kmnist-search run {STUDY_FILE} --trials {study.counts().finished}"
-    return f"{search}\n{preparation.options.command(study.name)}"
+    return f"{search}\nkmnist-search best {study.name} --retrain{preparation.options.as_text()}"
 
 
 def _final_figures(result: RetrainingResult, kept: KeptModel) -> FinalFigures:
@@ -94,6 +95,7 @@ def _study_figures(study: SearchStudy) -> StudyFigures:
     return StudyFigures(
         name=study.name,
         metric=study.metric,
+        epochs=study.epochs,
         complete=counts.complete,
         pruned=counts.pruned,
         failed=counts.fail,

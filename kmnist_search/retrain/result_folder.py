@@ -5,19 +5,18 @@ model/                  the kept model: config.json, weights.safetensors, model.
 other-seeds/<seed>/     the models of the other final seeds: config.json, weights.safetensors
 """
 
-import shutil
 from pathlib import Path
 
 from kmnist_search.errors import ResultFolderError
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.host import files
 from kmnist_search.report.page import markdown_report, study_report
+from kmnist_search.retrain.conclusion import RetrainingResult
 from kmnist_search.retrain.model_card import model_card
 from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.retrain.publication import STUDY_FILE, evidence_of
-from kmnist_search.retrain.retraining import RetrainingResult
 from kmnist_search.saved_model import onnx_file
-from kmnist_search.saved_model.folder import load_model
+from kmnist_search.saved_model.folder import write as write_model
 from kmnist_search.study_file.writer import as_toml
 
 METRICS_FILE = "metrics.json"
@@ -30,9 +29,10 @@ def result_before(folder: Path, preparation: Preparation) -> Metrics | None:
         metrics is not None
         and metrics.study.name == preparation.study.name
         and {candidate.config_digest for candidate in metrics.candidates}
-        == {planned.config.digest for planned in plan.candidates}
-        and [rerun.seed for rerun in metrics.candidates[0].reruns] == list(plan.reruns)
+        == {planned.rerun.digest for planned in plan.candidates}
+        and [rerun.seed for rerun in metrics.candidates[0].reruns] == [repeat.seed for repeat in plan.repeats]
         and metrics.recipe.seeds == tuple(plan.final_seeds)
+        and metrics.recipe.config_digest in {planned.final.digest for planned in plan.candidates}
     )
     return metrics if same else None
 
@@ -55,9 +55,10 @@ def write(folder: Path, preparation: Preparation, result: RetrainingResult) -> M
 
 def _write_all(folder: Path, preparation: Preparation, result: RetrainingResult) -> Metrics:
     kept_folder = folder / "model"
-    for seed, saved in zip(result.recipe.seeds, result.folders, strict=True):
-        shutil.copytree(saved, kept_folder if seed == result.recipe.seeds[0] else folder / "other-seeds" / str(seed))
-    kept = load_model(kept_folder)
+    for packed in result.packed:
+        seed = packed.info.seed
+        write_model(kept_folder if seed == result.recipe.seeds[0] else folder / "other-seeds" / str(seed), packed)
+    kept = result.packed[0].unpacked()
     onnx_file.write(kept, kept_folder / "model.onnx")
     onnx_file.check(kept_folder / "model.onnx", kept, result.test_set.images)
     evidence = evidence_of(preparation, result, kept)

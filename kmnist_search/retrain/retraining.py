@@ -1,248 +1,178 @@
-"""The retraining of a study's best trials, up to tested final models.
+"""The retraining of a study's best trials, whose trainings are the queue of a companion study.
 
 The order matters. Reruns of the candidates on fresh seeds and splits choose the winner. Its recipe is frozen and
 recorded. Final models are trained by it on all training images. Only then is each tested once on the test set.
-The study's ledger records every step, so an interrupted retraining resumes.
+
+Any worker trains, and any worker freezes the recipe and queues the final models once all reruns are finished. Only the
+process that concludes opens the test set.
 """
 
-import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
-
-from kmnist_search.config import TrialConfig
-from kmnist_search.data.search_data import SearchData
-from kmnist_search.data.test_set import SealedSet, open_test_set
-from kmnist_search.engine import checkpoint
-from kmnist_search.engine.backends import uses_triton
-from kmnist_search.engine.batched import BatchedTraining
-from kmnist_search.engine.memory_budget import MemoryBudget
-from kmnist_search.engine.replica import Replica
-from kmnist_search.engine.threads import threads_for
-from kmnist_search.engine.training import POLL_SECONDS
-from kmnist_search.errors import TrainingDivergedError
+from kmnist_search.data.search_data import StudyData
+from kmnist_search.errors import TrainingsFailedError
 from kmnist_search.evaluation.ledger import Ledger
-from kmnist_search.evaluation.metrics import Candidate, FinalModel, FinalTraining, Opening, PairedTest, Recipe, Rerun
-from kmnist_search.host.files import discard
-from kmnist_search.host.signals import StopSignals
-from kmnist_search.retrain.choice import candidate_figures, compared
-from kmnist_search.retrain.events import RetrainingEvent, Stage, TrainingEnded, TrainingStarted, WinnerChosen
-from kmnist_search.retrain.final_models import FinalModels, epoch_figures
-from kmnist_search.retrain.plan import PlannedCandidate
-from kmnist_search.retrain.preparation import Preparation
+from kmnist_search.evaluation.metrics import Recipe
+from kmnist_search.evaluation.trained import Trained, over
+from kmnist_search.retrain.choice import Choice, chosen
+from kmnist_search.retrain.plan import SPACE, RetrainingPlan, longest_first
+from kmnist_search.run.join import join
+from kmnist_search.run.options import RunOptions
+from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.saved_model.info import recipe_digest
+from kmnist_search.study.opening import companion_name, find_companion, find_study
+from kmnist_search.study.study import SearchStudy
+from kmnist_search.study_file.schema import PlanFile, PlannedTraining, PlanTable
+from kmnist_search.wording import count
 
-CHECKPOINT_EVERY_SECONDS = 30.0
+#: The companion's attribute with the plan.
+PLAN_KEY = "plan"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RetrainingResult:
-    """The result of a finished retraining.
-
-    Attributes:
-        candidates: the winner first.
-        models: final models, in the order of the recipe's seeds; the first is kept.
-        folders: folders of the saved models, in the same order.
-        ledger: every look at the test set for this study.
-        test_set: the test set.
-    """
-
-    candidates: tuple[Candidate, ...]
-    paired_test: PairedTest | None
-    recipe: Recipe
-    models: tuple[FinalModel, ...]
-    folders: tuple[Path, ...]
-    ledger: tuple[Opening, ...]
-    test_set: SealedSet
-
-
 class Retraining:
-    """One retraining of a study in this process.
+    """A retraining: the study whose winner is retrained, its companion with the trainings, and their plan."""
 
-    Attributes:
-        result: the result once `work` is exhausted; None if it was stopped before.
-        unsaved: why the last checkpoint could not be written; empty if it was written.
-    """
+    source: SearchStudy
+    companion: SearchStudy
+    plan: RetrainingPlan
+    data: StudyData
 
-    def __init__(self, preparation: Preparation, signals: StopSignals) -> None:
-        self.study, self.plan, self.images = preparation.study, preparation.plan, preparation.images
-        self.data, self.data_dir = preparation.data, preparation.data_dir
-        self.device, self.backend, self.signals = preparation.device, preparation.backend, signals
-        self.ledger = Ledger(self.study)
-        self.final_models = FinalModels(self.ledger, self.study.checkpoint_dir, self.data.dataset)
-        self.result: RetrainingResult | None = None
-        self.unsaved = ""
-        self._number = 0
-        self._whole = self.images.whole(self.data)
-
-    def work(self) -> Iterator[RetrainingEvent]:
-        """Choose, freeze, train and test; finished steps are not repeated.
+    def choice(self) -> Choice:
+        """Return the choice among the candidates.
 
         Raises:
-            TrainingDivergedError: a final model's loss is no longer finite.
-            ModelError: a final model cannot be saved.
+            TrainingsFailedError: not all reruns are finished.
         """
-        reruns = yield from self._reruns()
-        if reruns is None:
-            return
-        figures = [candidate_figures(*pair) for pair in zip(self.plan.candidates, reruns, strict=True)]
-        ranked = sorted(
-            zip(self.plan.candidates, figures, strict=True), key=lambda pair: -(pair[1].mean_val_accuracy or 0.0)
-        )
-        winner, candidates = ranked[0][0], tuple(candidate for _, candidate in ranked)
-        paired_test = compared(*candidates[:2], val_share=self.plan.val_share) if len(candidates) > 1 else None
-        yield WinnerChosen(candidates=candidates, paired_test=paired_test)
-        digest = recipe_digest(winner.config, self._whole.digest)
-        recipe = self.ledger.freeze(
-            Recipe.frozen_now(winner.config, digest=digest, trial=winner.trial, seeds=self.plan.final_seeds)
-        )
-        yield recipe
-        finals = yield from self._finals(winner, recipe)
-        if finals is None:
-            return
-        test_set = open_test_set(self.data.dataset, self.data_dir)
-        models = []
-        for final in finals:
-            tested = self.final_models.tested(recipe, final, test_set)
-            models.append(tested.model)
-            yield tested
-        self.result = RetrainingResult(
-            candidates=candidates,
-            paired_test=paired_test,
-            recipe=recipe,
-            models=tuple(models),
-            folders=tuple(self.final_models.folder(recipe, seed) for seed in recipe.seeds),
-            ledger=tuple(self.ledger.openings()),
-            test_set=test_set,
+        reruns = self.plan.reruns()
+        return chosen(self.plan, [self.finished(of_candidate) for of_candidate in reruns])
+
+    def recipe(self, choice: Choice) -> Recipe:
+        """Return the winner's recipe, not yet frozen."""
+        config, data = choice.winner.final, self.data.of(self.plan.data.whole())
+        return Recipe.frozen_now(
+            config,
+            digest=recipe_digest(config, data.digest),
+            trial=choice.winner.trial,
+            seeds=self.plan.final_seeds,
         )
 
-    def _reruns(self) -> Generator[RetrainingEvent, None, list[list[Rerun]] | None]:
-        """Return the reruns, candidate by candidate, or None after a stop."""
-        reruns = []
-        for candidate in self.plan.candidates:
-            done = {seed: self.ledger.rerun(candidate.config.digest, seed) for seed in self.plan.reruns}
-            yield from self._done_before(candidate, done.values())
-            for seeds in self._groups(candidate.config, [seed for seed, rerun in done.items() if rerun is None]):
-                splits = [self.images.split(self.plan.reruns[seed]) for seed in seeds]
-                training = yield from self._trained("rerun", candidate, splits, seeds)
-                if training is None:
-                    return None
-                for replica in training.replicas:
-                    rerun = _rerun(replica, self.plan.reruns[replica.seed].split_seed)
-                    self.ledger.note_rerun(candidate.config.digest, rerun)
-                    done[replica.seed] = rerun
-                    yield self._ended(candidate, rerun)
-                discard(self._checkpoint(candidate.config, seeds))
-            reruns.append([rerun for rerun in done.values() if rerun is not None])
-        return reruns
+    def add_finals(self) -> Sequence[str]:
+        """Freeze the winner's recipe and queue its final models; return what to tell, nothing if that was done before.
 
-    def _finals(
-        self, winner: PlannedCandidate, recipe: Recipe
-    ) -> Generator[RetrainingEvent, None, list[FinalTraining] | None]:
-        """Return the final trainings, with their models saved, or None after a stop."""
-        done = {seed: self.final_models.find(recipe, seed) for seed in recipe.seeds}
-        yield from self._done_before(winner, done.values())
-        for seeds in self._groups(winner.config, [seed for seed, final in done.items() if final is None]):
-            training = yield from self._trained("final", winner, [self._whole] * len(seeds), seeds)
-            if training is None:
-                return None
-            for index, seed in enumerate(seeds):
-                done[seed] = final = self._kept(training, index, recipe)
-                yield self._ended(winner, final)
-            discard(self._checkpoint(winner.config, seeds))
-        return [final for final in done.values() if final is not None]
+        Raises:
+            TrainingsFailedError: not all reruns are finished.
+        """
+        choice = self.choice()
+        recipe = Ledger(self.source).freeze(self.recipe(choice))
+        before = self.companion.counts().total
+        added = self.companion.add(self.plan.finals(choice.winner)) - before
+        if not added:
+            return ()
+        return [
+            f"recipe {recipe.digest} of trial {choice.winner.trial} is frozen: {count(added, 'final model')} to train"
+        ]
 
-    def _groups(self, config: TrialConfig, seeds: Sequence[int]) -> list[Sequence[int]]:
-        """Return the seeds in groups that are trained together, as large as memory allows."""
-        together = 1
-        if uses_triton(config, self.device, self.backend):
-            memory_budget = MemoryBudget(self.device)
-            together = max(1, min(len(seeds), memory_budget.capacity() // memory_budget.estimate(config, self._whole)))
-        return [seeds[begin : begin + together] for begin in range(0, len(seeds), together)]
+    def finished(self, trainings: Sequence[PlannedTraining]) -> list[Trained]:
+        """Return trainings as they ended.
 
-    def _kept(self, training: BatchedTraining, index: int, recipe: Recipe) -> FinalTraining:
-        replica = training.replicas[index]
-        if not replica.finished:
-            raise TrainingDivergedError(
-                f"the loss of the final model with seed {replica.seed} is not finite in epoch "
-                f"{len(replica.history) + 1}. The test set was not opened. Choose among more candidates "
-                "(--top) or with more reruns (--seeds)."
+        Raises:
+            TrainingsFailedError: some are not finished.
+        """
+        ended = over(self.companion, trainings)
+        finished = [each for each in ended if each is not None]
+        if missing := len(ended) - len(finished):
+            raise TrainingsFailedError(
+                f"{missing} of {self.plan.trainings} trainings did not finish; why: kmnist-search status "
+                f"{self.companion.name}. The same command tries failed ones again."
             )
-        return self.final_models.keep(recipe, replica, training.evaluated_model(index))
+        return finished
 
-    def _trained(
-        self, stage: Stage, candidate: PlannedCandidate, datas: Sequence[SearchData], seeds: Sequence[int]
-    ) -> Generator[RetrainingEvent, None, BatchedTraining | None]:
-        """Train to the end, or until no loss is finite; return None after a stop, with a checkpoint saved."""
-        if self.device.type == "cpu":
-            torch.set_num_threads(threads_for(candidate.config))
-        training = BatchedTraining(candidate.config, datas, seeds=seeds, device=self.device, backend=self.backend)
-        path = self._checkpoint(candidate.config, seeds)
-        checkpoint.resume(training, path)
-        yield TrainingStarted(
-            stage=stage,
-            number=self._number + 1,
-            total=self.plan.trainings,
-            trial=candidate.trial,
-            seeds=tuple(seeds),
-            epochs_done=max(len(replica.history) for replica in training.replicas),
-            epochs=candidate.config.train.epochs,
-        )
-        saved_at = time.monotonic()
-        while not training.finished:
-            if self.signals.received is not None:
-                self._save(training, path)
-                return None
-            if training.advance():
-                if epoch := next((epoch for epoch in training.read() if epoch is not None), None):
-                    yield epoch
-                if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
-                    self._save(training, path)
-                    saved_at = time.monotonic()
-            elif self.device.type == "cuda":
-                time.sleep(POLL_SECONDS)
-        return training
-
-    def _save(self, training: BatchedTraining, path: Path) -> None:
-        """Save a checkpoint; if that fails, a stopped training only has to start again."""
-        try:
-            checkpoint.save(training, path)
-        except OSError as error:
-            self.unsaved = str(error)
-        else:
-            self.unsaved = ""
-
-    def _done_before(
-        self, candidate: PlannedCandidate, trainings: Iterable[Rerun | FinalTraining | None]
-    ) -> Iterator[TrainingEnded]:
-        return (self._ended(candidate, each, was_done=True) for each in trainings if each is not None)
-
-    def _ended(
-        self, candidate: PlannedCandidate, training: Rerun | FinalTraining, *, was_done: bool = False
-    ) -> TrainingEnded:
-        self._number += 1
-        return TrainingEnded(
-            number=self._number,
-            total=self.plan.trainings,
-            trial=candidate.trial,
-            training=training,
-            was_done=was_done,
-        )
-
-    def _checkpoint(self, config: TrialConfig, seeds: Sequence[int]) -> Path:
-        together = f"-and-{len(seeds) - 1}" if len(seeds) > 1 else ""
-        return self.study.checkpoint_dir / f"retraining-{config.digest}-{seeds[0]}{together}.pt"
+    def planned(self) -> int:
+        """Return how many trials the companion has when all that follows is queued."""
+        queued = {json.dumps(each.training, sort_keys=True) for each in self.companion.added()}
+        finals = [
+            {json.dumps(each.spec.model_dump(mode="json"), sort_keys=True) for each in self.plan.finals(candidate)}
+            for candidate in self.plan.candidates
+        ]
+        return self.companion.counts().total + min(len(of_candidate - queued) for of_candidate in finals)
 
 
-def _rerun(training: Replica, split_seed: int) -> Rerun:
-    last = training.history[-1] if training.finished else None
-    return Rerun(
-        seed=training.seed,
-        split_seed=split_seed,
-        val_accuracy=last.val_accuracy if last else 0.0,
-        val_loss=last.val_loss if last else None,
-        seconds=training.seconds,
-        epochs=epoch_figures(training),
+def begin(source: SearchStudy, plan: RetrainingPlan, options: RunOptions) -> Search:
+    """Queue the trainings of a plan that were not done before, and return the search that trains them.
+
+    Raises:
+        InputError: the images, the database or the options cannot be used; nothing was queued.
+    """
+    reruns = [training for of_candidate in plan.reruns() for training in of_candidate]
+    settings = source.file.study
+    file = PlanFile(
+        study=PlanTable(
+            name=companion_name(source.name),
+            plan="best",
+            retrains=source.name,
+            trials=plan.trainings,
+            max_retries=settings.max_retries,
+            lease_seconds=settings.lease_seconds,
+        ),
+        train=source.file.train,
+        space=dict(SPACE),
+        trainings=tuple(longest_first(reruns or plan.finals(plan.candidates[0]))),
+    )
+    search = prepare(file if reruns else file.model_copy(update={"trainings": ()}), options)
+    search = replace(search, file=file)
+    for data in file.datas():  # of the final models, if there are no reruns
+        search.data.of(data)
+    search.study.optuna.set_user_attr(PLAN_KEY, plan.model_dump(mode="json"))
+    retraining = Retraining(source=source, companion=search.study, plan=plan, data=search.data)
+    if all(over(search.study, reruns)):
+        retraining.add_finals()
+    return _of(search, retraining)
+
+
+def enlist(name: str | None, options: RunOptions) -> Search:
+    """Join a study, or a retraining, as one of its workers.
+
+    A worker that waits for trials leaves when trainings of the study's retraining wait.
+
+    Raises:
+        InputError: see `join`.
+    """
+    search = join(name, options)
+    if source := search.study.settings["study"].get("retrains"):
+        return rejoin(source, options)
+    return replace(search, is_wanted_elsewhere=partial(is_waiting, search.study))
+
+
+def is_waiting(source: SearchStudy) -> bool:
+    """Return whether trainings for the retraining of a study are left to do."""
+    companion = find_companion(source)
+    if companion is None or PLAN_KEY not in companion.optuna.user_attrs:
+        return False
+    return companion.counts().unfinished > 0
+
+
+def rejoin(name: str, options: RunOptions) -> Search:
+    """Return the search that trains what is queued for the retraining of the study called `name`.
+
+    Raises:
+        InputError: there is none, or the options cannot be used.
+    """
+    search = join(companion_name(name), options)
+    source = find_study(search.study.storage, name)
+    plan = RetrainingPlan.model_validate_json(json.dumps(search.study.optuna.user_attrs[PLAN_KEY]))
+    return _of(search, Retraining(source=source, companion=search.study, plan=plan, data=search.data))
+
+
+def _of(search: Search, retraining: Retraining) -> Search:
+    limits = replace(search.options.limits, waits="for others")
+    return replace(
+        search,
+        options=replace(search.options, limits=limits),
+        add_what_follows=partial(Retraining.add_finals, retraining),
+        planned=retraining.planned(),
     )

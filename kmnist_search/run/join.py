@@ -14,6 +14,7 @@ from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import check_device
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import check_folders
+from kmnist_search.study.model_store import check_shared
 from kmnist_search.study.opening import find_study
 from kmnist_search.study.study import SearchStudy
 
@@ -79,11 +80,14 @@ def join(name: str | None, options: RunOptions) -> Search:
     storage = open_storage(options.storage_url, create=False, checkpoint_dir=options.checkpoint_dir)
     study = find_study(storage, name)
     study.check_version(package_version())
-    file, folder = study.file, options.data_dir or study.data_dir() or default_data_dir()
+    file = study.file.with_trainings(study.trainings_left)
+    folder = options.data_dir or study.data_dir() or default_data_dir()
     storage.disconnect()  # fetching images may take a while
     data = StudyData(folder)
-    for config in study.datas_left(file):
+    for config in file.datas():
         data.of(config)
+    if file.keeps:
+        check_shared(study, options.artifacts)
     recovered = when_it_answers()(_joined, study, data)
     return Search(study=study, file=file, data=data, options=options, recovered=recovered)
 

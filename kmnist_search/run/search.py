@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,6 +20,7 @@ from kmnist_search.engine.estimate import seconds_per_epoch
 from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.host.environment import scheduler_job, versions
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.optuna_internals import ArtifactStore
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import WorkerInfo
 from kmnist_search.run.options import RunOptions
@@ -29,10 +30,11 @@ from kmnist_search.study.proposals import Proposals
 from kmnist_search.study.status import Progress, progress_of_worker
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.worker.context import TrialContext
 from kmnist_search.worker.database_thread import DatabaseThread
 from kmnist_search.worker.events import Event, RunWarning, TrialValidated
 from kmnist_search.worker.stop import Stop
-from kmnist_search.worker.trial_run import TrialContext
+from kmnist_search.worker.trial_models import TrialModels
 from kmnist_search.worker.worker import Worker
 
 
@@ -43,6 +45,8 @@ class Search:
     Attributes:
         options: of the run; `limits.budget` is the study's if this run filled its queue.
         recovered: numbers of the trials recovered from dead owners.
+        add_what_follows, is_wanted_elsewhere: see `Worker`.
+        planned: how many trials the queue will have when all that follows is in it.
         version_before: the package version that the study used last, if it was another one.
     """
 
@@ -52,11 +56,19 @@ class Search:
     options: RunOptions
     recovered: Sequence[int]
     version_before: str | None = None
+    add_what_follows: Callable[[], Sequence[str]] = tuple
+    is_wanted_elsewhere: Callable[[], bool] = bool
+    planned: int = 0
 
     @property
     def device(self) -> torch.device:
         """The device of this process."""
         return device_named(self.options.device)
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The artifact store of this run."""
+        return open_artifact_store(self.options.artifacts, self.study.storage.url)
 
     def counts(self) -> Counts:
         """Return the number of trials in each state."""
@@ -65,7 +77,7 @@ class Search:
     def goal(self, counts: Counts) -> int:
         """Return how many trials the study will have finished in the end."""
         budget = self.options.limits.budget
-        return counts.total if budget is None else budget
+        return max(counts.total, self.planned) if budget is None else budget
 
     def trials_left(self) -> int:
         """Return how many trials this run can still claim, without those that run now."""
@@ -79,13 +91,13 @@ class Search:
             self.file.middle(),
             images=self.data.train_images,
             workers=self.options.workers,
-            trials_left=sys.maxsize if self.options.limits.waits else self.trials_left(),
+            trials_left=sys.maxsize if self.options.limits.waits == "forever" else self.trials_left(),
         )
 
     def estimate(self) -> timedelta:
         """Return how long the remaining trials take here if none is pruned, measured for two seconds."""
         counts = self.counts()
-        config, data = self.file.middle(), self.data.of(self.file.datas_of(self.file.enqueue)[0])
+        config, data = self.file.middle(), self.data.of(self.file.datas()[0])
         epochs = config.train.epochs * (self.goal(counts) - counts.finished)
         return timedelta(seconds=epochs * seconds_per_epoch(config, data))
 
@@ -120,16 +132,17 @@ class Search:
         )
         context = TrialContext(
             study=self.study,
-            file=self.file,
             data=self.data.to(self.device),
             proposals=proposals,
             database_thread=database_thread,
+            models=TrialModels(self.store),
             device=self.device,
             cores=cores,
             memory_budget=MemoryBudget(self.device),
             stop=Stop(signals, deadline=self.options.limits.deadline),
         )
-        worker = Worker(context, self.options.limits, self._concurrency())
+        hooks = self.add_what_follows, self.is_wanted_elsewhere
+        worker = Worker(context, self.options.limits, self._concurrency(), *hooks)
         return worker, _published(worker.work(), self._publisher(database_thread))
 
     def seen_by(self, worker: Worker) -> Progress:
@@ -137,7 +150,7 @@ class Search:
         return progress_of_worker(self.study, worker.database_thread.cached_storage, worker.database_thread.counts)
 
     def _publisher(self, database_thread: DatabaseThread) -> Publisher:
-        store, images = open_artifact_store(self.options.artifacts, self.study.storage.url), None
+        images = None
         if self.file.shared_data is not None:
             data = self.data.of(self.file.shared_data)
             images = Images(train=len(data.train_images), val=len(data.val_images), digest=data.digest)
@@ -145,7 +158,7 @@ class Search:
             self.study,
             self.file,
             database_thread.cached_storage,
-            TrialArtifacts(self.study, self.file, store, self.data),
+            TrialArtifacts(self.study, self.file, self.store, self.data),
             worker=database_thread.registration.worker_id,
             budget=self.options.limits.budget,
             images=images,

@@ -15,6 +15,7 @@ from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import check_device
 from kmnist_search.run.search import Search
 from kmnist_search.study.artifacts import folder_of, open_bucket
+from kmnist_search.study.model_store import check_shared
 from kmnist_search.study.opening import open_study
 from kmnist_search.study_file.schema import StudyFile
 
@@ -25,7 +26,7 @@ def prepare(file: StudyFile, options: RunOptions) -> Search:
     Many processes may do this at once and repeatedly: the trials are added only once.
 
     Args:
-        file: the study. A comparison gets its enqueued trials, whatever the budget.
+        file: the study. A plan gets its trainings, whatever the budget.
         options: of the run.
 
     Raises:
@@ -36,9 +37,9 @@ def prepare(file: StudyFile, options: RunOptions) -> Search:
     check_folders(options)
     _check_reachable(options.storage_url)  # before the images are fetched
     data = StudyData(options.data_dir or default_data_dir())
-    for config in file.datas_of(file.enqueue):
+    for config in file.datas():
         data.of(config)
-    _check_batch_sizes(file, data)
+        _check_batch_sizes(file, data)
     storage = open_storage(options.storage_url, create=True, checkpoint_dir=options.checkpoint_dir)
     # A server may have no free connection for a while when many processes start at once.
     return when_it_answers()(_filled, storage, file, data, options)
@@ -63,8 +64,10 @@ def _filled(storage: Storage, file: StudyFile, data: StudyData, options: RunOpti
     study.record_data(data.digests, data.data_dir)
     version_before = study.record_version(package_version())
     recovered = study.recover(file.study.max_retries)
+    if file.keeps:
+        check_shared(study, options.artifacts)
     budget = file.fill(study, file.study.trials if options.trials is None else options.trials)
-    if study.counts().finished < budget:  # else nothing is worked on
+    if not study.counts().reach(budget):  # else nothing is worked on
         study.touch()
     storage.disconnect()
     return Search(

@@ -272,4 +272,6 @@ class Supervisor:
             return "signal"
         if "target" in self._reasons:  # the others were stopped by a signal of ours
             return "target"
-        return next((reason for reason in ("signal", "timeout", "max_trials") if reason in self._reasons), "queue")
+        return next(
+            (reason for reason in ("signal", "timeout", "max_trials", "elsewhere") if reason in self._reasons), "queue"
+        )

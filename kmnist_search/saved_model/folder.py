@@ -1,95 +1,34 @@
 """The folder of a saved model: written whole, and checked when it is read.
 
-It holds `config.json`, which is a `ModelInfo`, and `weights.safetensors`, the state of the net as float32 (the counters
-of batch norms keep their type). It has no pickles: loading a model runs no code from its files.
+It holds `config.json`, which is a `ModelInfo`, and `weights.safetensors`; see `packed.py`.
 """
 
-import hashlib
 import json
-import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as weights_in, save as weights_as_bytes
-from torch import Tensor
 
-from kmnist_search.config import Dataset, describe
-from kmnist_search.data.catalog import CLASS_NAMES
-from kmnist_search.engine.replica import Replica
+from kmnist_search.config import describe
 from kmnist_search.errors import ModelError
 from kmnist_search.host.files import whole_folder
-from kmnist_search.model import Model, model_of
-from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo, recipe_digest
-from kmnist_search.saved_model.model import Classifier, SavedModel
+from kmnist_search.saved_model.info import FORMAT_VERSION, ModelInfo
+from kmnist_search.saved_model.model import SavedModel
+from kmnist_search.saved_model.packed import PackedModel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-def save_model(
-    folder: Path,
-    model: Model,
-    *,
-    dataset: Dataset,
-    mean: float,
-    std: float,
-    config_digest: str,
-    recipe_digest: str,
-    seed: int,
-) -> ModelInfo:
+def write(folder: Path, packed: PackedModel) -> None:
     """Write a model to `folder`, which must be empty or not there; whole or not at all. The folders above are made.
-
-    The same weights give the same bytes, so the same `weights_sha256`. The other arguments are the fields of
-    `ModelInfo`.
 
     Raises:
         ModelError: the folder is there already, or cannot be written.
     """
-    weights = weights_as_bytes({name: _plain(tensor) for name, tensor in model.state_dict().items()})
-    info = ModelInfo(
-        format_version=FORMAT_VERSION,
-        package_version=version("kmnist-search"),
-        dataset=dataset,
-        classes=CLASS_NAMES[dataset],
-        model=model.config,
-        mean=mean,
-        std=std,
-        config_digest=config_digest,
-        recipe_digest=recipe_digest,
-        seed=seed,
-        weights_sha256=hashlib.sha256(weights).hexdigest(),
-    )
-    config = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    config = json.dumps(packed.info.model_dump(mode="json"), indent=2, ensure_ascii=False)
     with whole_folder(folder, error=ModelError) as part:
-        (part / WEIGHTS_FILE).write_bytes(weights)
+        (part / WEIGHTS_FILE).write_bytes(packed.weights)
         (part / CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
-    return info
-
-
-def save_trained(folder: Path, model: Model, training: Replica, dataset: Dataset) -> ModelInfo:
-    """Write the model of a training on images of `dataset` to `folder`, replacing an older one; see `save_model`."""
-    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died before it was recorded
-    return save_model(
-        folder,
-        model,
-        dataset=dataset,
-        mean=training.data.mean,
-        std=training.data.std,
-        config_digest=training.config.digest,
-        recipe_digest=recipe_digest(training.config, training.data.digest),
-        seed=training.seed,
-    )
-
-
-def find_model(folder: Path, weights_sha256: str) -> SavedModel | None:
-    """Return the model in `folder`; None if it is missing, damaged, or has other weights."""
-    try:
-        model = load_model(folder)
-    except ModelError:
-        return None
-    return model if model.info.weights_sha256 == weights_sha256 else None
 
 
 def load_model(path: Path | str) -> SavedModel:
@@ -102,29 +41,13 @@ def load_model(path: Path | str) -> SavedModel:
     info = _info_in(folder)
     file = folder / WEIGHTS_FILE
     try:
-        content = file.read_bytes()
+        weights = file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}. Copy the whole folder again.") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != info.weights_sha256:
-        raise ModelError(
-            f"{file}: wrong checksum: its contents have SHA-256 {found}, {CONFIG_FILE} says {info.weights_sha256}. "
-            "The file is damaged or belongs to another model: copy the whole folder again."
-        )
-    model = model_of(info.model)
     try:
-        model.load_state_dict(weights_in(content))
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"{folder}: {WEIGHTS_FILE} does not fit the model in {CONFIG_FILE}, so one of them was changed: {reason}"
-        ) from None
-    return SavedModel(info=info, classifier=Classifier(model, mean=info.mean, std=info.std))
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().cpu()
-    return tensor.float().contiguous() if tensor.is_floating_point() else tensor.contiguous()
+        return PackedModel(info=info, weights=weights).unpacked()
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from None
 
 
 def _info_in(folder: Path) -> ModelInfo:

@@ -77,6 +77,10 @@ _BUCKETS: dict[str, tuple[Callable[[str], ArtifactStore], str, str]] = {
 }
 
 
+#: The type of artifacts with the weights of models, which stay as long as their trial.
+WEIGHTS_TYPE = "application/octet-stream"
+
+
 def remove_all(store: ArtifactStore, artifact_ids: Iterable[str]) -> int:
     """Remove artifacts from a store; return how many existed."""
     found = 0
@@ -94,6 +98,12 @@ def artifact_id_in(value_json: str) -> str | None:
     """Return the artifact id in an attribute; None if the dashboard has removed the artifact."""
     meta = json.loads(json.loads(value_json))
     return None if meta is None else str(meta["artifact_id"])
+
+
+def has_weights(value_json: str) -> bool:
+    """Return whether the artifact of an attribute is the weights of a model."""
+    meta = json.loads(json.loads(value_json))
+    return meta is not None and meta["mimetype"] == WEIGHTS_TYPE
 
 
 class _Folder(FileSystemArtifactStore):

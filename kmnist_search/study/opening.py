@@ -17,7 +17,7 @@ from kmnist_search.queue.queue import Queue
 from kmnist_search.study.samplers import experimental
 from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY, LAST_WORKED_KEY, SearchStudy
 from kmnist_search.study_file.parser import loads
-from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.study_file.schema import RETRAINING_SUFFIX, RetrainTable, StudyFile
 from kmnist_search.study_file.writer import as_toml
 
 #: Settings that may change while a study is searched.
@@ -28,6 +28,7 @@ FREE_KEYS = (
     "study.max_retries",
     "study.lease_seconds",
     "enqueue",
+    "retrain",
 )
 
 
@@ -51,6 +52,8 @@ def open_study(storage: Storage, file: StudyFile) -> SearchStudy:
             study.set_metric_names([file.study.metric])
     else:
         _refuse_changes(storage, name, before, settings)
+        if "retrain" in settings and settings["retrain"] != before.get("retrain", RetrainTable().model_dump()):
+            study.set_user_attr(FILE_KEY, {**before, "retrain": settings["retrain"]})
     return SearchStudy(storage, study)
 
 
@@ -77,8 +80,20 @@ def _refuse_changes(storage: Storage, name: str, before: Mapping[str, Any], sett
         )
 
 
+def companion_name(name: str) -> str:
+    """Return the name of the study with the trainings that choose and retrain the winner of the study `name`."""
+    return f"{name}{RETRAINING_SUFFIX}"
+
+
+def find_companion(study: SearchStudy) -> SearchStudy | None:
+    """Return the companion of a study; None if its winner was never retrained."""
+    name = companion_name(study.name)
+    found = find_study(study.storage, name) if name in study_names(study.storage) else None
+    return found if found is not None and found.settings["study"].get("retrains") == study.name else None
+
+
 def find_study(storage: Storage, name: str | None) -> SearchStudy:
-    """Return the study called `name`; None means the only one, or the one last worked on.
+    """Return the study called `name`; None means the only one, or the one last worked on, but no companion.
 
     Raises:
         StudyNotFoundError: there is none.
@@ -87,7 +102,8 @@ def find_study(storage: Storage, name: str | None) -> SearchStudy:
     if not names:
         raise StudyNotFoundError(f"{storage.shown_url} contains no study yet. Start one with: kmnist-search run")
     if name is None:
-        name = names[0]
+        companions = {companion_name(each) for each in names}
+        name = next(each for each in names if each not in companions)
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1)
         advice = f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -4,12 +4,12 @@ import optuna
 from optuna.trial import Trial
 
 from kmnist_search.config.seeds import derived_seed
-from kmnist_search.optuna_internals import KnownRows
-from kmnist_search.queue.queue import Claim
+from kmnist_search.optuna_internals import KnownRows, trial_id_of
+from kmnist_search.queue.queue import TRAINING_KEY, Claim
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.samplers import pruner_of, sampler_of
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.study_file.schema import StudyFile, TrainingSpec
 
 
 class Proposals:
@@ -36,3 +36,8 @@ class Proposals:
             pruner=pruner_of(file.study.pruner, file.train.epochs),
         )
         return Trial(study, claim.trial_id)
+
+    def suggest(self, trial: Trial) -> TrainingSpec:
+        """Return what a trial trains: what it was added with, or what the sampler proposes."""
+        given = self.cached_storage.get_trial(trial_id_of(trial)).system_attrs.get(TRAINING_KEY)
+        return self.file.suggest(trial, given)

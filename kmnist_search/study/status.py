@@ -70,12 +70,16 @@ class TrialFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study has come, and its forecast, which is None while too few trials are over."""
+    """How far a study has come, and its forecast, which is None while too few trials are over.
+
+    `best` is None while no trial is complete, and for planned trainings, whose accuracies are of different images.
+    """
 
     name: str
     metric: str
     epochs: int
     counts: Counts
+    is_plan: bool
     best: FrozenTrial | None
     forecast: Forecast | None
 
@@ -116,7 +120,7 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     # A pruned trial without a value is infeasible, or diverged in its first epoch.
     failed = [trial for trial in trials if trial.state == TrialState.FAIL or _has_no_value(trial)]
-    best = study.ranked(trials)[:1]
+    best = [] if study.is_plan else study.ranked(trials)[:1]
     # Finished trials do not change any more, so their details may be from an earlier read.
     study.with_details([*running, *(trial for trial in [*best, *failed] if not trial.user_attrs)])
     return Status(
@@ -140,7 +144,8 @@ def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial])
         metric=study.metric,
         epochs=study.epochs,
         counts=counts,
-        best=ranked[0] if ranked else None,
+        is_plan=study.is_plan,
+        best=ranked[0] if ranked and not study.is_plan else None,
         forecast=_forecast(study, trials),
     )
 

@@ -20,11 +20,11 @@ from kmnist_search.database.trial_reader import read_attribute, read_attributes,
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.optuna_internals import study_id_of, trial_id_of
 from kmnist_search.queue import leases
-from kmnist_search.queue.queue import Counts, Queue
+from kmnist_search.queue.queue import Added, Counts, Entry, Queue
 from kmnist_search.queue.workers import RegisteredWorker, registered_workers, remove_gone_workers
 from kmnist_search.study.ranking import DIGEST_KEY
 from kmnist_search.study_file.parser import loads
-from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.study_file.schema import PlannedTraining, StudyFile, TrainingSpec
 from kmnist_search.study_file.writer import as_toml
 
 FILE_KEY = "study_file"
@@ -59,6 +59,11 @@ class SearchStudy:
     @property
     def metric(self) -> str:
         return str(self.settings["study"]["metric"])
+
+    @property
+    def is_plan(self) -> bool:
+        """Whether its trials are planned trainings, see `PlanFile`."""
+        return "plan" in self.settings["study"]
 
     @property
     def epochs(self) -> int:
@@ -135,19 +140,29 @@ class SearchStudy:
         with self.storage.writing() as connection:
             return self.queue.fill(connection, budget, first)
 
-    def add(self, configurations: Sequence[Mapping[str, Any]]) -> int:
-        """Add waiting trials with given hyperparameters, see `Queue.add`."""
+    def add(self, trainings: Sequence[PlannedTraining]) -> int:
+        """Add waiting trials for planned trainings, see `Queue.add`."""
+        entries = [Entry(params=each.params, training=each.spec.model_dump(mode="json")) for each in trainings]
         with self.storage.writing() as connection:
-            return self.queue.add(connection, configurations)
+            return self.queue.add(connection, entries)
 
-    def datas_left(self, file: StudyFile) -> Sequence[DataConfig]:
-        """Return the images that the waiting and running trials need."""
-        if file.shared_data is not None:
-            return [file.shared_data]
+    def added(self) -> list[Added]:
+        """Return the trials that were added with what they shall train, by number."""
         with self.storage.reading() as connection:
-            asked = self.queue.asked(connection)
-        left = (params for state, params in asked if state in (TrialState.WAITING, TrialState.RUNNING))
-        return file.datas_of(left)
+            return self.queue.added(connection)
+
+    def trainings_left(self) -> list[PlannedTraining]:
+        """Return the planned trainings that are not over."""
+        return [
+            PlannedTraining(params={}, spec=TrainingSpec.model_validate(each.training))
+            for each in self.added()
+            if not each.state.is_finished()
+        ]
+
+    def disown(self, number: int, reason: str) -> None:
+        """Let a finished trial count as failed, see `Queue.disown`."""
+        with self.storage.writing() as connection:
+            self.queue.disown(connection, number, reason)
 
     def recover(self, max_retries: int | None = None) -> list[int]:
         """Return trials of lost workers to the queue, see `leases.recover`; remove those workers from the roster."""

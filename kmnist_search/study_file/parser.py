@@ -16,13 +16,14 @@ from kmnist_search.config import HYPERPARAMETERS, Config, DataConfig, TrainConfi
 from kmnist_search.errors import ConfigError, StudyFileError
 from kmnist_search.study_file.builtin import builtin_studies
 from kmnist_search.study_file.schema import (
+    RETRAINING_SUFFIX,
     TABLES,
-    ComparisonFile,
+    PlanFile,
+    PlanTable,
+    RetrainTable,
     SearchFile,
     StudyFile,
     StudyTable,
-    System,
-    system_space,
 )
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange, Scalar
 
@@ -57,11 +58,17 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> SearchFile:
         _override(tables, override)
     builtin = {file: name for name, file in builtin_studies().items()}
     label = f"built-in study {builtin[path]}" if path in builtin else str(path)
-    return _Checker(" with ".join((label, *overrides))).checked(tables, default_name=path.stem)
+    file = _Checker(" with ".join((label, *overrides))).checked(tables, default_name=path.stem)
+    if file.study.name.endswith(RETRAINING_SUFFIX):
+        raise StudyFileError(
+            f"a study cannot be called {file.study.name!r}: names that end in {RETRAINING_SUFFIX} are those of "
+            "retrainings. Choose another --name."
+        )
+    return file
 
 
 def loads(text: str, *, source: str, name: str) -> StudyFile:
-    """Read and check the settings of a study, from a study file's text or from a comparison, which has no file.
+    """Read and check the settings of a study, from a study file's text or from a plan, which has no file.
 
     Args:
         text: the text.
@@ -72,8 +79,8 @@ def loads(text: str, *, source: str, name: str) -> StudyFile:
         StudyFileError: the text is wrong; the message says where, and what to do.
     """
     tables = _tables(text, source)
-    if "systems" in tables:
-        return _Checker(source).comparison(tables)
+    if "plan" in tables.get("study", {}):
+        return _Checker(source).plan(tables)
     return _Checker(source).checked(tables, default_name=name)
 
 
@@ -113,14 +120,20 @@ class _Checker:
     def checked(self, tables: dict[str, Any], *, default_name: str) -> SearchFile:
         if "systems" in tables:
             raise StudyFileError(
-                f"{self.file}: describes a study of kmnist-search references, which cannot be run from a file."
+                f"{self.file}: was made by the references of an earlier version. Begin another: "
+                "kmnist-search references --name references-2"
             )
         for name, table in tables.items():
             is_table = isinstance(table, dict | list)
             self._known(name, TABLES, f"there is no table [{name}]" if is_table else f"{name!r} is in no table")
             if not isinstance(table, list if name == "enqueue" else dict):
                 raise self._error(f"[{name}]", "must be a list of tables" if name == "enqueue" else "must be a table")
+        if "plan" in tables.get("study", {}):
+            raise StudyFileError(f"{self.file}: describes planned trainings, which cannot be run from a file.")
         study = self._table("study", {"name": default_name, **tables.get("study", {})}, StudyTable)
+        data = self._table("data", tables.get("data", {}), DataConfig)
+        if data.val_share == 0:
+            raise self._error("[data]", "val_share: must be above 0, since trials are judged by images held out")
         fixed = self._hyperparameters("fixed", tables.get("fixed", {}), self._value)
         space = self._hyperparameters("space", tables.get("space", {}), self._hyperparameter)
         if "space" in tables and not space:
@@ -133,25 +146,22 @@ class _Checker:
         self._fit_together(fixed, space)
         return SearchFile(
             study=study,
-            data=self._table("data", tables.get("data", {}), DataConfig),
+            data=data,
             train=self._table("train", tables.get("train", {}), TrainConfig),
+            retrain=self._table("retrain", tables.get("retrain", {}), RetrainTable),
             fixed=fixed,
             space=space,
             enqueue=tuple(self._enqueued(tables.get("enqueue", []), space)),
         )
 
-    def comparison(self, tables: dict[str, Any]) -> ComparisonFile:
-        systems = {
-            name: System(
-                data=self._table(f"systems.{name}.data", system["data"], DataConfig),
-                train=self._table(f"systems.{name}.train", system["train"], TrainConfig),
-                fixed=self._hyperparameters(f"systems.{name}.fixed", system["fixed"], self._value),
-            )
-            for name, system in tables["systems"].items()
-        }
-        study = self._table("study", tables["study"], StudyTable)
+    def plan(self, tables: dict[str, Any]) -> PlanFile:
+        study = self._table("study", tables["study"], PlanTable)
         train = self._table("train", tables["train"], TrainConfig)
-        return ComparisonFile(study=study, train=train, systems=systems, space=system_space(systems))
+        space: dict[str, Hyperparameter] = {
+            name: Choices(choices=tuple(spec["choices"])) if "choices" in spec else IntRange(**spec)
+            for name, spec in tables["space"].items()
+        }
+        return PlanFile(study=study, train=train, space=space)
 
     def _error(self, place: str, problem: str) -> StudyFileError:
         return StudyFileError(f"{self.file}: {place} {problem}.")

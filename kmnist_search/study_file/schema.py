@@ -1,18 +1,22 @@
-"""The settings of a study as checked, frozen values, and what a trial with given hyperparameters trains."""
+"""The settings of a study as checked, frozen values, and what its trials train."""
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from kmnist_search.config import Config, DataConfig, TrainConfig, TrialConfig, trial_config
-from kmnist_search.study_file.space import Choices, Hyperparameter, IntRange, Suggester
+from kmnist_search.config import Config, DataConfig, TrainConfig, TrialConfig, cost, hyperparameters_of, trial_config
+from kmnist_search.errors import ConfigError
+from kmnist_search.study_file.space import Hyperparameter, Suggester
 
 #: The tables of a study file, in the order in which they are written.
-TABLES = ("study", "data", "train", "fixed", "space", "enqueue")
+TABLES = ("study", "data", "train", "retrain", "fixed", "space", "enqueue")
+
+
+#: Ends the name of a study that holds the trainings of a retraining.
+RETRAINING_SUFFIX = "-retraining"
 
 
 def _named(value: Any) -> Any:
@@ -52,49 +56,104 @@ class StudyTable(Config):
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        return "maximize" if self.metric == "val_accuracy" else "minimize"
+        return "minimize" if self.metric == "val_loss" else "maximize"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingSpec:
-    """What a trial trains: a configuration, on which images, and whether its models are kept to be tested later."""
+class PlanTable(StudyTable):
+    """The table [study] of a `PlanFile`: nothing is proposed, and nothing pruned.
+
+    `accuracy` is that of the validation images, or that of the training images where nothing is held out.
+
+    Attributes:
+        plan: the command that plans the trainings.
+        retrains: name of the study whose winner is retrained; empty if there is none.
+    """
+
+    plan: Literal["best", "references"]
+    retrains: str = ""
+    metric: Literal["accuracy"] = "accuracy"  # type: ignore[assignment]
+    sampler: SamplerConfig = SamplerConfig(name="random")
+    pruner: PrunerConfig = PrunerConfig(name="none")
+
+
+class RetrainTable(Config):
+    """The table [retrain]: how the winner is chosen and retrained.
+
+    The `top_k` best distinct configurations are trained again with `reruns` fresh seeds and splits each. The winner is
+    trained with `models` seeds on all training images. `rerun_epochs` and `epochs` are those of a rerun and of a final
+    model; without them, those of the study.
+    """
+
+    top_k: Annotated[int, Field(ge=1)] = 5
+    reruns: Annotated[int, Field(ge=1)] = 3
+    rerun_epochs: Annotated[int, Field(ge=1)] | None = None
+    models: Annotated[int, Field(ge=1)] = 5
+    epochs: Annotated[int, Field(ge=1)] | None = None
+
+
+#: Which models of a training are kept: that of its last epoch, that of its best epoch on the validation images.
+Which = Literal["last", "best"]
+
+
+class TrainingSpec(Config):
+    """What a trial trains: a configuration, on which images, with which seed, and which of its models are kept.
+
+    A seed of None is derived from the number of the trial.
+    """
 
     config: TrialConfig
     data: DataConfig
-    keeps_models: bool
+    seed: int | None = None
+    keeps: Annotated[tuple[Which, ...], BeforeValidator(tuple)] = ()
+
+
+class PlannedTraining(Config):
+    """A training that somebody asks for, and the values that it is listed with."""
+
+    params: dict[str, Any]
+    spec: TrainingSpec
+
+    @property
+    def flops(self) -> float:
+        """The floating-point operations of the training for each image."""
+        return 3.0 * self.spec.config.train.epochs * cost.flops_per_image(self.spec.config.model)
 
 
 class TrialQueue(Protocol):
     """What of a study is needed to fill its queue."""
 
     def fill(self, budget: int, first: Sequence[Mapping[str, Any]] = ()) -> int: ...
-    def add(self, configurations: Sequence[Mapping[str, Any]]) -> int: ...
+    def add(self, trainings: Sequence[PlannedTraining]) -> int: ...
 
 
 class StudyFile(Config, ABC):
-    """The settings of a study, checked. There are two kinds: `SearchFile` and `ComparisonFile`."""
+    """The settings of a study, checked. There are two kinds: `SearchFile` and `PlanFile`."""
 
     study: StudyTable
     train: TrainConfig = TrainConfig()
     space: dict[str, Hyperparameter] = Field(default_factory=dict)
-    enqueue: tuple[dict[str, Any], ...] = ()
 
     @abstractmethod
-    def training(self, params: Mapping[str, Any]) -> TrainingSpec:
-        """Return what the trial with these hyperparameters trains."""
+    def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
+        """Return what one trial trains, with its hyperparameters from `trial`.
+
+        Args:
+            trial: suggests hyperparameters.
+            given: the training that the trial was added to the queue with, if it was.
+        """
 
     @abstractmethod
-    def only(self, params: Mapping[str, Any]) -> "SearchFile":
-        """Return a study file that trains what the trial with these hyperparameters does, and searches nothing."""
-
-    @abstractmethod
-    def fill(self, queue: TrialQueue, budget: int) -> int:
-        """Put into the queue of the study what it lacks; return how many trials shall be finished in the end.
+    def fill(self, queue: TrialQueue, budget: int) -> int | None:
+        """Put into the queue what it lacks; return how many trials shall be finished, None for all in the queue.
 
         Args:
             queue: of the study.
             budget: the trials that a search shall have.
         """
+
+    @abstractmethod
+    def datas(self) -> Sequence[DataConfig]:
+        """Return which images its trials train on, each once."""
 
     @property
     @abstractmethod
@@ -102,102 +161,126 @@ class StudyFile(Config, ABC):
         """The images that all trials train on; None if they differ."""
 
     @abstractmethod
+    def sample(self, number: int) -> list[TrialConfig]:
+        """Return what `number` of its trials may train, each once; the same ones at every call."""
+
+    @abstractmethod
+    def middle(self) -> TrialConfig:
+        """Return a configuration of middling size, to estimate costs by."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether models of its trainings are kept: then all workers must see one artifact store."""
+        return False
+
+    @abstractmethod
     def next_step(self, options: str) -> str:
         """Return what to do when the trials are finished, as a sentence; its command takes `options`."""
 
-    def datas_of(self, trials: Iterable[Mapping[str, Any]]) -> list[DataConfig]:
-        """Return which images the trials with these hyperparameters train on, each once."""
-        return list(dict.fromkeys(self.training(params).data for params in trials))
-
-    def suggest(self, trial: Suggester) -> TrainingSpec:
-        """Return what one trial trains: the searched hyperparameters from `trial`, the others as fixed."""
-        return self.training({name: spec.suggest(trial, name) for name, spec in self.space.items()})
-
-    def sample(self, number: int) -> list[TrialConfig]:
-        """Return what `number` random trials train, each once; the same ones at every call."""
-        draw = random.Random(0)
-        drawn = [{name: draw.choice(spec.values()) for name, spec in self.space.items()} for _ in range(number)]
-        return list(dict.fromkeys(self.training(params).config for params in drawn))
-
-    def middle(self) -> TrialConfig:
-        """Return a configuration of middling size, to estimate costs by."""
-        return self.training({name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()}).config
+    def with_trainings(self, left: Callable[[], Sequence[PlannedTraining]]) -> "StudyFile":
+        """Return the study file with the trainings that are `left` in its queue, if it consists of such."""
+        return self
 
 
 class SearchFile(StudyFile):
     """A study file as people write it: hyperparameters are searched, on one split of one data set."""
 
     data: DataConfig = DataConfig()
+    retrain: RetrainTable = RetrainTable()
     fixed: dict[str, Any] = Field(default_factory=dict)
+    enqueue: tuple[dict[str, Any], ...] = ()
 
-    def training(self, params: Mapping[str, Any]) -> TrainingSpec:
-        config = trial_config({**self.fixed, **params}, self.train)
-        return TrainingSpec(config=config, data=self.data, keeps_models=False)
+    @classmethod
+    def repeating(cls, spec: TrainingSpec, study: StudyTable) -> "SearchFile":
+        """Return the study file that trains what `spec` says, and searches nothing."""
+        return cls(study=study, data=spec.data, train=spec.config.train, fixed=hyperparameters_of(spec.config))
 
-    def only(self, params: Mapping[str, Any]) -> "SearchFile":
-        return self.model_copy(update={"fixed": {**self.fixed, **params}, "space": {}, "enqueue": ()})
+    def config(self, params: Mapping[str, Any]) -> TrialConfig:
+        """Return the configuration of a trial with these hyperparameters; the others are as fixed."""
+        return trial_config({**self.fixed, **params}, self.train)
+
+    def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
+        params = {name: spec.suggest(trial, name) for name, spec in self.space.items()}
+        return TrainingSpec(config=self.config(params), data=self.data)
 
     def fill(self, queue: TrialQueue, budget: int) -> int:
         queue.fill(budget, self.enqueue)
         return budget
 
+    def datas(self) -> Sequence[DataConfig]:
+        return [self.data]
+
     @property
     def shared_data(self) -> DataConfig:
         return self.data
+
+    def sample(self, number: int) -> list[TrialConfig]:
+        draw = random.Random(0)
+        drawn = [{name: draw.choice(spec.values()) for name, spec in self.space.items()} for _ in range(number)]
+        return list(dict.fromkeys(self.config(params) for params in drawn))
+
+    def middle(self) -> TrialConfig:
+        return self.config({name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()})
 
     def next_step(self, options: str) -> str:
         best = f"kmnist-search best {self.study.name} --retrain{options}"
         return f"To choose among the best, retrain and test it: {best}"
 
-    def datas_of(self, trials: Iterable[Mapping[str, Any]]) -> list[DataConfig]:
-        return [self.data]  # whatever the trials are, and before there is any
 
+class PlanFile(StudyFile):
+    """The study of planned trainings: each entry of its queue says what it trains.
 
-class System(Config):
-    """A fixed configuration that is compared with others, and its images."""
+    No file holds it; it is made by a program. What the trainings are listed with is its `space`.
 
-    data: DataConfig
-    train: TrainConfig
-    fixed: dict[str, Any]
-
-
-class ComparisonFile(StudyFile):
-    """The study of fixed systems: each trial trains one of them on its own images, and keeps the models.
-
-    No file holds it; it is made by a program. A trial's hyperparameters say which system it trains, see `system_space`.
+    Attributes:
+        trainings: those that this process knows of, not a setting: the queue in the database holds them all.
     """
 
-    systems: dict[str, System]
+    study: PlanTable
+    trainings: tuple[PlannedTraining, ...] = Field(default=(), exclude=True)
 
-    def training(self, params: Mapping[str, Any]) -> TrainingSpec:
-        system = self.systems[params["system"]]
-        train = system.train.model_copy(update={"epochs": params["epochs"]})
-        return TrainingSpec(config=trial_config(system.fixed, train), data=system.data, keeps_models=True)
+    def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
+        for name, spec in self.space.items():
+            spec.suggest(trial, name)
+        if given is None:
+            raise ConfigError(
+                f"another program added this trial to study {self.study.name!r} without what to train. "
+                "Its trainings are planned by the command that made it."
+            )
+        return TrainingSpec.model_validate(given)
 
-    def only(self, params: Mapping[str, Any]) -> SearchFile:
-        spec, system = self.training(params), self.systems[params["system"]]
-        return SearchFile(study=self.study, data=spec.data, train=spec.config.train, fixed=system.fixed)
+    def fill(self, queue: TrialQueue, budget: int) -> None:
+        queue.add(self.trainings)
 
-    def fill(self, queue: TrialQueue, budget: int) -> int:
-        return queue.add(self.enqueue)
+    def datas(self) -> Sequence[DataConfig]:
+        return list(dict.fromkeys(each.spec.data for each in self.trainings))
 
     @property
     def shared_data(self) -> None:
         return None
 
+    def sample(self, number: int) -> list[TrialConfig]:
+        return list(dict.fromkeys(each.spec.config for each in self.trainings))
+
+    def middle(self) -> TrialConfig:
+        by_cost = sorted(self.trainings, key=lambda each: each.flops)
+        return by_cost[len(by_cost) // 2].spec.config if by_cost else TrialConfig(train=self.train)
+
     def next_step(self, options: str) -> str:
-        return "To test and compare what is trained: the kmnist-search references command that began it"
+        return (
+            f"If the command that planned these trainings was stopped, repeat it as it was: {self.planned_by}{options}"
+        )
 
+    @property
+    def planned_by(self) -> str:
+        """The command that planned the trainings, and tests the models when all are trained."""
+        return (
+            f"kmnist-search best {self.study.retrains} --retrain" if self.study.retrains else "kmnist-search references"
+        )
 
-def system_space(systems: Mapping[str, System]) -> dict[str, Hyperparameter]:
-    """Return the hyperparameters that tell the trials of a comparison apart.
+    @property
+    def keeps(self) -> bool:
+        return True
 
-    They are the system, how often it was trained before (each trial has a seed of its own), and for how many epochs
-    it is trained, at most those of the longest system.
-    """
-    longest = max(system.train.epochs for system in systems.values())
-    return {
-        "system": Choices(choices=tuple(systems)),
-        "repeat": IntRange(low=0, high=999),
-        "epochs": IntRange(low=1, high=longest),
-    }
+    def with_trainings(self, left: Callable[[], Sequence[PlannedTraining]]) -> "PlanFile":
+        return self.model_copy(update={"trainings": tuple(left())})

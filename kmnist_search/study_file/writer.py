@@ -38,6 +38,8 @@ def _tables(values: Sequence[Mapping[str, Any]]) -> AoT:
 def _table(values: Mapping[str, Any]) -> Table:
     table = tomlkit.table()
     for key, value in values.items():
+        if value is None:
+            continue  # TOML has no null
         table.add(key, _inline(value) if isinstance(value, Mapping) else value)
     return table
 

@@ -32,8 +32,9 @@ def finished_bar(progress: Progress, goal: int) -> Table:
 
 
 def progress_rows(progress: Progress, goal: int, now: datetime) -> list[Row]:
-    """Return rows for the trial states, the time until `goal` are finished, and the best trial."""
-    return [("trials", counts_text(progress)), ("time", _time_text(progress, goal, now)), *best_rows(progress)]
+    """Return rows for the trial states, the time until `goal` are finished, and the best trial if they are compared."""
+    best = [] if progress.is_plan else best_rows(progress)
+    return [("trials", counts_text(progress)), ("time", _time_text(progress, goal, now)), *best]
 
 
 def counts_text(progress: Progress) -> Text:

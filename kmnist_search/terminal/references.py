@@ -1,6 +1,6 @@
 """The lines and the table of `references` in a terminal."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -8,23 +8,16 @@ from rich.table import Table
 
 from kmnist_search.evaluation.metrics import Reference
 from kmnist_search.references.result_folder import ReferenceTable
-from kmnist_search.references.results import TestedSystem
+from kmnist_search.references.results import TestedSystem, system_of
 from kmnist_search.terminal.printing import print_line
 from kmnist_search.wording import percent, points
 
 
-def follow(
-    console: Console, events: Iterator[TestedSystem], total: int, *, before: Collection[int]
-) -> list[TestedSystem]:
-    """Show each test when it is done, and return all; trials with numbers in `before` were tested earlier."""
-    done = []
-    for each in events:
-        done.append(each)
-        trained, last, best = each.trained, percent(each.last.accuracy), percent(each.best.accuracy)
-        tested = "was tested before" if trained.number in before else "tested"
-        what = f"{tested}: {trained.system}, trial {trained.number}"
-        print_line(console, f"[{len(done)}/{total}] {what}: {last} after the last epoch, {best} after the best")
-    return done
+def show_test(console: Console, tested: TestedSystem, number: int, total: int, *, before: bool) -> None:
+    """Show the test of one system, which was done `before` or now."""
+    trained, last, best = tested.trained, percent(tested.last.accuracy), percent(tested.best.accuracy)
+    what = f"{'was tested before' if before else 'tested'}: {system_of(trained)}, trial {trained.number}"
+    print_line(console, f"[{number}/{total}] {what}: {last} after the last epoch, {best} after the best")
 
 
 def conclude(console: Console, comparison: ReferenceTable, folder: Path) -> None:

@@ -79,9 +79,19 @@ def _print_places_or_warn(console: Console, search: Search, places: Sequence[Pla
 
 
 def conclude(
-    console: Console, search: Search, progress: Progress, stopped_by: StoppedBy, *, command: str, options: str
+    console: Console,
+    search: Search,
+    progress: Progress,
+    stopped_by: StoppedBy,
+    *,
+    command: str,
+    options: str,
+    retrains: bool = False,
 ) -> None:
-    """Show how the run ended, the best trial, and how to resume, by `command`, or what to do next, with `options`."""
+    """Show how the run ended, the best trial, and how to resume, by `command`, or what to do next, with `options`.
+
+    With `retrains` the next step is done at once.
+    """
     counts = progress.counts
     state = f"{counts.finished} of {max(search.goal(counts), counts.finished)} trials are finished"
     match stopped_by:
@@ -98,10 +108,11 @@ def conclude(
             print_line(console, f"Nothing is left to claim: {state}, {still_run} in other processes.")
         case "budget":
             print_line(console, f"Done: {state}.")
-    print_line(console, f"best: {best_text(progress)}")
-    if stopped_by == "budget" and progress.best is None:
+    if not progress.is_plan:
+        print_line(console, f"best: {best_text(progress)}")
+    if stopped_by == "budget" and not counts.complete:
         print_line(console, f"Why no trial is complete: kmnist-search status {progress.name}{options}")
-    if stopped_by in ("budget", "target") and progress.best is not None:
+    elif stopped_by in ("budget", "target") and not retrains:
         print_line(console, search.file.next_step(options))
 
 

@@ -131,9 +131,14 @@ class RunView:
         return Group(finished_bar(self.progress, goal), labelled([*rows, *self._now()]), self._recent_table())
 
     def _now(self) -> list[Row]:
-        """Return a line for each running trial; a single one also shows its hyperparameters."""
+        """Return a line for each running trial; a single one, or a planned one, also shows its hyperparameters."""
         lines = [Text(self._line(number)) for number in sorted(self.started)]
-        if len(lines) == 1:
+        if self.progress.is_plan:
+            lines = [
+                Text.assemble(line, (f"  {shown_params(self.started[number].params)}", "dim"))
+                for number, line in zip(sorted(self.started), lines, strict=True)
+            ]
+        elif len(lines) == 1:
             lines += [Text(shown_params(started.params)) for started in self.started.values()]
         if not lines and self.waiting:
             lines = [Text(self.waiting, style="cyan")]

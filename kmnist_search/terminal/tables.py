@@ -1,4 +1,4 @@
-"""The best trials of a study, and the studies of a storage, as tables."""
+"""The best trials of a study, its ledger, and the studies of a storage, as tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,10 +8,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kmnist_search.evaluation.metrics import Opening, Recipe
 from kmnist_search.study.status import Progress
 from kmnist_search.terminal.progress import labelled
 from kmnist_search.terminal.sparkline import MAX_CURVE, bounds, fitted, sparkline
-from kmnist_search.wording import duration_text, metric_text, named_metric, shown_params, value
+from kmnist_search.wording import count, duration_text, metric_text, moment, named_metric, percent, shown_params, value
 
 
 def best_view(summary: Mapping[str, Any]) -> RenderableType:
@@ -66,3 +67,20 @@ def studies_view(studies: Sequence[Progress]) -> RenderableType:
         best = "" if progress.best is None else named_metric(progress.metric, progress.best.value)
         table.add_row(progress.name, f"{progress.counts.finished} of {progress.counts.total}", best)
     return table
+
+
+def ledger_view(study: str, recipes: Sequence[Recipe], openings: Sequence[Opening]) -> RenderableType:
+    """Return the frozen recipes of a study, each with the looks of its models at the test set."""
+    summary = f"{count(len(openings), 'look')} at the test set by {count(len(recipes), 'frozen recipe')}"
+    lines: list[RenderableType] = [Text.assemble(("study  ", "dim"), (study, "bold"), f"  {summary}")]
+    for recipe in recipes:
+        what = f"recipe {recipe.digest}  trial {recipe.trial}, {count(recipe.epochs, 'epoch')}"
+        table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+        for title in ("looked at", "seed", "weights", "accuracy"):
+            table.add_column(title, no_wrap=True)
+        for each in openings:
+            if each.recipe_digest == recipe.digest:
+                accuracy = percent(each.accuracy) or "interrupted"
+                table.add_row(moment(each.opened_at), str(each.seed), each.weights_sha256[:12], accuracy)
+        lines += ["", Text(f"{what}, frozen at {moment(recipe.frozen_at)}"), table]
+    return Group(*lines)

@@ -8,7 +8,7 @@ connection only while it needs one.
 import queue as thread_queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from kmnist_search.database.trial_writer import write_changes
 from kmnist_search.host.process import Owner
 from kmnist_search.queue import leases
 from kmnist_search.queue.queue import Claim, Counts
-from kmnist_search.queue.workers import Registration, WorkerInfo
+from kmnist_search.queue.workers import Registration, WorkerInfo, registered_workers
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.study import SearchStudy
 
@@ -98,6 +98,13 @@ class DatabaseThread:
     def claim(self, *, budget: int | None) -> "Future[Claim | None]":
         """Claim the next waiting trial; None if there is none, or if `budget` trials are finished or running."""
         return self._submit(lambda: self._claim(budget))
+
+    def claim_twins(self, claim: Claim, *, most: int) -> "Future[list[Claim]]":
+        """Claim waiting trials that are best computed together with a claimed one, `most` of them or fewer.
+
+        Fewer, if they are then left to other workers of the study, too.
+        """
+        return self._submit(lambda: self._claim_twins(claim, most))
 
     def finish(self, claim: Claim, *, epochs: int) -> "Future[bool]":
         """End a trial with the state in the cached storage; False if this worker had lost it."""
@@ -194,18 +201,34 @@ class DatabaseThread:
             self.counts = self.retry.do(self.queue.counts)
             if self.counts.claimable(budget):
                 claim = self._claim_once(budget)
-        if claim is None:
-            return None
+        if claim is None or self._holds(claim):
+            return claim
+        return self._claim(budget)
+
+    def _claim_twins(self, claim: Claim, most: int) -> list[Claim]:
+        def found(connection: Connection) -> tuple[list[int], int]:
+            workers = [each for each in registered_workers(connection, self.queue.study_id) if not each.is_gone]
+            share = -(-(self.queue.counts(connection).waiting + 1) // max(len(workers), 1)) - 1
+            return self.queue.twins(connection, claim), min(most, share)
+
+        ids, number = self.retry.do(found, self.storage.reading)
+        claims: list[Claim] = []
+        while len(claims) < number and (twin := self._claim_once(None, only=ids)) is not None:
+            claims += [twin] if self._holds(twin) else []
+        return claims
+
+    def _holds(self, claim: Claim) -> bool:
+        """Prepare the work on a claimed trial; return False if the process was paused, and the trial was requeued."""
         counts = self.counts
         self.counts = replace(counts, running=counts.running + 1, waiting=max(counts.waiting - 1, 0))
         self._schedule_flush()
         self._held[claim.token] = claim
         news = partial(self._read_news, complete_until=claim.trial_id)
         self.retry.do(news, self.storage.reading)
-        if not self.cached_storage.begin(claim.trial_id):  # the process was paused, and the trial was requeued
-            del self._held[claim.token]
-            return self._claim(budget)
-        return claim
+        if self.cached_storage.begin(claim.trial_id):
+            return True
+        del self._held[claim.token]
+        return False
 
     def _schedule_flush(self) -> None:
         """Schedule the first flush of a new trial soon, without delaying that of trials already held."""
@@ -214,9 +237,11 @@ class DatabaseThread:
         self._flush_at = min(self._flush_at, first) if self._held else first
         self._renew_at = min(self._renew_at, renewal) if self._held else renewal
 
-    def _claim_once(self, budget: int | None) -> Claim | None:
+    def _claim_once(self, budget: int | None, only: Collection[int] | None = None) -> Claim | None:
         token, seconds = uuid4().hex, self.lease_seconds
-        claim = partial(self.queue.claim, owner=self.owner, token=token, lease_seconds=seconds, budget=budget)
+        claim = partial(
+            self.queue.claim, owner=self.owner, token=token, lease_seconds=seconds, budget=budget, only=only
+        )
         return self.retry.do(claim)
 
     def _is_calm(self) -> bool:

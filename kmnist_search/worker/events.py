@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmnist_search.engine.replica import Epoch
+from kmnist_search.study_file.schema import TrainingSpec
 
 Outcome = Literal["complete", "pruned", "failed", "handed back", "lost"]
-StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials"]
+StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials", "elsewhere"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +51,14 @@ class TrialValidated:
     Only the publisher in the same process receives this event.
 
     Attributes:
+        spec: what it trained.
         history: all epochs.
         val_probabilities: (V, 10) for V images, or None if unknown.
     """
 
     trial_id: int
     number: int
-    params: dict[str, Any]
+    spec: TrainingSpec
     history: Sequence[Epoch]
     val_probabilities: NDArray[np.float32] | None
 

@@ -2,9 +2,12 @@
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.worker.events import StoppedBy
+
+Waits = Literal["never", "for others", "forever"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,14 +19,15 @@ class Limits:
         deadline: in seconds of `time.monotonic`, which all processes of a machine share.
         target: the metric that the best trial must reach.
         max_trials: trials that this worker finishes.
-        waits: wait when nothing is left to claim, because others may add or lose trials.
+        waits: how long to stay when nothing is left to claim: not at all, while other processes run trials, which may
+            come back, or forever, because others may add trials.
     """
 
     budget: int | None = None
     deadline: float | None = None
     target: float | None = None
     max_trials: int | None = None
-    waits: bool = False
+    waits: Waits = "never"
 
 
 class Stop:

@@ -10,6 +10,9 @@ from kmnist_search.engine.training import Training
 from kmnist_search.host.environment import versions
 from kmnist_search.study.ranking import DIGEST_KEY
 
+#: Begins the reason of a trial that ended because a loss was no longer finite.
+DIVERGED = "diverged: "
+
 
 def description(config: TrialConfig, data_digest: str, seed: int, device: torch.device) -> dict[str, Any]:
     """Return everything that determines the result of a training."""

@@ -2,33 +2,30 @@
 
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from optuna.trial import Trial, TrialState
 
-from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.engine.concurrency import epoch_cost
 from kmnist_search.engine.device import is_lost, is_out_of_memory
-from kmnist_search.engine.memory_budget import MemoryBudget
 from kmnist_search.engine.memory_estimate import GIB
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.engine.threads import threads_for
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import DatabaseAwayError, TrainingDivergedError
 from kmnist_search.queue.queue import Claim
-from kmnist_search.saved_model import trial_models
-from kmnist_search.study.proposals import Proposals
-from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
-from kmnist_search.study_file.schema import StudyFile
+from kmnist_search.study.study import TRACEBACK_KEY
+from kmnist_search.study_file.schema import TrainingSpec
 from kmnist_search.worker.checkpoints import Checkpoints
-from kmnist_search.worker.database_thread import DatabaseThread
+from kmnist_search.worker.context import TrialContext
 from kmnist_search.worker.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated
-from kmnist_search.worker.stop import Stop
 from kmnist_search.worker.tasks import State, Steps, wait_for
-from kmnist_search.worker.trial_attributes import description, reason_of_failure, results
+from kmnist_search.worker.together import Together
+from kmnist_search.worker.trial_attributes import DIVERGED, description, reason_of_failure, results
+from kmnist_search.worker.trial_models import MODELS_KEY, artifact_attributes
 
 #: A `kill -9` loses at most this much training; a checkpoint of a large net takes about 0.1 s.
 CHECKPOINT_EVERY_SECONDS = 30.0
@@ -38,21 +35,6 @@ MEMORY_CONSTRAINT = "memory"
 GPU_LOST = "its worker lost the GPU"
 LOST = "its lease ran out, or the study was deleted"
 OUT_OF_MEMORY = "out of memory beside other trials"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TrialContext:
-    """What the trials of a worker share; training on a CPU uses at most `cores`, None means all."""
-
-    study: SearchStudy
-    file: StudyFile
-    data: StudyData
-    proposals: Proposals
-    database_thread: DatabaseThread
-    device: torch.device
-    cores: int | None
-    memory_budget: MemoryBudget
-    stop: Stop
 
 
 class TrialRun:
@@ -67,8 +49,9 @@ class TrialRun:
         lost_gpu: the error after which this process cannot use its GPU any more, if there was one.
     """
 
-    def __init__(self, context: TrialContext, claim: Claim) -> None:
-        self.context, self.claim = context, claim
+    def __init__(self, context: TrialContext, claim: Claim, together: Together | None = None) -> None:
+        """Prepare the run of a claimed trial, alone or computed `together` with others."""
+        self.context, self.claim, self.together = context, claim, together
         self.study, self.database_thread = context.study, context.database_thread
         self.checkpoints = Checkpoints(self.study.checkpoint_dir, claim.number, claim.attempt)
         self.is_at_work = False
@@ -78,6 +61,7 @@ class TrialRun:
         self.lost_gpu: Exception | None = None
         self._training: Training | None = None
         self._traceback = ""
+        self._spec: TrainingSpec | None = None
         self._models: dict[str, Any] = {}
 
     def steps(self) -> Steps[None]:
@@ -91,7 +75,7 @@ class TrialRun:
         try:
             outcome, reason = yield from self._train(trial)
         except TrainingDivergedError as error:
-            outcome, reason = "pruned", f"diverged: {error}"
+            outcome, reason = "pruned", f"{DIVERGED}{error}"
         except Exception as error:  # a trial that breaks must not break the study
             outcome, reason = self._outcome_of(error)
         attributes = self._attributes(reason)
@@ -108,11 +92,11 @@ class TrialRun:
             raise
         if outcome != "handed back" and self.lost_gpu is None:  # who takes over the trial resumes from the checkpoint
             self.checkpoints.discard(earlier=outcome != "lost")
-        if outcome == "complete" and self._training is not None:
+        if outcome == "complete" and self._training is not None and self._spec is not None:
             yield TrialValidated(
                 trial_id=self.claim.trial_id,
                 number=self.claim.number,
-                params=trial.params,
+                spec=self._spec,
                 history=self._training.history,
                 val_probabilities=self._training.val_probabilities(),
             )
@@ -120,23 +104,26 @@ class TrialRun:
             self._give_back_memory()
         if outcome == "lost" and self.lost_gpu is None:
             ended = replace(ended, reason=LOST)
+            self.context.models.remove([entry["artifact"] for entry in self._models.values()])
         yield replace(ended, outcome=outcome)
 
     def _train(self, trial: Trial) -> Steps[tuple[Outcome, str]]:
         """Train until the end, a pruning, a stop, or the loss of the trial; return the outcome and its reason."""
         context, budget = self.context, self.context.memory_budget
-        spec = context.file.suggest(trial)
+        spec = self._spec = context.proposals.suggest(trial)
         config, data = spec.config, context.data.of(spec.data)
         if context.device.type == "cpu":
             torch.set_num_threads(threads_for(config, context.cores))
-        seed = self.study.training_seed(self.claim.number)
+        seed = self.study.training_seed(self.claim.number) if spec.seed is None else spec.seed
         for key, value in description(config, data.digest, seed, context.device).items():
             trial.set_user_attr(key, value)
         needed, most = budget.estimate(config, data), budget.capacity()
+        if self.together is not None:
+            needed = 0 if self.together.is_built else needed * self.together.size
         if needed > most:
             trial.set_constraint(MEMORY_CONSTRAINT, (needed - most) / GIB)
             return "pruned", f"infeasible: {budget.excess_text(needed)}"
-        while not budget.fits(needed):
+        while needed and not budget.fits(needed):
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
             if context.stop.why:
@@ -145,13 +132,21 @@ class TrialRun:
         budget.reserve(self.claim.trial_id, needed)
         self.is_at_work = True
         self.epoch_cost = epoch_cost(config, len(data.train_images))
-        training = Training(config, data, seed=seed, device=context.device, keeps_best=spec.keeps_models)
+        if self.together is None:
+            keeps_best = "best" in spec.keeps
+            training = Training(config, data, seed=seed, device=context.device, keeps_best=keeps_best)
+        else:
+            training = self.together.training(self.claim)
         self._training = training
         self._resume(trial, training)
         yield TrialStarted(number=trial.number, params=trial.params, epochs_done=len(training.history))
         outcome, reason = yield from self._epochs(trial, training)
-        if outcome == "complete" and spec.keeps_models:
-            self._models = trial_models.keep(training, spec.data.dataset, self.study.checkpoint_dir, trial.number)
+        if outcome == "complete":
+            for which in spec.keeps:
+                before = [f"{attempt['token']}-{which}" for attempt in self.claim.attempts[:-1]]
+                context.models.remove(before)  # of attempts that were killed before they were recorded
+                artifact_id = f"{self.claim.token}-{which}"
+                self._models[which] = context.models.keep(training, which, spec.data.dataset, artifact_id)
         return outcome, reason
 
     def _resume(self, trial: Trial, training: Training) -> None:
@@ -194,7 +189,7 @@ class TrialRun:
         self.context.stop.check()
         if self.context.stop.by == "signal":  # Ctrl-C also reaches a compiler that this process has started
             return "handed back", f"without a checkpoint: {type(error).__name__}: {error}"
-        if is_out_of_memory(error) and self.context.memory_budget.is_shared():
+        if is_out_of_memory(error) and (self.together is not None or self.context.memory_budget.is_shared()):
             self.ran_out_beside_others = True
             return "handed back", OUT_OF_MEMORY
         return "failed", reason_of_failure(error)
@@ -214,7 +209,7 @@ class TrialRun:
 
     def _attributes(self, reason: str) -> dict[str, Any]:
         attributes = results(self._training) if self._training else {}
-        others = {trial_models.MODELS_KEY: self._models, REASON_KEY: reason, TRACEBACK_KEY: self._traceback}
+        others = {MODELS_KEY: self._models, REASON_KEY: reason, TRACEBACK_KEY: self._traceback}
         return {**attributes, **{key: value for key, value in others.items() if value}}
 
     def _end(self, trial: Trial, ended: TrialEnded, attributes: dict[str, Any]) -> Steps[Outcome]:
@@ -230,6 +225,8 @@ class TrialRun:
             return "handed back" if kept else "lost"
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
+        for key, value in artifact_attributes(self._models, self.claim.number):
+            self.context.proposals.cached_storage.set_trial_system_attr(self.claim.trial_id, key, value)
         if ended.outcome == "complete":
             trial.study.tell(trial, ended.value)
         else:

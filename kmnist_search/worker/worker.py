@@ -4,8 +4,9 @@
 waits for it only when no trial can continue.
 """
 
+import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 
 from kmnist_search.database.retry import HURRY_SECONDS, Outage
@@ -13,26 +14,29 @@ from kmnist_search.engine.concurrency import Concurrency
 from kmnist_search.engine.device import first_line
 from kmnist_search.errors import DatabaseAwayError, DeviceLostError, TrialsKeepFailingError
 from kmnist_search.queue.queue import Claim
+from kmnist_search.worker.context import TrialContext
 from kmnist_search.worker.events import (
     DatabaseAway,
     DatabaseBack,
     EpochDone,
     Event,
+    RunWarning,
     StoppedBy,
     Stopping,
     TrialEnded,
     Waiting,
 )
-from kmnist_search.worker.stop import Limits
+from kmnist_search.worker.stop import Limits, Waits
 from kmnist_search.worker.tasks import State, Steps, Task, wait_for
-from kmnist_search.worker.trial_run import TrialContext, TrialRun
+from kmnist_search.worker.together import Together, room_beside
+from kmnist_search.worker.trial_run import TrialRun
 
 #: This many failures in a row are not the trials' fault.
 FAILURES_IN_A_ROW = 5
 #: How long the worker sleeps when all its trials wait for a GPU: a hundredth of the work queued there.
 IDLE_SECONDS = 0.0005
-#: How often a worker without trials tries to claim one; each try is two transactions.
-CLAIM_SECONDS = 5.0
+#: How often a worker without trials tries to claim one, by what it waits for; each try is two transactions.
+CLAIM_SECONDS: dict[Waits, float] = {"never": math.inf, "for others": 1.0, "forever": 5.0}
 #: A stopping run reports that it waits for the database only after this time.
 ANSWER_SECONDS = 0.1
 
@@ -42,17 +46,37 @@ class Worker:
 
     Attributes:
         stopped_by: why the work ended, set at its end: "budget", "queue" (nothing is left to claim, but others still
-            run), "signal", "timeout", "target" or "max_trials".
+            run), "signal", "timeout", "target", "max_trials" or "elsewhere" (trials of another study wait).
     """
 
-    def __init__(self, context: TrialContext, limits: Limits, concurrency: Concurrency) -> None:
+    def __init__(
+        self,
+        context: TrialContext,
+        limits: Limits,
+        concurrency: Concurrency,
+        add_what_follows: Callable[[], Sequence[str]] = tuple,
+        is_wanted_elsewhere: Callable[[], bool] = bool,
+    ) -> None:
+        """Prepare the worker; `work` does something.
+
+        Args:
+            context: of its trials.
+            limits: when to stop.
+            concurrency: how many trials to train at a time.
+            add_what_follows: called when all trials are finished: adds those that follow from them to the queue, and
+                returns what to tell about that.
+            is_wanted_elsewhere: called when a worker that waits forever finds nothing: whether trials of another study
+                wait for it.
+        """
         self.context, self.limits, self.concurrency = context, limits, concurrency
+        self.add_what_follows, self.is_wanted_elsewhere = add_what_follows, is_wanted_elsewhere
         self.study, self.database_thread, self.stop = context.study, context.database_thread, context.stop
         self.stopped_by: StoppedBy = "budget"
         self._tasks: list[Task] = []
         self._runs: dict[int, TrialRun] = {}  # by the number of the trial
         self._left: list[str] = []
         self._claim_at = 0.0  # not before this time
+        self._may_come_more = False
         self._finished = 0
         self._is_idle = False
         self._failures_in_a_row = 0
@@ -91,7 +115,7 @@ class Worker:
 
     def _stays(self) -> bool:
         """Return whether to wait while there is nothing to do."""
-        return self.limits.waits and not self.stop.why and not self._has_done_its_share()
+        return self._may_come_more and not self.stop.why and not self._has_done_its_share()
 
     def _has_done_its_share(self) -> bool:
         return self.limits.max_trials is not None and self._finished + len(self._runs) >= self.limits.max_trials
@@ -111,11 +135,30 @@ class Worker:
     def _trial(self) -> Steps[None]:
         """Claim a trial and run it to its end."""
         claim = yield from self._claim()
+        if claim is None and not self.stop.why and not self.database_thread.counts.unfinished:
+            for text in self.add_what_follows():
+                yield RunWarning(text=text)
+            claim = yield from self._claim()
         if claim is None:
-            self._claim_at = time.monotonic() + CLAIM_SECONDS if self.limits.waits else float("inf")
+            counts = self.database_thread.counts
+            may_come_back = counts.running > 0 or counts.claimable(self.limits.budget)
+            self._may_come_more = self.limits.waits == "forever" or (
+                self.limits.waits == "for others" and may_come_back
+            )
+            self._claim_at = time.monotonic() + CLAIM_SECONDS[self.limits.waits if self._may_come_more else "never"]
+            if self.limits.waits == "forever" and len(self._tasks) == 1 and self.is_wanted_elsewhere():
+                self.stop.request("trials of another study wait", by="elsewhere")
             return
         self._is_idle = False
-        trial_run = self._runs[claim.number] = TrialRun(self.context, claim)
+        most = room_beside(self.context, claim)
+        twins = (yield from wait_for(self.database_thread.claim_twins(claim, most=most))) if most else []
+        together = Together(self.context, [claim, *twins]) if twins else None
+        self._tasks += [Task(self._run(twin, together)) for twin in twins]
+        yield from self._run(claim, together)
+
+    def _run(self, claim: Claim, together: Together | None) -> Steps[None]:
+        """Run a claimed trial to its end."""
+        trial_run = self._runs[claim.number] = TrialRun(self.context, claim, together)
         try:
             yield from trial_run.steps()
             if trial_run.ran_out_beside_others:
@@ -124,6 +167,8 @@ class Worker:
                 lost = error if isinstance(error, DeviceLostError) else DeviceLostError(first_line(error))
                 self._error = self._error or lost
         finally:
+            if together is not None:
+                together.leave(claim)
             if self._runs.get(claim.number) is trial_run:  # else it was handed back and claimed here again meanwhile
                 del self._runs[claim.number]
             if trial_run.left:
@@ -232,7 +277,7 @@ class Worker:
             ) from self._error
         if (error := self._error or self.database_thread.failure) is not None:
             raise error
-        if self.database_thread.counts.reach(self.limits.budget):
+        if self.stop.by != "elsewhere" and self.database_thread.counts.reach(self.limits.budget):
             self.stopped_by = "budget"
         elif self.stop.by is None and self._has_done_its_share():
             self.stopped_by = "max_trials"

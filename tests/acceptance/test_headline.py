@@ -51,7 +51,7 @@ def result(tmp_path: Path, real_data_dir: Path) -> Path:
     (tmp_path / "small.toml").write_text(STUDY)
     with forks(tmp_path) as start:
         start.finished("run", "small.toml", "--data-dir", str(real_data_dir))
-        start.finished("best", "--retrain", "--top", "2", "--seeds", "2", "--final-seeds", "2")
+        start.finished("best", "--retrain", "--top", "2", "--reruns", "2", "--models", "2")
     return tmp_path / "small-best"
 
 

@@ -91,7 +91,7 @@ def test_the_quickstart_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytes
     shorter = {
         "kmnist-search run quickstart --trials 20": "--trials 3 --epochs 2",
         "kmnist-search run quickstart --trials 40": "--trials 4 --epochs 2",
-        "kmnist-search best quickstart --retrain": "--top 1 --seeds 1 --final-seeds 1 --epochs 2",
+        "kmnist-search best quickstart --retrain": "--top 1 --models 1 --epochs 2",
     }
     lines = [line for line in LINES[DOCS / "quickstart.md"] if not line.startswith("kmnist-search run kmnist")]
     assert set(shorter) <= set(lines)

@@ -32,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.toml").write_text(TINY_STUDY)
     for arguments in (
         ["run", str(folder / "tiny.toml"), "--trials", "14"],
-        ["best", "--retrain", "--top", "2", "--seeds", "2", "--final-seeds", "2", "--out", str(folder / "result")],
+        ["best", "--retrain", "--top", "2", "--reruns", "2", "--models", "2", "--out", str(folder / "result")],
         ["report", "--out", str(folder / "result" / "search.html")],
     ):
         result = CliRunner().invoke(main, [*arguments, "--storage", f"sqlite:///{folder / 'search.db'}"])

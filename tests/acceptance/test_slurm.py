@@ -1,6 +1,7 @@
 """Searches by the tasks of a real Slurm, which cancels, requeues and limits them. The budget stays exact."""
 
 import contextlib
+import json
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kmnist_search.database.storage import open_storage
+from kmnist_search.queue.queue import Counts
+from kmnist_search.study.opening import find_study
 from tests.support.command import TINY_STUDY
 from tests.support.exact import Look, assert_exact
 from tests.support.forked import Ways, forks
@@ -232,3 +236,20 @@ def _job_of(printed: str) -> str:
     found = re.search(r"^job    (\d+), ", printed, re.MULTILINE)
     assert found, printed
     return found[1]
+
+
+def test_the_tasks_also_retrain_the_winner_and_one_of_them_writes_the_report(
+    search: Search, slurm: SlurmCluster
+) -> None:
+    little = ("--set", "retrain.top_k=2", "--set", "retrain.reruns=2", "--set", "retrain.models=2")
+    typed = ("submit", "slurm", "tiny.toml", "--name", "to-the-report", "--trials", "4", "--workers", "2", "--retrain")
+    job = _job_of(search.command(*typed, "--set", "study.pruner=none", "--set", "train.epochs=4", *little))
+    logs = search.logs(job, 2)
+    states = slurm.ended(job, explain=lambda: "\n".join(log.output for log in logs))
+    said = "\n".join(log.output for log in logs)
+    assert set(states.values()) == {"COMPLETED"}, said
+    metrics = json.loads((search.folder / "to-the-report-best" / "metrics.json").read_text())
+    assert (len(metrics["candidates"]), len(metrics["ledger"])) == (2, 2)
+    assert said.count("test set, seed ") == 2  # each model was tested by one task, and only once
+    storage = open_storage(search.url, create=False)
+    assert find_study(storage, "to-the-report-retraining").counts() == Counts(complete=2 * 2 + 2)

@@ -53,7 +53,10 @@ Figures = Iterator[dict[str, Any]]
 def matrix(known: set[str]) -> Figures:
     """Train each kind for two epochs of digits: 1 if the loss falls, 0 with the reason if not, or if it fails."""
     images = search_data.load_training_set("digits", Path())
-    datas = {"split": images.split(DataConfig(dataset="digits")), "whole": images.whole(DataConfig(dataset="digits"))}
+    datas = {
+        "split": images.split(DataConfig(dataset="digits")),
+        "whole": images.split(DataConfig(dataset="digits").whole()),
+    }
     for backend, part, kind in CASES:
         name = f"{backend}, {part}, {kind}: trains"
         if name in known:

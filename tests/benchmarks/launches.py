@@ -93,7 +93,7 @@ def main() -> None:
         kernels[executor.fn.__name__] += 1
 
     interpreter.GridExecutor.__call__ = counted
-    data = search_data.load_training_set("digits", Path()).whole(DataConfig())
+    data = search_data.load_training_set("digits", Path()).split(DataConfig().whole())
     for name, net in NETS.items():
         for title, drawn in (("", {}), ("augmented", DRAWN)):
             config = trial_config({**net, **drawn}, TrainConfig(epochs=1, precision="bfloat16"))

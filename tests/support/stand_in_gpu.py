@@ -14,7 +14,7 @@ As on a GPU, captured operations do not run: what they wrote is undone when the 
 filled with NaN, and generators move on only when the graph is replayed. Triton kernels run in Triton's interpreter.
 The GPU has passed its self-check, which `verdict._known.clear()` forgets.
 Not modelled: the order of work in different streams (each operation runs at once), memory that graphs of one pool
-share, speed, and the code that `torch.compile` generates (the compiled function runs eagerly).
+share, and speed.
 """
 
 import math
@@ -600,7 +600,6 @@ class StandInGpu(TorchDispatchMode):
         yield torch, "Generator", GpuGenerator
         yield torch, "tensor", _tensor
         yield torch, "autocast", _HostAutocast
-        yield torch, "compile", lambda net, **_: net
         yield torch.Tensor, "pin_memory", _pinned
         yield torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(_grouped)
         yield torch.nn.utils.clip_grad, "_group_tensors_by_device_and_dtype", _grouped

@@ -28,11 +28,18 @@ from kmnist_search.archive.studies import (
 )
 from kmnist_search.database import tables
 from kmnist_search.database.storage import Storage, open_storage
-from kmnist_search.errors import ArchiveError, ConfigError, StudyExistsError, StudyInUseError, StudyNotFoundError
+from kmnist_search.errors import (
+    ArchiveError,
+    ConfigError,
+    StudyExistsError,
+    StudyFileError,
+    StudyInUseError,
+    StudyNotFoundError,
+)
 from kmnist_search.study.opening import find_study, open_study, study_names
 from kmnist_search.study.study import CHECKPOINTS_KEY, FILE_KEY
 from kmnist_search.study_file.parser import load
-from kmnist_search.study_file.schema import ComparisonFile, SearchFile, StudyFile
+from kmnist_search.study_file.schema import SearchFile, StudyFile
 from tests.support.command import TINY_STUDY
 from tests.support.recorded import FOLDER
 
@@ -209,20 +216,23 @@ def test_a_copied_study_resumes_with_its_study_file(
     assert len(open_study(other, file).optuna.get_trials()) == len(TRIALS)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(SearchFile, "tiny"), (ComparisonFile, "pair")])
-def test_a_study_that_an_earlier_release_exported_is_imported_and_resumed(
-    storage: Storage, kind: type[StudyFile], name: str
-) -> None:
-    exported = FOLDER / "exports" / ("search.jsonl" if kind is SearchFile else "comparison.jsonl")
-    assert import_study(storage, exported).name == name
-    study = find_study(storage, name)
-    assert isinstance(study.file, kind)
-    again = open_study(storage, study.file.model_copy(update={"enqueue": ()}))
+def test_a_study_that_an_earlier_release_exported_is_imported_and_resumed(storage: Storage) -> None:
+    exported = FOLDER / "exports" / "search.jsonl"
+    assert import_study(storage, exported).name == "tiny"
+    file = find_study(storage, "tiny").file
+    assert isinstance(file, SearchFile)
+    again = open_study(storage, file.model_copy(update={"enqueue": ()}))
     assert again.settings == json.loads(
         json.loads(exported.read_text().splitlines()[0])["study"]["user_attrs"][FILE_KEY]
     )
-    params = {"system": "plain", "repeat": 0, "epochs": 2} if kind is ComparisonFile else again.complete()[0].params
-    assert study.file.training(params).config.train.epochs == 2
+    assert file.config(again.complete()[0].params).train.epochs == 2
+
+
+def test_a_comparison_of_an_earlier_release_can_be_read_and_says_how_to_begin_another(storage: Storage) -> None:
+    study = find_study(storage, import_study(storage, FOLDER / "exports" / "comparison.jsonl").name)
+    assert study.counts().waiting == 1
+    with pytest.raises(StudyFileError, match=r"earlier version. Begin another: kmnist-search references --name"):
+        _ = study.file
 
 
 def test_the_file_is_strict_json_one_trial_a_line(storage: Storage, begin: Callable[..., None]) -> None:

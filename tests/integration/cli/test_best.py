@@ -16,7 +16,7 @@ Invoke = Callable[..., Result]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RETRAIN = ("best", "--retrain", "--top", 2, "--seeds", 2, "--final-seeds", 2)
+RETRAIN = ("best", "--retrain", "--top", 2, "--reruns", 2, "--models", 2)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_an_exact_duplicate_is_marked(invoke: Invoke, tiny_study: Path) -> None:
     assert f"the same as trial {first['number']}" in invoke("best").output
 
 
-@pytest.mark.parametrize("option", [("--seeds", "3"), ("--out", "x"), ("--epochs", "3"), ("--force",)])
+@pytest.mark.parametrize("option", [("--reruns", "3"), ("--out", "x"), ("--epochs", "3"), ("--force",)])
 def test_an_option_for_retraining_without_it_is_refused(searched: Invoke, option: tuple[str, ...]) -> None:
     refused = searched("best", *option)
     assert refused.exit_code == 2
@@ -100,7 +100,7 @@ def test_a_retraining_leaves_report_figures_and_models(searched: Invoke, tmp_pat
     assert metrics["recipe"] == json.loads((folder / "recipe.json").read_text())
     assert metrics["reproduction"]["command"].splitlines() == [
         "kmnist-search run study.toml --trials 6",
-        "kmnist-search best tiny --retrain --top 2 --seeds 2 --final-seeds 2",
+        "kmnist-search best tiny --retrain --top 2 --reruns 2 --models 2",
     ]
     again = searched("run", folder / "study.toml", "--trials", 6)
     assert "6 trials are finished, 6 were asked for" in again.output  # it describes this very study
@@ -125,7 +125,7 @@ def test_a_folder_of_something_else_is_never_touched(searched: Invoke, tmp_path:
         assert refused.exit_code == 2
         assert "thesis exists and holds something else" in refused.output
     assert [path.name for path in kept.iterdir()] == ["chapter.txt"]
-    assert not list(tmp_path.glob("*.checkpoints/*/final-*"))
+    assert not list(tmp_path.glob("*.artifacts/*-last"))
 
 
 def test_a_result_of_another_retraining_is_kept_unless_forced_and_looks_are_counted(searched: Invoke) -> None:
@@ -138,7 +138,7 @@ def test_a_result_of_another_retraining_is_kept_unless_forced_and_looks_are_coun
     assert len(metrics["ledger"]) == 4
     assert len({opening["recipe_digest"] for opening in metrics["ledger"]}) == 2
     assert "2 recipes: choosing among them by these figures would be optimistic" in forced.stderr
-    assert "epochs of a training: 3, in the study 4: scores differ for that, too" in forced.stderr
+    assert "epochs of a final model: 3, in the study 4: scores differ for that, too" in forced.stderr
 
 
 def test_while_trials_run_nothing_is_retrained(searched: Invoke) -> None:
@@ -152,7 +152,7 @@ def test_while_trials_run_nothing_is_retrained(searched: Invoke) -> None:
     assert "1 of the trials of study 'tiny' are running, and one of them may become the best" in refused.output
     with study.storage.writing() as connection:
         assert study.queue.hand_back(connection, claim, Changes(), epochs=0, reason="it was asked to")
-    assert "1 of its trials are not finished yet" in searched(*RETRAIN).output
+    assert "1 of the study's trials are not finished yet" in searched(*RETRAIN).output
 
 
 def test_missing_test_images_are_told_before_anything_is_trained(
@@ -170,4 +170,68 @@ def test_missing_test_images_are_told_before_anything_is_trained(
     refused = invoke("best", "--retrain", "--top", 1)
     assert refused.exit_code == 2
     assert "t10k-images-idx3-ubyte" in refused.output
-    assert not list(tmp_path.glob("*.checkpoints/*/final-*"))
+    assert not list(tmp_path.glob("*.artifacts/*-last"))
+
+
+def test_a_run_with_retraining_goes_from_nothing_to_the_report_though_more_trials_wait_than_it_asks_for(
+    invoke: Invoke, tiny_study: Path, tmp_path: Path
+) -> None:
+    assert invoke("submit", "queue", "tiny.toml", "--trials", 4, "--set", "study.pruner=none").exit_code == 0
+    little = ("--set", "retrain.top_k=2", "--set", "retrain.reruns=1", "--set", "retrain.models=1")
+    done = invoke(
+        "run", "tiny.toml", "--trials", 2, "--set", "study.pruner=none", *little, "--retrain", "--out", "result"
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "result" / "report.html").exists()
+    assert "kmnist-search best tiny --retrain" not in done.output  # it is done already
+    study = find_study(open_storage("sqlite:///kmnist-search.db", create=False), "tiny")
+    assert (study.counts().finished, study.counts().waiting) == (2, 2)
+
+
+@pytest.mark.parametrize("command", [("run", "tiny.toml"), ("worker", "tiny")])
+def test_a_result_folder_that_is_taken_is_told_before_the_search(
+    invoke: Invoke, tiny_study: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    assert invoke("submit", "queue", "tiny.toml", "--trials", 2).exit_code == 0
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").touch()
+    refused = invoke(*command, "--retrain", "--out", "taken")
+    assert refused.exit_code == 2
+    assert "taken exists and holds something else. Choose another --out." in refused.output
+    study = find_study(open_storage("sqlite:///kmnist-search.db", create=False), "tiny")
+    assert study.counts().finished == 0
+
+
+@pytest.mark.parametrize("option", [("--out", "x"), ("--force",)])
+@pytest.mark.parametrize("command", [("run", "tiny.toml"), ("worker", "tiny"), ("submit", "slurm", "--workers", "1")])
+def test_options_for_a_result_without_a_retraining_are_refused(
+    invoke: Invoke, command: tuple[str, ...], option: tuple[str, ...]
+) -> None:
+    refused = invoke(*command, *option)
+    assert refused.exit_code == 2
+    assert f"{option[0]} is for retraining. Add --retrain, or leave it out." in refused.output
+
+
+def test_the_name_of_a_companion_is_kept_for_it(searched: Invoke) -> None:
+    refused = searched("run", "tiny.toml", "--name", "other-retraining")
+    assert refused.exit_code == 2
+    assert "names that end in -retraining are those of retrainings" in refused.output
+    assert searched("studies", "rename", "tiny", "x-retraining").exit_code == 2
+
+
+def test_a_deletion_names_the_retraining_and_the_looks_that_are_lost_and_the_ledger_shows_them(
+    searched: Invoke,
+) -> None:
+    assert searched(*RETRAIN).exit_code == 0
+    for name in ("tiny", "tiny-retraining"):
+        shown = searched("studies", "ledger", name)
+        assert "study  tiny  2 looks at the test set by 1 frozen recipe" in shown.output
+    looks = json.loads(searched("studies", "ledger", "--json").output)["looks"]
+    assert [look["accuracy"] is not None for look in looks] == [True, True]
+    asked = searched("studies", "delete", "tiny")  # and no answer
+    assert "its retraining (6 trainings) and its ledger (2 looks at the test set)?" in asked.output
+    assert searched("studies", "rename", "tiny", "mine").exit_code == 0
+    assert [each["study"] for each in json.loads(searched("studies", "--json").output)] == ["mine-retraining", "mine"]
+    assert "Of its retraining, 6 of 6 queued trainings are finished" in searched("status", "mine").output
+    assert searched("studies", "delete", "mine", "--yes").exit_code == 0
+    assert json.loads(searched("studies", "--json").output) == []

@@ -70,6 +70,7 @@ def test_json_goes_to_standard_output_alone(invoke: Invoke) -> None:
     assert summary["stopped_by"] == "budget"
     assert "[2/2]" in ran.stderr
     status = json.loads(invoke("status", "--json").stdout)
+    assert status.pop("retraining") is None
     assert status == {key: value for key, value in summary.items() if key != "stopped_by"}
     shown = json.loads(invoke("best", "--json").stdout)
     assert shown["study"] == "tiny"

@@ -17,9 +17,10 @@ from PIL import Image
 from kmnist_search.config import DataConfig
 from kmnist_search.data import search_data
 from kmnist_search.data.test_set import open_test_set
-from kmnist_search.saved_model.folder import load_model, save_model
+from kmnist_search.saved_model.folder import load_model
 from kmnist_search.saved_model.model import Prediction
 from kmnist_search.wording import percent
+from tests.support.models import save_model
 
 Invoke = Callable[..., Result]
 

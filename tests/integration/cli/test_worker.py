@@ -17,10 +17,11 @@ from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import prepare
-from kmnist_search.study.opening import find_study
+from kmnist_search.study.opening import find_companion, find_study
 from kmnist_search.study.status import status_of
 from kmnist_search.study.study import VERSION_KEY, SearchStudy
 from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import PlannedTraining, TrainingSpec
 from kmnist_search.worker import worker
 from kmnist_search.worker.worker import Worker
 from tests.support.postgres import PostgresServer
@@ -101,7 +102,7 @@ def test_max_trials_ends_a_worker_that_could_do_more(invoke: Invoke) -> None:
 def test_a_worker_that_waits_takes_what_is_added_and_leaves_when_time_is_up(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "CLAIM_SECONDS", 2.0)
+    monkeypatch.setitem(worker.CLAIM_SECONDS, "forever", 2.0)
     invoke("submit", "queue", "tiny.toml", "--trials", 1)
     study = _tiny()
 
@@ -262,3 +263,21 @@ def _work() -> None:
     search = join("tiny", RunOptions(storage_url=LOCAL, device="cpu"))
     for _ in search.work(StopSignals())[1]:
         continue
+
+
+def test_a_worker_whose_models_would_not_be_found_leaves_a_retraining_to_others(invoke: Invoke, tmp_path: Path) -> None:
+    invoke("run", "tiny.toml", "--trials", 3, "--set", "study.pruner=none")
+    assert invoke("best", "--retrain", "--top", 1, "--models", 1).exit_code == 0
+    companion = find_companion(_tiny())
+    assert companion is not None
+    companion.disown(0, "for a test")
+    again = [PlannedTraining(params={}, spec=TrainingSpec.model_validate(companion.added()[0].training))]
+    assert companion.add(again) == 2
+    left = invoke("worker", "tiny", "--artifacts", tmp_path / "elsewhere")
+    assert left.exit_code == 0, left.output
+    assert "This worker leaves the retraining to others: the models of study 'tiny-retraining' cannot be" in left.output
+    assert companion.counts().waiting == 1
+    helped = invoke("worker", "tiny")
+    assert helped.exit_code == 0, helped.output
+    assert companion.counts().complete == 1
+    assert "was stopped, repeat it as it was: kmnist-search best tiny --retrain" in helped.output

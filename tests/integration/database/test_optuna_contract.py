@@ -79,8 +79,6 @@ def test_ids_are_those_of_the_tables(storage: Storage, study: optuna.Study) -> N
 
 def test_a_trial_that_optuna_enqueues_is_read_and_claimed(storage: Storage, study: optuna.Study) -> None:
     study.enqueue_trial({"rate": 0.25})
-    with storage.reading() as connection:
-        assert Queue(study_id_of(study)).asked(connection) == [(TrialState.WAITING, {"rate": 0.25})]
     claim = _claim(storage, study)
     assert Trial(study, claim.trial_id).suggest_float("rate", 0.0, 1.0) == 0.25
     assert study.trials[0].state == TrialState.RUNNING
@@ -88,7 +86,7 @@ def test_a_trial_that_optuna_enqueues_is_read_and_claimed(storage: Storage, stud
 
 def test_a_trial_that_is_added_here_is_asked_for_by_optuna(storage: Storage, study: optuna.Study) -> None:
     with storage.writing() as connection:
-        Queue(study_id_of(study)).add(connection, [{"rate": 0.25}])
+        Queue(study_id_of(study)).fill(connection, 1, [{"rate": 0.25}])
     assert study.trials[0].system_attrs[FIXED_PARAMS_KEY] == {"rate": 0.25}
     trial = study.ask()
     assert (trial.number, trial.suggest_float("rate", 0.0, 1.0)) == (0, 0.25)

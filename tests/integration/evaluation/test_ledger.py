@@ -9,7 +9,7 @@ from kmnist_search.archive import studies as archive
 from kmnist_search.database.storage import open_storage
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.evaluation.ledger import Ledger
-from kmnist_search.evaluation.metrics import FinalTraining, Opening, Recipe, Rerun
+from kmnist_search.evaluation.metrics import Opening, Recipe
 from kmnist_search.study.opening import find_study, open_study
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
@@ -36,20 +36,6 @@ def _opening(seed: int, *, at: datetime, accuracy: float | None = None) -> Openi
         accuracy=accuracy,
         loss=accuracy,
     )
-
-
-def test_what_was_noted_is_found_and_what_was_not_is_none(study: SearchStudy) -> None:
-    ledger = Ledger(study)
-    rerun = Rerun(seed=1, split_seed=2, val_accuracy=0.9, val_loss=0.1 + 0.2, seconds=1.5, epochs=())
-    final = FinalTraining(seed=3, weights_sha256="c" * 64, seconds=2.5, epochs=())
-    ledger.note_rerun("b" * 12, rerun)
-    ledger.note_final("a" * 12, final)
-    again = Ledger(find_study(study.storage, None))
-    assert again.rerun("b" * 12, 1) == rerun
-    assert again.final("a" * 12, 3) == final
-    assert again.rerun("b" * 12, 11) is None
-    assert again.rerun("c" * 12, 1) is None
-    assert again.final("a" * 12, 4) is None
 
 
 def test_a_recipe_stays_as_it_was_first_frozen_but_for_its_seeds(study: SearchStudy) -> None:

@@ -1,85 +1,87 @@
-"""Systems that are compared: trained as trials of one study on images of their own, kept, tested once, and shown."""
+"""Systems that are compared: planned trainings, each on images of its own, kept, tested once, and shown."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import Result
 
-from kmnist_search.config import DataConfig, TrainConfig
+from kmnist_search.config import DataConfig, TrainConfig, trial_config
 from kmnist_search.data import test_set as test_set_module
 from kmnist_search.data.test_set import SealedSet
 from kmnist_search.database.storage import open_storage
-from kmnist_search.errors import ConfigError, ModelError, StudyChangedError, StudyInUseError
+from kmnist_search.errors import ConfigError
+from kmnist_search.evaluation import testing
 from kmnist_search.evaluation.ledger import Ledger
 from kmnist_search.evaluation.metrics import Opening, Reproduced
+from kmnist_search.evaluation.testing import Examination
+from kmnist_search.evaluation.trained import Trained, all_over, kept, over, recipes
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.queue.queue import Counts
-from kmnist_search.references import results, systems, testing
+from kmnist_search.references import results, systems
 from kmnist_search.references.published import REFERENCES
-from kmnist_search.retrain.plan import RetrainOptions
-from kmnist_search.retrain.preparation import prepare
 from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
-from kmnist_search.run.submission import prepare as prepare_search
-from kmnist_search.saved_model import trial_models
-from kmnist_search.saved_model.folder import load_model
+from kmnist_search.run.submission import prepare
 from kmnist_search.study.opening import find_study
-from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.schema import (
-    ComparisonFile,
-    PrunerConfig,
-    SamplerConfig,
-    StudyTable,
-    System,
-    system_space,
-)
+from kmnist_search.study_file.schema import PlanFile, PlannedTraining, PlanTable, TrainingSpec
+from kmnist_search.study_file.space import Choices, IntRange
 from kmnist_search.worker.events import EpochDone
+from kmnist_search.worker.trial_models import TrialModels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FIXED = {"batch_size": 64, "learning_rate": 0.003, "patch_size": 7}
-SYSTEMS = {
-    "wide": System(
-        data=DataConfig(dataset="digits"),
-        train=TrainConfig(epochs=4),
-        fixed={**FIXED, "layers": ("linear features 24", "relu", "linear tokens 12", "dropout 0.1", "mean tokens")},
-    ),
-    "plain": System(
-        data=DataConfig(dataset="digits", val_share=0.3, normalisation="none"),
-        train=TrainConfig(epochs=2),
-        fixed={**FIXED, "dim": 8, "token_width": 4, "channel_width": 8, "num_blocks": 1},
-    ),
+NETS: dict[str, dict[str, Any]] = {
+    "wide": {**FIXED, "layers": ("linear features 24", "relu", "linear tokens 12", "dropout 0.1", "mean tokens")},
+    "plain": {**FIXED, "dim": 8, "token_width": 4, "channel_width": 8, "num_blocks": 1},
+}
+DATAS = {
+    "wide": DataConfig(dataset="digits"),
+    "plain": DataConfig(dataset="digits", val_share=0.3, normalisation="none"),
 }
 
 
-def wanted(system: str, *, repeat: int = 0, epochs: int = 2) -> dict[str, str | int]:
-    return {"system": system, "repeat": repeat, "epochs": epochs}
-
-
-def comparison(*entries: dict[str, str | int]) -> ComparisonFile:
-    return ComparisonFile(
-        study=StudyTable(name="pair", sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none")),
-        systems=SYSTEMS,
-        space=system_space(SYSTEMS),
-        enqueue=entries,
+def wanted(system: str, *, repeat: int = 0, epochs: int = 2, net: str | None = None) -> PlannedTraining:
+    net = net or system
+    return PlannedTraining(
+        params={"system": system, "repeat": repeat, "epochs": epochs},
+        spec=TrainingSpec(
+            config=trial_config(NETS[net], TrainConfig(epochs=epochs)),
+            data=DATAS[net],
+            seed=repeat,
+            keeps=("last", "best"),
+        ),
     )
 
 
-def prepare_on_cpu(file: ComparisonFile, storage_url: str, folder: Path, checkpoint_dir: Path | None = None) -> Search:
+def plan(*trainings: PlannedTraining, name: str = "pair") -> PlanFile:
+    return PlanFile(
+        study=PlanTable(name=name, plan="references"),
+        space={
+            "system": Choices(choices=("wide", "plain", "S4")),
+            "repeat": IntRange(low=0, high=9),
+            "epochs": IntRange(low=1, high=9),
+        },
+        trainings=trainings,
+    )
+
+
+def prepare_on_cpu(file: PlanFile, storage_url: str, folder: Path, checkpoint_dir: Path | None = None) -> Search:
     options = RunOptions(storage_url=storage_url, data_dir=folder, device="cpu", checkpoint_dir=checkpoint_dir)
-    return prepare_search(file, options)
+    return prepare(file, options)
 
 
 @pytest.fixture
 def prepared(storage_url: str, tmp_path: Path) -> Callable[..., Search]:
-    def make(*entries: dict[str, str | int]) -> Search:
-        return prepare_on_cpu(comparison(*entries), storage_url, tmp_path)
+    def make(*trainings: PlannedTraining) -> Search:
+        return prepare_on_cpu(plan(*trainings), storage_url, tmp_path)
 
     return make
 
@@ -90,32 +92,46 @@ def work(search: Search) -> Search:
     return search
 
 
-def kept_of(study: SearchStudy, number: int) -> dict[str, str]:
-    (trial,) = [trial for trial in study.trials() if trial.number == number]
-    study.with_details([trial])
-    kept: dict[str, str] = trial.user_attrs[trial_models.MODELS_KEY]
-    return kept
+def examined(search: Search, data_dir: Path, trained: Sequence[Trained]) -> list[results.TestedSystem]:
+    models = kept(search.study, trained, TrialModels(search.store))
+    examination = Examination(Ledger(search.study), recipes(trained), data_dir)
+    return [
+        results.TestedSystem(
+            trained=each,
+            last=examination.look(models[each.number]["last"]).opening,
+            best=examination.look(models[each.number]["best"]).opening,
+        )
+        for each in trained
+    ]
 
 
 def test_each_trial_trains_its_system_on_that_systems_images(prepared: Callable[..., Search]) -> None:
     search = work(prepared(wanted("wide", epochs=3), wanted("plain")))
-    wide, plain = results.trained(search.study)
-    assert (wide.system, len(wide.epochs), plain.system, len(plain.epochs)) == ("wide", 3, "plain", 2)
-    assert wide.config.model.model_dump()["layers"] == SYSTEMS["wide"].fixed["layers"]
-    infos = [load_model(search.study.checkpoint_dir / f"trial-{number}-last").info for number in (0, 1)]
-    assert (infos[1].mean, infos[1].std) == (0.0, 1.0)
-    assert infos[0].mean > 0
+    wide, plain = all_over(search.study)
+    assert (wide.params["system"], len(wide.epochs), plain.params["system"], len(plain.epochs)) == (
+        "wide",
+        3,
+        "plain",
+        2,
+    )
+    assert wide.spec.config.model.model_dump()["layers"] == NETS["wide"]["layers"]
+    models = kept(search.study, [wide, plain], TrialModels(search.store))
+    assert (models[1]["last"].info.mean, models[1]["last"].info.std) == (0.0, 1.0)
+    assert models[0]["last"].info.mean > 0
     assert wide.recipe_digest != plain.recipe_digest
 
 
 def test_a_trial_keeps_the_models_of_its_last_and_of_its_best_epoch(prepared: Callable[..., Search]) -> None:
     search = work(prepared(wanted("wide", epochs=4)))
-    (each,) = results.trained(search.study)
-    curve = [epoch.val_accuracy for epoch in each.epochs]
-    assert each.models["best_epoch"] == int(np.argmax([value or 0.0 for value in curve])) + 1
-    data = search.data.of(SYSTEMS["wide"].data)
-    for which, expected in (("last", curve[-1]), ("best", max(value for value in curve if value is not None))):
-        model = load_model(search.study.checkpoint_dir / f"trial-0-{which}")
+    (each,) = all_over(search.study)
+    curve = [epoch.val_accuracy or 0.0 for epoch in each.epochs]
+    assert each.models["last"]["epoch"] == 4
+    assert each.models["best"]["epoch"] == int(np.argmax(curve)) + 1
+    data = search.data.of(DATAS["wide"])
+    models = kept(search.study, [each], TrialModels(search.store))[each.number]
+    assert models.keys() == {"last", "best"}
+    for which, expected in (("last", curve[-1]), ("best", max(curve))):
+        model = {str(key): packed for key, packed in models.items()}[which].unpacked()
         right = model.probabilities(data.val_images).argmax(axis=1) == data.val_labels.numpy()
         assert right.mean() == pytest.approx(expected)
 
@@ -123,11 +139,14 @@ def test_a_trial_keeps_the_models_of_its_last_and_of_its_best_epoch(prepared: Ca
 def test_a_stopped_trial_keeps_the_very_models_that_it_would_have_kept(
     prepared: Callable[..., Search], storage_url: str, tmp_path: Path
 ) -> None:
-    alone = work(prepared(wanted("wide", epochs=4)))
-    expected = kept_of(alone.study, 0)
+    def weights(search: Search) -> list[str]:
+        (each,) = all_over(search.study)
+        return [each.models[which]["info"]["weights_sha256"] for which in each.spec.keeps]
+
+    expected = weights(work(prepared(wanted("wide", epochs=4))))
     other = partial(
         prepare_on_cpu,
-        comparison(wanted("wide", epochs=4)),
+        plan(wanted("wide", epochs=4)),
         f"sqlite:///{tmp_path / 'other.db'}",
         tmp_path,
         tmp_path / "elsewhere",
@@ -138,7 +157,7 @@ def test_a_stopped_trial_keeps_the_very_models_that_it_would_have_kept(
         for event in events:
             if isinstance(event, EpochDone) and event.epoch.number == stop_after:
                 signals.received = StopSignals.SIGNALS[0]
-    assert kept_of(work(other()).study, 0) == expected
+    assert weights(work(other())) == expected
 
 
 def test_what_is_asked_for_again_is_not_trained_again_and_more_is_added(prepared: Callable[..., Search]) -> None:
@@ -146,20 +165,19 @@ def test_what_is_asked_for_again_is_not_trained_again_and_more_is_added(prepared
     assert prepared(wanted("plain")).trials_left() == 0
     search = work(prepared(wanted("plain"), wanted("plain", repeat=1), wanted("plain", epochs=1)))
     assert search.counts() == Counts(complete=3)
-    those = results.trained(search.study)
-    assert those[0] == results.trained(first.study)[0]
-    assert [each.params for each in results.requested(those, [wanted("plain", epochs=1), wanted("wide")])] == [
-        wanted("plain", epochs=1)
-    ]
+    assert all_over(search.study)[0] == all_over(first.study)[0]
+    shorter, missing = over(search.study, [wanted("plain", epochs=1), wanted("wide")])
+    assert shorter is not None
+    assert (shorter.spec, missing) == (wanted("plain", epochs=1).spec, None)
 
 
 def test_two_that_ask_at_the_same_time_add_each_trial_once(any_storage_url: str, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    entries = [wanted("plain", repeat=repeat) for repeat in range(3)]
+    trainings = [wanted("plain", repeat=repeat) for repeat in range(3)]
 
     def ask(_: int) -> int:
-        return prepare_on_cpu(comparison(*entries), any_storage_url, tmp_path, tmp_path).trials_left()
+        return prepare_on_cpu(plan(*trainings), any_storage_url, tmp_path, tmp_path).trials_left()
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(4))) == [3] * 4
@@ -170,64 +188,50 @@ def test_a_worker_joins_such_a_study_by_its_name(
 ) -> None:
     prepared(wanted("wide"), wanted("plain"))
     joined = join("pair", RunOptions(storage_url=storage_url, data_dir=tmp_path, device="cpu"))
-    assert isinstance(joined.file, ComparisonFile)
-    assert joined.file.systems == SYSTEMS
+    assert isinstance(joined.file, PlanFile)
+    assert [each.spec for each in joined.file.trainings] == [wanted("wide").spec, wanted("plain").spec]
     assert work(joined).counts() == Counts(complete=2)
-
-
-def test_a_system_that_has_changed_is_refused_with_what_has(
-    prepared: Callable[..., Search], storage_url: str, tmp_path: Path
-) -> None:
-    prepared(wanted("plain"))
-    changed = {**SYSTEMS, "plain": SYSTEMS["plain"].model_copy(update={"fixed": {**FIXED, "dim": 9}})}
-    with pytest.raises(StudyChangedError, match=r"systems\.plain\.fixed\.dim: 8 then, 9 now"):
-        prepare_on_cpu(comparison(wanted("plain")).model_copy(update={"systems": changed}), storage_url, tmp_path)
 
 
 def test_recipes_are_frozen_and_each_look_noted_before_the_test_set_is_opened(
     prepared: Callable[..., Search], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = work(prepared(wanted("wide", epochs=3), wanted("wide", repeat=1, epochs=3), wanted("plain")))
-    those = results.trained(search.study)
+    those = all_over(search.study)
     ledger = Ledger(search.study)
     real = test_set_module.open_test_set
+    opened: list[SealedSet] = []
 
-    def opened(dataset: str, data_dir: Path) -> SealedSet:
-        frozen = search.study.storage.rdb.get_study_user_attrs(search.study.queue.study_id)
-        assert {f"recipe:{each.recipe_digest}" for each in those} <= frozen.keys()
-        return real(dataset, data_dir)
+    def watched(dataset: str, data_dir: Path) -> SealedSet:
+        assert {recipe.digest for recipe in ledger.recipes()} == {each.recipe_digest for each in those}
+        opened.append(real(dataset, data_dir))
+        return opened[-1]
 
-    monkeypatch.setattr(testing, "open_test_set", opened)
-    test = testing.Test(search.study, those, tmp_path)
-    done = list(test.work())
-    assert list(test.test_sets) == ["digits"]
-    labels = test.test_sets["digits"].labels
+    monkeypatch.setattr(testing, "open_test_set", watched)
+    done = examined(search, tmp_path, those)
+    (test_set,) = opened
+    models = kept(search.study, those, TrialModels(search.store))
     for each in done:
-        for which, opening in (("last", each.last), ("best", each.best)):
-            folder = search.study.checkpoint_dir / f"trial-{each.trained.number}-{which}"
-            right = torch.from_numpy(load_model(folder).probabilities(test.test_sets["digits"].images)).argmax(dim=1)
-            assert opening.correct == int((right == labels).sum())
+        for packed, opening in zip(models[each.trained.number].values(), (each.last, each.best), strict=True):
+            predicted = torch.from_numpy(packed.unpacked().probabilities(test_set.images)).argmax(dim=1)
+            assert opening.correct == int((predicted == test_set.labels).sum())
     looks = ledger.openings()
-    models = {(each.trained.number, each.trained.models[which]) for each in done for which in ("last", "best")}
-    assert len(looks) == len(models)
-    again = list(testing.Test(search.study, those, tmp_path).work())
+    assert len(looks) == len(
+        {packed.info.weights_sha256 for of_trial in models.values() for packed in of_trial.values()}
+    )
+    again = examined(search, tmp_path, those)
     assert (again, ledger.openings()) == (done, looks)
 
 
-def test_models_that_are_gone_are_missed_before_the_test_set_is_opened(
+def test_a_training_whose_model_is_gone_counts_as_failed_and_is_planned_again(
     prepared: Callable[..., Search], tmp_path: Path
 ) -> None:
     search = work(prepared(wanted("plain")))
-    (search.study.checkpoint_dir / "trial-0-best" / "weights.safetensors").write_bytes(b"others")
-    with pytest.raises(ModelError, match=r"models of trial 0 \(plain\) are not in .* share the folder"):
-        testing.Test(search.study, results.trained(search.study), tmp_path)
-    assert Ledger(search.study).openings() == []
-
-
-def test_a_study_of_systems_is_not_retrained(prepared: Callable[..., Search], tmp_path: Path) -> None:
-    search = work(prepared(wanted("plain")))
-    with pytest.raises(StudyInUseError, match="compares systems that are not searched"):
-        prepare(search.study, RetrainOptions(data_dir=tmp_path, device="cpu"))
+    (artifact,) = (path for path in tmp_path.rglob("*-best") if path.is_file())
+    artifact.write_bytes(b"others")
+    assert kept(search.study, all_over(search.study), TrialModels(search.store)) == {}
+    assert search.counts() == Counts(fail=1)
+    assert work(prepared(wanted("plain"))).counts() == Counts(complete=1, fail=1)
 
 
 def test_names_mean_a_system_with_all_its_settings_or_one_setting() -> None:
@@ -238,16 +242,19 @@ def test_names_mean_a_system_with_all_its_settings_or_one_setting() -> None:
         systems.chosen(["S5"])
 
 
-def test_the_study_knows_every_reference_and_queues_those_wanted_for_at_most_so_many_epochs() -> None:
+def test_the_study_queues_those_wanted_for_at_most_so_many_epochs_with_the_same_seeds() -> None:
     file = systems.study_file(systems.chosen(["S0", "S4"]), name="references", seeds=2, epochs=7)
-    assert list(file.systems) == [reference.name for reference in REFERENCES]
-    assert file.enqueue == (
-        *(wanted("S0", epochs=7), wanted("S4", epochs=5)),
-        *(wanted("S0", repeat=1, epochs=7), wanted("S4", repeat=1, epochs=5)),
-    )
-    assert {name: system.train.epochs for name, system in file.systems.items()} == {
-        reference.name: reference.epochs for reference in REFERENCES
-    }
+    assert [each.params for each in file.trainings] == [
+        {"system": system, "repeat": repeat, "epochs": epochs}
+        for repeat in range(2)
+        for system, epochs in (("S0", 7), ("S4", 5))
+    ]
+    assert file.space["system"].values() == tuple(reference.name for reference in REFERENCES)
+    seeds = [{each.spec.seed for each in file.trainings if each.params["repeat"] == repeat} for repeat in (0, 1)]
+    assert [len(those) for those in seeds] == [1, 1]
+    assert seeds[0] != seeds[1]
+    full = systems.study_file(REFERENCES, name="references", seeds=1, epochs=None)
+    assert [each.spec.config.train.epochs for each in full.trainings] == [each.epochs for each in REFERENCES]
 
 
 def test_a_difference_is_of_the_same_images_and_epochs_or_not_known() -> None:
@@ -275,9 +282,9 @@ def test_a_difference_is_of_the_same_images_and_epochs_or_not_known() -> None:
 
 def test_figures_are_means_over_the_seeds_that_were_tested(prepared: Callable[..., Search], tmp_path: Path) -> None:
     search = work(prepared(*(wanted("plain", repeat=repeat) for repeat in range(2))))
-    those = results.trained(search.study)
+    those = all_over(search.study)
     assert results.tested(Ledger(search.study), those) == []
-    list(testing.Test(search.study, those, tmp_path).work())
+    examined(search, tmp_path, those)
     both = results.tested(Ledger(search.study), those)
     reference = REFERENCES[0].model_copy(update={"name": "plain", "epochs": 2})
     (made,) = results.with_reproductions([reference], both)
@@ -292,27 +299,15 @@ def test_figures_are_means_over_the_seeds_that_were_tested(prepared: Callable[..
 def test_the_final_report_shows_what_the_published_systems_came_to_here(
     invoke: Callable[..., Result], storage_url: str, tmp_path: Path
 ) -> None:
-    file = comparison(wanted("S4", epochs=5))
-    s4 = {"S4": SYSTEMS["plain"].model_copy(update={"train": TrainConfig(epochs=5)})}
-    search = prepare_on_cpu(
-        file.model_copy(
-            update={
-                "study": file.study.model_copy(update={"name": "references"}),
-                "systems": s4,
-                "space": system_space(s4),
-            }
-        ),
-        storage_url,
-        tmp_path,
-    )
-    those = results.trained(work(search).study)
+    search = prepare_on_cpu(plan(wanted("S4", epochs=5, net="plain"), name="references"), storage_url, tmp_path)
+    those = all_over(work(search).study)
     ran = invoke("run", "tiny.toml", "--trials", 2, "--storage", storage_url, "--workers", 1)
     assert ran.exit_code == 0, ran.output
-    retrain = ("best", "tiny", "--retrain", "--top", 1, "--final-seeds", 1, "--storage", storage_url)
+    retrain = ("best", "tiny", "--retrain", "--top", 1, "--models", 1, "--storage", storage_url)
     assert invoke(*retrain).exit_code == 0
     before = (tmp_path / "tiny-best" / "report.md").read_text()
     assert "Published systems, trained again" not in before
-    (each,) = testing.Test(search.study, those, tmp_path).work()
+    (each,) = examined(search, tmp_path, those)
     assert each.last.accuracy is not None
     assert invoke(*retrain, "--force").exit_code == 0
     report = (tmp_path / "tiny-best" / "report.md").read_text()
@@ -325,6 +320,8 @@ def the_very_figures(folder: Path, real_data_dir: Path, database: Path) -> None:
     """See whether a table's figures are what the kept models come to on images that are read by other means."""
     import gzip
 
+    from kmnist_search.study.artifacts import open_artifact_store
+
     table = json.loads((folder / "references.json").read_text())
     raw = real_data_dir / "MNIST" / "raw"
 
@@ -336,8 +333,9 @@ def the_very_figures(folder: Path, real_data_dir: Path, database: Path) -> None:
     images = torch.from_numpy(idx("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28).copy())
     labels = idx("t10k-labels-idx1-ubyte", 8)
     study = find_study(open_storage(f"sqlite:///{database}", create=False), "references")
-    models = [load_model(study.checkpoint_dir / f"trial-{number}-last") for number in (0, 1)]
-    shares = [(model.probabilities(images).argmax(axis=1) == labels).mean() for model in models]
+    models = kept(study, all_over(study), TrialModels(open_artifact_store(None, study.storage.url)))
+    last = [of_trial["last"].unpacked() for of_trial in models.values()]
+    shares = [(model.probabilities(images).argmax(axis=1) == labels).mean() for model in last]
     (s4,) = [row for row in table["references"] if row["name"] == "S4"]
     assert s4["reproduced"]["test_accuracy"] == pytest.approx(np.mean(shares))
     assert s4["reproduced"]["num_parameters"] == 109_386

@@ -125,10 +125,10 @@ def test_a_trial_is_proposed_knowing_those_that_run_beside_it(
     known: list[list[bool]] = []
     suggest = type(search.file).suggest
 
-    def noted(file: Any, trial: Any) -> Any:
+    def noted(file: Any, trial: Any, given: Any) -> Any:
         others = trial.study.get_trials(states=(TrialState.RUNNING,))
         known.append([bool(other.params) for other in others if other.number != trial.number])
-        return suggest(file, trial)
+        return suggest(file, trial, given)
 
     monkeypatch.setattr(type(search.file), "suggest", noted)
     _work(search)

@@ -99,7 +99,7 @@ BAD_VALUES: list[tuple[type[Config], str, Any]] = [
     (DataConfig, "dataset", "cifar10"),
     (DataConfig, "split", "writer"),
     (DataConfig, "split_seed", -1),
-    (DataConfig, "val_share", 0.0),
+    (DataConfig, "val_share", -0.1),
     (DataConfig, "val_share", 1.0),
     (DataConfig, "normalisation", "zca"),
     (OptimizerConfig, "decayed", "some"),

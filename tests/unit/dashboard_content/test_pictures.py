@@ -105,10 +105,11 @@ def test_without_a_wrong_image_the_picture_says_none() -> None:
 def test_a_recipe_is_a_study_file_of_the_same_configuration_with_nothing_to_search() -> None:
     file = loads(STUDY, source="here", name="shapes")
     params = {"learning_rate": 0.00437, "dim": 64, "num_blocks": 3}
-    again = loads(recipe(file, 7, params), source="there", name="other")
+    spec = file.suggest(FixedTrial(params))
+    again = loads(recipe(file.study, 7, spec), source="there", name="other")
     assert (again.study.name, again.study.trials, again.study.pruner.name) == ("shapes-trial-7", 1, "none")
     assert again.space == {}
-    assert again.middle().digest == file.suggest(FixedTrial(params)).config.digest
+    assert again.middle().digest == spec.config.digest
     assert isinstance(again, SearchFile)
     assert isinstance(file, SearchFile)
     assert (again.data, again.train) == (file.data, file.train)

@@ -419,7 +419,7 @@ def test_images_of_the_wanted_size_are_not_touched(digits: SearchData) -> None:
 
 def test_the_parts_of_a_split_are_the_whole_training_set() -> None:
     images = search_data.load_training_set("digits", Path())
-    whole, split = images.whole(DataConfig()), images.split(DataConfig(dataset="digits", split_seed=5))
+    whole, split = images.split(DataConfig().whole()), images.split(DataConfig(dataset="digits", split_seed=5))
     both = sorted([*split.train_images.flatten(1).tolist(), *split.val_images.flatten(1).tolist()])
     assert both == sorted(whole.train_images.flatten(1).tolist())
     assert len({whole.digest, split.digest, images.split(DataConfig(dataset="digits", split_seed=6)).digest}) == 3

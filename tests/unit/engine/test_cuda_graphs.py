@@ -12,10 +12,9 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import cuda_graphs
 from kmnist_search.engine.backends import HAS_TRITON, Backend
-from kmnist_search.engine.batched import BatchedTraining
 from kmnist_search.engine.cuda_graphs import GraphStepping
 from kmnist_search.engine.stepping import EagerStepping
-from kmnist_search.engine.training import Training
+from kmnist_search.engine.training import Training, trainings_together
 from kmnist_search.engine.verdict import verdict
 from kmnist_search.errors import DeviceLostError
 from tests.support.stand_in_gpu import GpuTensor, NotCapturableError, StandInGpu
@@ -65,7 +64,6 @@ OF_TORCH: dict[str, dict[str, Any]] = {
 }
 MATRIX: list[tuple[Backend, str]] = [
     *(("torch", kind) for kind in (*KINDS, *OF_TORCH)),
-    *(("compiled", kind) for kind in ("little", "everything drawn", *OF_TORCH)),
     *(("triton", kind) for kind in KINDS if HAS_TRITON),
 ]
 
@@ -117,7 +115,7 @@ def weights_of(training: Training) -> dict[str, torch.Tensor]:
     return {name: tensor.cpu() for name, tensor in training.evaluated_model.state_dict().items()}
 
 
-def advance(training: Training | BatchedTraining) -> None:
+def advance(training: Training) -> None:
     while not training.advance():
         pass
 
@@ -160,13 +158,14 @@ def test_a_training_resumed_in_the_middle_of_an_epoch_ends_as_one_that_was_not_i
 @pytest.mark.skipif(not HAS_TRITON, reason="there is no Triton for this platform")
 def test_a_batched_training_in_graphs_does_what_it_does_uncaptured(gpu: StandInGpu, digits: SearchData) -> None:
     data = few(digits, val_images=5)
+    config = config_of("mixup")
     captured, eager = (
-        BatchedTraining(config_of("mixup"), [data, data], seeds=[1, 2], device=GPU, backend="triton") for _ in range(2)
+        trainings_together(config, [data, data], seeds=[1, 2], device=GPU, backend="triton") for _ in range(2)
     )
-    eager._runner._stepping = EagerStepping(eager._runner.program)
-    for training in (captured, eager):
-        advance(training)
-    assert captured.read() == eager.read()
+    eager[0]._runner._stepping = EagerStepping(eager[0].program)
+    for trainings in (captured, eager):
+        advance(trainings[0])
+    assert [training.read() for training in captured] == [training.read() for training in eager]
 
 
 @pytest.mark.parametrize("backend", ["torch", *(["triton"] if HAS_TRITON else [])])

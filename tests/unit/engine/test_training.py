@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import pickle
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint, torch_program as plain_module
 from kmnist_search.engine.augment import mixup
-from kmnist_search.engine.backends import Backend, check_compiles
 from kmnist_search.engine.optimizer import MovingAverage, average_share, make_optimizer
 from kmnist_search.engine.schedule import lr_at
 from kmnist_search.engine.torch_program import TorchProgram
@@ -576,32 +574,13 @@ def test_an_epoch_is_over_after_its_last_step_and_its_last_validation_batch(data
 
 
 def test_a_training_without_validation_images_says_so_and_sees_plateaus_by_its_training_loss() -> None:
-    whole = search_data.load_training_set("digits", Path()).whole(DataConfig())
+    whole = search_data.load_training_set("digits", Path()).split(DataConfig().whole())
     assert (len(whole.train_images), len(whole.val_images)) == (1437, 0)
     training = training_of(tiny(epochs=3, **PLATEAU), whole)
     epochs = list(training.epochs())
     assert [(epoch.val_loss, epoch.val_accuracy) for epoch in epochs] == [(None, None)] * 3
     assert [epoch.plateau_loss for epoch in epochs] == [epoch.train_loss for epoch in epochs]
     assert plain(training).optimizer.param_groups[0]["lr"] < 0.01
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++, with which torch compiles for CPUs")
-def test_a_compiled_training_gives_the_results_of_one_that_is_not(data: SearchData) -> None:
-    config = tiny(epochs=1, num_blocks=1)
-    backends: tuple[Backend, ...] = ("torch", "compiled")
-    plain_epochs, compiled_epochs = (
-        list(Training(config, data, seed=0, device=CPU, backend=backend).epochs()) for backend in backends
-    )
-    for epoch, expected in zip(compiled_epochs, plain_epochs, strict=True):
-        assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
-        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
-
-
-def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigError, match="--compile: on a CPU torch compiles with no-such-compiler, which is not on"):
-        check_compiles(CPU)
 
 
 def test_images_are_resized_where_the_model_wants_them_larger(data: SearchData) -> None:

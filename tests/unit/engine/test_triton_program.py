@@ -1,5 +1,6 @@
 """Tests of engine/triton_program.py, triton_net.py, flat_layout.py: steps written by hand equal those of autograd."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from kmnist_search.config import DataConfig, TrainConfig, TrialConfig, cost, tri
 from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine import checkpoint
-from kmnist_search.engine.batched import BatchedTraining
 from kmnist_search.engine.flat_layout import FlatLayout
 from kmnist_search.engine.replica import Epoch
-from kmnist_search.engine.training import Training
+from kmnist_search.engine.training import Training, trainings_together
+from kmnist_search.errors import TrainingDivergedError
 from kmnist_search.model import Model, build
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread", "few_kernel_programs")]
@@ -83,15 +84,11 @@ def train_through(training: Training) -> list[Epoch]:
     return list(training.epochs())
 
 
-def take_epoch(batched: BatchedTraining) -> None:
-    while not batched.advance():
-        pass
-    batched.read()
-
-
-def train_batched(batched: BatchedTraining) -> None:
-    while not batched.finished:
-        take_epoch(batched)
+def train_together(trainings: Sequence[Training]) -> None:
+    while not all(training.finished for training in trainings):
+        for training in trainings:
+            if not training.finished and training.advance():
+                training.read()
 
 
 def assert_same_model(config: TrialConfig, one: Model, other: Model, *, tolerance: float) -> None:
@@ -121,16 +118,16 @@ def test_steps_of_the_triton_backend_equal_those_of_torch(data: SearchData, kind
 @pytest.mark.slow
 def test_batched_trainings_give_the_results_of_each_alone(data: SearchData) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"], schedule="plateau", plateau_patience=0)
-    batched = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
-    train_batched(batched)
-    for replica in batched.replicas:
+    batched = trainings_together(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
+    train_together(batched)
+    for replica in batched:
         alone = Training(config, data, seed=replica.seed, device=DEVICE, backend="triton")
         train_through(alone)
         for epoch, expected in zip(replica.history, alone.history, strict=True):
             assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
             assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
-        assert_same_model(config, batched.evaluated_model(replica.index), alone.evaluated_model, tolerance=1e-5)
-    assert batched.replicas[0].history != batched.replicas[1].history
+        assert_same_model(config, replica.evaluated_model, alone.evaluated_model, tolerance=1e-5)
+    assert batched[0].history != batched[1].history
 
 
 def test_batched_trainings_may_see_different_images(data: SearchData) -> None:
@@ -145,15 +142,15 @@ def test_batched_trainings_may_see_different_images(data: SearchData) -> None:
         digest="others",
     )
     config = config_of(epochs=1)
-    batched = BatchedTraining(config, [data, other], seeds=[3, 3], device=DEVICE, backend="triton")
-    train_batched(batched)
-    for replica, own in zip(batched.replicas, (data, other), strict=True):
+    batched = trainings_together(config, [data, other], seeds=[3, 3], device=DEVICE, backend="triton")
+    train_together(batched)
+    for replica, own in zip(batched, (data, other), strict=True):
         alone = Training(config, own, seed=3, device=DEVICE, backend="triton")
         (expected,), (epoch,) = train_through(alone), replica.history
         assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
         assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
         assert replica.fingerprint() == alone.fingerprint()
-    assert batched.replicas[0].history != batched.replicas[1].history
+    assert batched[0].history != batched[1].history
 
 
 def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
@@ -168,22 +165,50 @@ def test_bfloat16_steps_come_near_to_those_of_float32(data: SearchData) -> None:
 
 
 @pytest.mark.slow
-def test_a_batched_training_resumes_to_the_same_weights(data: SearchData, tmp_path: Path) -> None:
+def test_a_training_that_was_computed_with_others_resumes_alone(data: SearchData, tmp_path: Path) -> None:
     config = config_of(**CONFIGS["everything drawn, averaged"])
-
-    whole, resumed = (
-        BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton") for _ in range(2)
-    )
-    take_epoch(whole)
-    whole.advance()  # one step into the second epoch on a CPU
-    checkpoint.save(whole, tmp_path / "checkpoint")
+    first, second = trainings_together(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
+    while not first.advance():
+        second.advance()
+    first.read()
+    second.read()
+    second.advance()  # one step into the second epoch on a CPU
+    checkpoint.save(second, tmp_path / "checkpoint")
+    resumed = Training(config, data, seed=4, device=DEVICE, backend="triton")
     assert checkpoint.resume(resumed, tmp_path / "checkpoint") is None
-    for batched in (whole, resumed):
-        take_epoch(batched)
-    for replica, other in zip(whole.replicas, resumed.replicas, strict=True):
-        assert replica.history == other.history
-        for name, value in replica.state_dict()["program"].items():
-            assert torch.equal(other.state_dict()["program"][name], value), name
+    assert (resumed.history, resumed.position) == (second.history, second.position)
+    train_together([first, second])
+    for epoch, expected in zip(train_through(resumed), second.history[1:], strict=True):
+        assert epoch.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
+
+
+def test_a_training_that_leaves_does_not_hold_up_the_others(data: SearchData) -> None:
+    trainings = trainings_together(config_of(), [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
+    first, second = trainings
+    while not first.advance():
+        pass
+    second.read()
+    assert not second.advance()  # the other has not read yet
+    first.leave()
+    train_together([second])
+    assert (len(first.history), len(second.history)) == (0, 2)
+    alone = Training(config_of(), data, seed=4, device=DEVICE, backend="triton")
+    assert train_through(alone)[-1].train_loss == pytest.approx(second.history[-1].train_loss, rel=1e-5)
+
+
+def test_what_fails_in_one_of_the_trainings_fails_in_all(data: SearchData, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = trainings_together(config_of(), [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first._runner, "advance", broken)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            first.advance()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        second.advance()
 
 
 def test_a_checkpoint_of_other_seeds_or_of_the_torch_backend_is_refused(data: SearchData, tmp_path: Path) -> None:
@@ -192,24 +217,27 @@ def test_a_checkpoint_of_other_seeds_or_of_the_torch_backend_is_refused(data: Se
     checkpoint.save(Training(config, data, seed=3, device=DEVICE, backend="torch"), path)
     by_triton = Training(config, data, seed=3, device=DEVICE, backend="triton")
     assert "'program': 'plain'" in (checkpoint.resume(by_triton, path) or "")
-    checkpoint.save(BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton"), path)
-    other = BatchedTraining(config, [data] * 2, seeds=[3, 5], device=DEVICE, backend="triton")
-    before = other.evaluated_model(0).state_dict()
-    assert "'seed': 4" in (checkpoint.resume(other, path) or "")
-    assert all(torch.equal(value, before[name]) for name, value in other.evaluated_model(0).state_dict().items())
+    checkpoint.save(Training(config, data, seed=4, device=DEVICE, backend="triton"), path)
+    before = by_triton.evaluated_model.state_dict()
+    assert "'seed': 4" in (checkpoint.resume(by_triton, path) or "")
+    assert all(torch.equal(value, before[name]) for name, value in by_triton.evaluated_model.state_dict().items())
 
 
-def test_a_replica_that_diverges_leaves_the_others_as_they_are(data: SearchData) -> None:
+def test_a_training_that_diverges_leaves_the_others_as_they_are(data: SearchData) -> None:
     config = config_of()
-    batched = BatchedTraining(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
-    batched.advance()
-    with batched._runner.on_stream():  # the default stream would not wait for the steps that are queued
-        batched.replicas[0].program.sums_S4[0, 0] = torch.nan
-    train_batched(batched)
-    assert batched.diverged == {0}
-    assert [len(replica.history) for replica in batched.replicas] == [0, 2]
+    first, second = trainings_together(config, [data] * 2, seeds=[3, 4], device=DEVICE, backend="triton")
+    first.advance()
+    with first._runner.on_stream():  # the default stream would not wait for the steps that are queued
+        first.program.sums_S4[0, 0] = torch.nan
+    while not first.advance():
+        pass
+    with pytest.raises(TrainingDivergedError):
+        first.read()
+    first.leave()
+    train_together([second])
+    assert [len(training.history) for training in (first, second)] == [0, 2]
     alone = Training(config, data, seed=4, device=DEVICE, backend="triton")
-    assert train_through(alone)[-1].train_loss == pytest.approx(batched.replicas[1].history[-1].train_loss, rel=1e-5)
+    assert train_through(alone)[-1].train_loss == pytest.approx(second.history[-1].train_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

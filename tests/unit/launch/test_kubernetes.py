@@ -34,7 +34,9 @@ PLAIN = KubernetesJob(
 )
 JOBS = {
     "plain": PLAIN,
-    "claims": dataclasses.replace(PLAIN, data_claim="images", checkpoints_claim="checkpoints", secret="kmnist.db"),
+    "claims": dataclasses.replace(
+        PLAIN, data_claim="images", checkpoints_claim="checkpoints", secret="kmnist.db", retrains=True
+    ),
     "cpu": dataclasses.replace(PLAIN, study="kmnist-cpu", source="kmnist-cpu", gpus=0, cpus="2", memory="4Gi"),
     "everything": KubernetesJob(
         study="größer",
@@ -315,6 +317,11 @@ def test_what_kubernetes_would_refuse_is_refused_by_its_option(field: str, value
     changed: dict[str, Any] = {field: value}
     with pytest.raises(ConfigError, match=re.escape(message)):
         dataclasses.replace(PLAIN, **changed)
+
+
+def test_a_retraining_without_a_volume_for_its_result_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--retrain: model and report need a volume .* with --checkpoints-claim"):
+        dataclasses.replace(PLAIN, retrains=True)
 
 
 def test_several_trials_on_no_gpu_are_refused() -> None:

@@ -16,6 +16,8 @@ from kmnist_search.evaluation.metrics import (
     Metrics,
     Opening,
     PairedTest,
+    Recipe,
+    Rerun,
     StudyFigures,
 )
 from kmnist_search.references.published import HEADLINES, REFERENCES
@@ -61,7 +63,9 @@ def test_the_gap_between_promise_and_test_is_said_in_words(gap: float, said: str
 
 
 def test_one_seed_says_nothing_about_seeds() -> None:
-    one = sentences.intervals(with_test(seeds_interval=None, sampling_interval=(0.9, 0.95)))
+    one = sentences.intervals(with_test(seeds_interval=None, sampling_interval=(0.9, 0.95), models=(None,)))
+    same = sentences.intervals(with_test(seeds_interval=None, sampling_interval=(0.9, 0.95), models=(None, None)))
+    assert same[0] == "All models had the same accuracy, which does not show how much the seed matters."
     assert one[0] == "One model does not show how much the seed matters."
     assert "90.00 to 95.00 %" in one[1]
 
@@ -80,8 +84,9 @@ def test_a_second_recipe_that_saw_the_test_set_is_warned_of() -> None:
 
 def _candidate(trial: int, luck: float | None) -> Any:
     mean = None if luck is None else 0.9 - luck
+    rerun = partly(Rerun, val_loss=0.5, epochs=(None,) * 3)
     return partly(
-        Candidate, trial=trial, study_val_accuracy=0.9, mean_val_accuracy=mean, luck=luck, reruns=(None, None)
+        Candidate, trial=trial, study_val_accuracy=0.9, mean_val_accuracy=mean, luck=luck, reruns=(rerun, rerun)
     )
 
 
@@ -94,9 +99,18 @@ def _candidate(trial: int, luck: float | None) -> Any:
     ],
 )
 def test_luck_is_that_of_the_best_trial_of_the_study(luck: float | None, said: str) -> None:
-    study = partly(StudyFigures, best_trial=4)
+    study = partly(StudyFigures, best_trial=4, epochs=3)
     metrics = partly(Metrics, study=study, candidates=(_candidate(9, 0.5), _candidate(4, luck)))
     assert sentences.luck(metrics).endswith(said)
+
+
+def test_luck_is_not_told_from_reruns_of_other_epochs_and_the_numbers_of_epochs_are() -> None:
+    study, recipe = partly(StudyFigures, best_trial=4, epochs=5), partly(Recipe, epochs=5)
+    metrics = partly(Metrics, study=study, candidates=(_candidate(4, 0.01),), recipe=recipe)
+    assert sentences.luck(metrics).endswith("which had other epochs: how much of its score was luck is not known.")
+    assert "(5 for a trial, 3 for a rerun, 5 for a final model)" in sentences.other_epochs(metrics)
+    same = partly(Metrics, study=partly(StudyFigures, epochs=3), candidates=(), recipe=partly(Recipe, epochs=3))
+    assert sentences.other_epochs(same) == ""
 
 
 @pytest.mark.parametrize(

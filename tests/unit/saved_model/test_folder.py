@@ -20,9 +20,10 @@ from kmnist_search.data import search_data
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.errors import ModelError
 from kmnist_search.model import Model, build
-from kmnist_search.saved_model.folder import load_model, save_model
+from kmnist_search.saved_model.folder import load_model
 from kmnist_search.saved_model.info import ModelInfo
 from kmnist_search.saved_model.model import Classifier
+from tests.support.models import save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -200,7 +201,7 @@ def test_a_config_that_is_no_json_object_is_refused(copied: Path, content: bytes
 def test_weights_that_do_not_fit_the_configuration_are_refused(copied: Path) -> None:
     edit(copied, lambda config: config["model"].update(dim=64))
     message = refusal(copied)
-    assert message.startswith(f"{copied}: weights.safetensors does not fit the model in config.json")
+    assert message.startswith(f"{copied}/weights.safetensors: does not fit its description, so one of them")
     assert "size mismatch" in message
     assert "\n" not in message
 

@@ -17,9 +17,10 @@ from kmnist_search.config import BatchConfig, DataConfig, OptimizerConfig, Patch
 from kmnist_search.data import search_data
 from kmnist_search.engine.training import Training
 from kmnist_search.errors import ImageError
-from kmnist_search.saved_model.folder import load_model, save_model
+from kmnist_search.saved_model.folder import load_model
 from kmnist_search.saved_model.model import SavedModel
 from kmnist_search.saved_model.preprocessing import preprocess
+from tests.support.models import save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -58,7 +58,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
     [
         # Tables and keys.
         ("[stud]", "there is no table [stud]. Did you mean 'study'?"),
-        ("[zzzz]", "there is no table [zzzz]. There are: study, data, train, fixed, space, enqueue."),
+        ("[zzzz]", "there is no table [zzzz]. There are: study, data, train, retrain, fixed, space, enqueue."),
         ("study = 3", "[study] must be a table."),
         ("[[space]]", "[space] must be a table."),
         ("[train]\nepoch = 3", "[train] has no key 'epoch'. Did you mean 'epochs'?"),
@@ -219,9 +219,17 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
             "[space]\nlayers = { choices = [['mean tokens']] }",
             "[space] layers choices must be numbers, words or true/false, got ['mean tokens'].",
         ),
+        ("[data]\nval_share = 0.0", "[data] val_share: must be above 0, since trials are judged by images held out."),
+        ("[retrain]\ntop_k = 0", "[retrain] top_k: input should be greater than or equal to 1, got 0."),
+        (
+            "[retrain]\nseeds = 3",
+            "[retrain] has no key 'seeds'. There are: top_k, reruns, rerun_epochs, models, epochs.",
+        ),
+        ("[study]\nplan = 'best'", "describes planned trainings, which cannot be run from a file."),
         (
             "[systems.a.fixed]\ndim = 3",
-            "describes a study of kmnist-search references, which cannot be run from a file.",
+            "was made by the references of an earlier version. "
+            "Begin another: kmnist-search references --name references-2",
         ),
         # Enqueued configurations.
         ("[enqueue]\ndim = 3", "[enqueue] must be a list of tables."),

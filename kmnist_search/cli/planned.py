@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kmnist_search.evaluation.metrics import Metrics
+    from kmnist_search.retrain.choice import Choice
+    from kmnist_search.retrain.conclusion import FinalTrainings
     from kmnist_search.retrain.plan import RetrainOptions
+    from kmnist_search.retrain.preparation import Preparation
+    from kmnist_search.retrain.retraining import Retraining
     from kmnist_search.run.options import RunOptions
     from kmnist_search.run.search import Search
     from kmnist_search.study.study import SearchStudy
@@ -88,18 +92,13 @@ def retrain(
     Raises:
         KmnistSearchError: something cannot be used, or did not finish.
     """
-    from functools import partial
-
     from kmnist_search.evaluation.lock import alone
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.retrain import result_folder
-    from kmnist_search.retrain.conclusion import concluded, final_models
+    from kmnist_search.retrain.conclusion import concluded
     from kmnist_search.retrain.preparation import prepare
-    from kmnist_search.retrain.retraining import Retraining, begin, rejoin
     from kmnist_search.terminal.printing import print_line
     from kmnist_search.terminal.retraining import announce, conclude, follow
-    from kmnist_search.wording import count
-    from kmnist_search.worker.trial_models import TrialModels
 
     def done_before() -> "Metrics | None":
         before = result_folder.result_before(folder, preparation)
@@ -114,17 +113,7 @@ def retrain(
         return before
     result_folder.check_place(folder, force=force)
     announce(console, preparation)
-    finals = None
-    while finals is None:
-        search = begin(study, preparation.plan, options.on(devices_here(options)[0]))
-        if left := search.trials_left():
-            if search.counts().finished:
-                print_line(console, f"{count(left, 'training')} left; the others were done before")
-            train(console, search, partial(rejoin, study.name), options=options)
-        retraining = Retraining(source=study, companion=search.study, plan=preparation.plan, data=search.data)
-        if not retraining.add_finals():  # else another process has queued another plan meanwhile
-            choice = retraining.choice()
-            finals = final_models(retraining, choice, TrialModels(search.store))
+    retraining, choice, finals = _trained(console, preparation, options)
     for line in choice.told():
         print_line(console, line)
     with StopSignals() as signals:  # a test that has begun is finished
@@ -142,3 +131,31 @@ def retrain(
             metrics = result_folder.write(folder, preparation, result)
     conclude(console, metrics, folder)
     return metrics
+
+
+def _trained(
+    console: "Console", preparation: "Preparation", options: "RunOptions"
+) -> "tuple[Retraining, Choice, FinalTrainings]":
+    """Train all that is planned, together with other processes; return the winner and its final models."""
+    from functools import partial
+
+    from kmnist_search.retrain.conclusion import final_models
+    from kmnist_search.retrain.retraining import Retraining, begin, rejoin
+    from kmnist_search.terminal.printing import print_line
+    from kmnist_search.wording import count
+    from kmnist_search.worker.trial_models import TrialModels
+
+    study, plan = preparation.study, preparation.plan
+    while True:
+        search = begin(study, plan, options.on(devices_here(options)[0]))
+        if left := search.trials_left():
+            if search.counts().finished:
+                print_line(console, f"{count(left, 'training')} left; the others were done before")
+            train(console, search, partial(rejoin, study.name), options=options)
+        retraining = Retraining(source=study, companion=search.study, plan=plan, data=search.data)
+        if retraining.add_finals():  # another process has queued another plan meanwhile
+            continue
+        choice = retraining.choice()
+        finals = final_models(retraining, choice, TrialModels(search.store))
+        if finals is not None:  # else the model of one is gone: it is trained again
+            return retraining, choice, finals

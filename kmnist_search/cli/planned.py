@@ -147,7 +147,7 @@ def _trained(
 
     study, plan = preparation.study, preparation.plan
     while True:
-        search = begin(study, plan, options.on(devices_here(options)[0]))
+        search = begin(preparation, options.on(devices_here(options)[0]))
         if left := search.trials_left():
             if search.counts().finished:
                 print_line(console, f"{count(left, 'training')} left; the others were done before")

@@ -19,6 +19,7 @@ from kmnist_search.evaluation.metrics import Recipe
 from kmnist_search.evaluation.trained import Trained, over
 from kmnist_search.retrain.choice import Choice, chosen
 from kmnist_search.retrain.plan import SPACE, RetrainingPlan, longest_first
+from kmnist_search.retrain.preparation import Preparation
 from kmnist_search.run.join import join
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
@@ -102,12 +103,14 @@ class Retraining:
         return self.companion.counts().total + min(len(of_candidate - queued) for of_candidate in finals)
 
 
-def begin(source: SearchStudy, plan: RetrainingPlan, options: RunOptions) -> Search:
+def begin(preparation: Preparation, options: RunOptions) -> Search:
     """Queue the trainings of a plan that were not done before, and return the search that trains them.
 
     Raises:
         InputError: the images, the database or the options cannot be used; nothing was queued.
     """
+    source, plan = preparation.study, preparation.plan
+    options = replace(options, data_dir=preparation.data_dir)
     reruns = [training for of_candidate in plan.reruns() for training in of_candidate]
     settings = source.file.study
     file = PlanFile(

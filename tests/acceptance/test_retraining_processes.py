@@ -126,10 +126,10 @@ def test_four_gpus_share_one_retraining(tiny_study: Path, tmp_path: Path) -> Non
         start.finished("run", "tiny.toml", "--trials", "3", "--set", "study.pruner=none")
     options = RunOptions(storage_url=url, data_dir=tmp_path, gpus=(0, 1, 2, 3))
     study = find_study(open_storage(url, create=False), "tiny")
-    plan = prepare(study, RetrainOptions(top_k=3, reruns=3, models=4), options).plan
+    preparation = prepare(study, RetrainOptions(top_k=3, reruns=3, models=4), options)
     with StandInGpu(gpus=4), StopSignals() as signals:
         verdict._known[verdict._name(torch.device("cuda:0"))] = NO_KERNELS
-        search = begin(study, plan, options.on("cuda:0"))
+        search = begin(preparation, options.on("cuda:0"))
         places = search.places(devices_of(options))
         with Supervisor(search, partial(_on_a_stand_in_gpu, "tiny"), places, signals=signals) as supervisor:
             list(supervisor.work())

@@ -78,7 +78,7 @@ def prepared(study: SearchStudy, options: RetrainOptions = SMALL) -> Preparation
 
 
 def begun(study: SearchStudy, options: RetrainOptions = SMALL) -> Search:
-    return begin(study, prepared(study, options).plan, options_of(study))
+    return begin(prepared(study, options), options_of(study))
 
 
 def work(search: Search, *, events: int | None = None) -> list[Event]:
@@ -147,6 +147,13 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(SavedModel, "probabilities", watched)
     return seen
+
+
+def test_trainings_use_the_folder_of_images_that_the_search_used(study: SearchStudy, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    study.record_data({}, tmp_path / "images")
+    search = begun(study)
+    assert search.data.data_dir == search.study.data_dir() == tmp_path / "images"
 
 
 def test_the_winner_is_the_candidate_with_the_best_mean_over_fresh_seeds_and_splits(study: SearchStudy) -> None:

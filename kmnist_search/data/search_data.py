@@ -95,16 +95,19 @@ class StudyData:
     def __init__(self, data_dir: Path, device: torch.device | None = None) -> None:
         """Read nothing yet. The images of `data_dir` will be on `device`; None is the CPU."""
         self.data_dir, self.device = data_dir, device or torch.device("cpu")
+        self._whole: dict[str, TrainingSet] = {}
         self._sets: dict[DataConfig, SearchData] = {}
 
     def of(self, config: DataConfig) -> SearchData:
         """Return the images that `config` names.
 
         Raises:
-            DataError: as `load`.
+            DataError: see `load`.
         """
         if config not in self._sets:
-            self._sets[config] = load(config, self.data_dir).to(self.device)
+            if config.dataset not in self._whole:
+                self._whole[config.dataset] = load_training_set(config.dataset, self.data_dir)
+            self._sets[config] = self._whole[config.dataset].split(config).to(self.device)
         return self._sets[config]
 
     @property
@@ -131,6 +134,7 @@ class StudyData:
     def to(self, device: torch.device) -> "StudyData":
         """Return the same images on `device`."""
         moved = StudyData(self.data_dir, device)
+        moved._whole = self._whole
         moved._sets = {config: data.to(device) for config, data in self._sets.items()}
         return moved
 
@@ -171,8 +175,9 @@ def _mean_and_std(images: NDArray[np.uint8], config: DataConfig) -> tuple[float,
         case "symmetric":
             return 0.5, 0.5
         case "standard":
-            pixels = images.astype(np.float32) / 255
-            return float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
+            counts, shares = np.bincount(images.reshape(-1), minlength=256), np.arange(256) / 255
+            mean = np.average(shares, weights=counts)
+            return float(mean), float(np.sqrt(np.average((shares - mean) ** 2, weights=counts)))
 
 
 def _split(labels: NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

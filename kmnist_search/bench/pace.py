@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from kmnist_search.config import TrialConfig
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.engine.backends import Backend
+from kmnist_search.engine.device import has_bfloat16
 from kmnist_search.engine.onednn import onednn_products
 from kmnist_search.engine.training import POLL_SECONDS, Training
 
@@ -103,22 +104,18 @@ class Peak:
 def matrix_peak(device: torch.device, *, size: int | None = None, seconds: float = 1.0) -> Peak:
     """Return the peak of a device, from the median time of at least five products.
 
-    In bfloat16 on a GPU. In float32 on a CPU, with the faster of torch's own products and oneDNN's.
+    In bfloat16 where the device multiplies it itself, as trainings do, and else in float32.
 
     Args:
         device: the device to measure.
         size: side of the matrices; None is 8192 on a GPU, 2048 on a CPU.
         seconds: how long to measure at least.
     """
-    if device.type == "cuda":
-        size = size or 8192
-        found = _flops_per_second(device, size, torch.bfloat16, seconds)
-        return Peak(flops_per_second=found, precision="bfloat16", size=size)
-    size = size or 2048
-    own = _flops_per_second(device, size, torch.float32, seconds / 2)
+    size = size or (8192 if device.type == "cuda" else 2048)
+    dtype, precision = (torch.bfloat16, "bfloat16") if has_bfloat16(device) else (torch.float32, "float32")
     with onednn_products(device):
-        onednn = _flops_per_second(device, size, torch.float32, seconds / 2)
-    return Peak(flops_per_second=max(own, onednn), precision="float32", size=size)
+        found = _flops_per_second(device, size, dtype, seconds)
+    return Peak(flops_per_second=found, precision=precision, size=size)
 
 
 @torch.no_grad()

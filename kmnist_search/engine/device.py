@@ -52,9 +52,9 @@ def device_place(device: torch.device) -> str:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a GPU multiplies bfloat16 itself; an emulation would be slower than float32."""
+    """Return whether a GPU or CPU multiplies bfloat16 itself; an emulation would be slower than float32."""
     if device.type != "cuda":
-        return False
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     with torch.cuda.device(device):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 

@@ -35,7 +35,7 @@ SIZES = {
 
 
 def _config(**hyperparameters: Any) -> TrialConfig:
-    return trial_config({**BASE, **hyperparameters}, TrainConfig(epochs=1))
+    return trial_config({**BASE, **hyperparameters}, TrainConfig(epochs=1, precision="float32"))
 
 
 def _needed(config: TrialConfig, **sizes: Any) -> int:

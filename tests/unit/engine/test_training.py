@@ -84,7 +84,7 @@ def data() -> SearchData:
 
 
 def tiny(epochs: int = 3, **changes: Any) -> TrialConfig:
-    return trial_config({**TINY, **changes}, TrainConfig(epochs=epochs))
+    return trial_config({**TINY, **changes}, TrainConfig(epochs=epochs, precision="float32"))
 
 
 def training_of(config: TrialConfig, data: SearchData, *, seed: int = 0) -> Training:
@@ -589,13 +589,18 @@ def test_images_are_resized_where_the_model_wants_them_larger(data: SearchData) 
     assert len(list(training.epochs())) == 1
 
 
-def test_bfloat16_is_used_when_asked_for_and_never_by_itself_on_a_cpu(data: SearchData) -> None:
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_is_used_where_the_cpu_multiplies_it_itself(
+    data: SearchData, monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     losses = {}
     for precision in ("auto", "float32", "bfloat16"):
         train = TrainConfig.model_validate({"epochs": 1, "precision": precision})
         (epoch,) = training_of(trial_config(TINY, train), data).epochs()
         losses[precision] = epoch.train_loss
-    assert losses["auto"] == losses["float32"]
+    assert losses["auto"] == losses["bfloat16" if has else "float32"]
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
 

@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.database.trial_writer import REASON_KEY
-from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.queue.attempts import ATTEMPTS_KEY, PAUSED
 from kmnist_search.study.study import SearchStudy
 
 #: The number of trials whose details are read at once; databases limit the values in one statement.
@@ -206,4 +206,6 @@ def _outcome(attempt: Mapping[str, Any]) -> str:
     if how.startswith("handed back"):
         return "handed back"
     how = {"fail": "failed"}.get(how, how)
+    if how == PAUSED:
+        return "pruned"
     return how if how in OUTCOMES else "lost"

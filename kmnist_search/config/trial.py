@@ -36,10 +36,11 @@ class OptimizerConfig(Config):
 class ScheduleConfig(Config):
     """The learning-rate schedule: a linear warm-up, then a cosine to 0, steps, cuts on a plateau, or constant.
 
+    "wsd" (warm-up, stable, decay) is constant until the last fifth of the training, and then linear to 0.
     `step_epochs` and `plateau_patience` are epochs; each cut multiplies the rate by `decay_factor`.
     """
 
-    schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
+    schedule: Literal["cosine", "wsd", "step", "plateau", "constant"] = "cosine"
     warmup_share: Share = 0.1
     step_epochs: Size = 20
     decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -73,7 +74,7 @@ class BatchConfig(Config):
 class TrainConfig(Config):
     """The number of epochs and the number format; never searched.
 
-    `precision` "auto" is bfloat16 on a GPU that has it and float32 elsewhere.
+    `precision` is of the matrix products. "auto" is bfloat16 on a GPU or CPU that multiplies it itself, else float32.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20

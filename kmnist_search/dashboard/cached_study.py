@@ -1,8 +1,8 @@
 """One study in memory, with all its trials, updated by reading only the trials that may have changed.
 
-Finished trials do not change any more, and waiting trials change only when they are claimed. So new trials, running
-trials and those in another state than before are read. `CachedStorage.read_news` does not fit: the page also shows
-waiting trials and attributes, and another study may get the id of a deleted one.
+Finished trials change only when they resume after a pause, and waiting trials when they are claimed. So new trials,
+running trials, and those in another state or with another end than before are read. `CachedStorage.read_news` does not
+fit: the page also shows waiting trials and attributes, and another study may get the id of a deleted one.
 """
 
 import json
@@ -22,7 +22,7 @@ from kmnist_search.database.tables import (
     study_user_attributes,
     trials,
 )
-from kmnist_search.database.trial_reader import read_attributes, read_reports, read_trials
+from kmnist_search.database.trial_reader import local_time, read_attributes, read_reports, read_trials
 from kmnist_search.optuna_internals import FrozenStudy, study_id_of, trial_id_of
 
 #: Trials that are read in one statement, whose parameters are their ids.
@@ -70,17 +70,23 @@ class CachedStudy:
 
     def _is_same_study(self, connection: Connection, study: FrozenStudy) -> bool:
         """Return whether this is the study that was read: a new one can have the id and name of a deleted one."""
-        finished = next((trial for trial in self.trials if trial.state.is_finished()), None)
-        if finished is None:
+        complete = next((trial for trial in self.trials if trial.state == TrialState.COMPLETE), None)
+        if complete is None:
             return study == self.study
-        now = _read(connection, study_id_of(self.study), [trial_id_of(finished)])
-        return [trial.datetime_complete for trial in now] == [finished.datetime_complete]
+        now = _read(connection, study_id_of(self.study), [trial_id_of(complete)])
+        return [trial.datetime_complete for trial in now] == [complete.datetime_complete]
 
     def _possibly_changed(self, connection: Connection) -> list[int]:
         """Return the ids of the trials that may have changed, and of new ones."""
-        query = select(trials.c.trial_id, trials.c.state).where(trials.c.study_id == study_id_of(self.study))
-        known = {key: trial.state for key, trial in self._known.items() if trial.state != TrialState.RUNNING}
-        return sorted(trial_id for trial_id, state in connection.execute(query) if known.get(trial_id) != state)
+        columns = trials.c.trial_id, trials.c.state, trials.c.datetime_complete
+        query = select(*columns).where(trials.c.study_id == study_id_of(self.study))
+        known = {
+            key: (trial.state, trial.datetime_complete)
+            for key, trial in self._known.items()
+            if trial.state != TrialState.RUNNING
+        }
+        rows = connection.execute(query)
+        return sorted(trial_id for trial_id, state, end in rows if known.get(trial_id) != (state, local_time(end)))
 
     def _news(self, connection: Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
         """Return those of the trials that have changed, by id."""

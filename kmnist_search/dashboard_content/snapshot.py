@@ -63,7 +63,7 @@ class Snapshot:
 
 
 class TrialCache:
-    """The trials of a cached storage with the shown attributes; those of a finished trial are read once."""
+    """The trials of a cached storage with the shown attributes; those of a trial are read once for each of its ends."""
 
     def __init__(self, cached_storage: CachedStorage) -> None:
         self._cached_storage = cached_storage
@@ -72,12 +72,13 @@ class TrialCache:
     def trials(self, connection: Connection) -> list[FrozenTrial]:
         """Return the running and finished trials by number, as the cached storage knows them."""
         seen = self._cached_storage.get_all_trials(self._cached_storage.study_id, deepcopy=False)
-        missing = [trial for trial in seen if trial_id_of(trial) not in self._finished]
+        known = {key: trial.datetime_complete for key, trial in self._finished.items()}
+        missing = [trial for trial in seen if known.get(trial_id_of(trial), ...) != trial.datetime_complete]
         read: dict[int, FrozenTrial] = {}
         for start in range(0, len(missing), TRIALS_AT_ONCE):
             read.update(_with_attributes(connection, missing[start : start + TRIALS_AT_ONCE]))
         self._finished.update({key: trial for key, trial in read.items() if _is_settled(trial)})
-        return [self._finished.get(trial_id_of(trial)) or read[trial_id_of(trial)] for trial in seen]
+        return [read.get(trial_id_of(trial)) or self._finished[trial_id_of(trial)] for trial in seen]
 
 
 def _with_attributes(connection: Connection, trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:

@@ -42,6 +42,7 @@ def read_trials(
     study_id: int,
     *,
     since: int = 0,
+    also: Collection[int] = (),
     without: Collection[int] = (),
     only: Collection[int] | None = None,
     waiting_before: int = 0,
@@ -53,12 +54,14 @@ def read_trials(
         connection: in a transaction.
         study_id: the study.
         since: the lowest trial id to read.
+        also: lower ids to read as well.
         without: ids of trials to leave out.
         only: ids of trials to read; None means all.
         waiting_before: waiting trials with a lower id than this are read too.
         with_reports: whether to read the reports of finished trials; those of running ones are never read.
     """
-    bound = {"study_id": study_id, "since": since, "without": list(without), "waiting_before": waiting_before}
+    bound = {"study_id": study_id, "since": since, "also": list(also), "without": list(without)}
+    bound["waiting_before"] = waiting_before
     named = {} if only is None else {"only": list(only)}
     query = _query(with_reports=with_reports, are_named=only is not None)
     return _assembled(connection.execute(query, {**bound, **named}))
@@ -78,7 +81,7 @@ def _query(*, with_reports: bool, are_named: bool) -> CompoundSelect[Any]:
         )
         .where(
             trials.c.study_id == bindparam("study_id"),
-            trials.c.trial_id >= bindparam("since"),
+            or_(trials.c.trial_id >= bindparam("since"), trials.c.trial_id.in_(bindparam("also", expanding=True))),
             or_(trials.c.state != TrialState.WAITING, trials.c.trial_id < bindparam("waiting_before")),
             trials.c.trial_id.not_in(bindparam("without", expanding=True)),
             *named,
@@ -127,8 +130,8 @@ def _assembled(rows: Iterable[Any]) -> list[FrozenTrial]:
             trial_id=row[1],
             number=row[2],
             state=TrialState[row[3]],
-            datetime_start=_local(row[6]),
-            datetime_complete=_local(row[7]),
+            datetime_start=local_time(row[6]),
+            datetime_complete=local_time(row[7]),
             value=None,
             values=None,
             params={},
@@ -188,6 +191,6 @@ def read_reports(connection: Connection, trial_ids: Collection[int]) -> Mapping[
     return found
 
 
-def _local(utc: datetime | None) -> datetime | None:
+def local_time(utc: datetime | None) -> datetime | None:
     """Return a UTC time from the tables as local time, as Optuna gives it."""
     return None if utc is None else utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

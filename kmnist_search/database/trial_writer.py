@@ -8,13 +8,15 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import TrialState
-from sqlalchemy import Table, delete, update
+from sqlalchemy import Table, delete, or_, update
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.tables import params, put, reports, system_attributes, trials, user_attributes, values
 from kmnist_search.optuna_internals import RUNG_KEY_PREFIX, stored_report, stored_value
 
 REASON_KEY = "reason"
+#: The system attribute of a paused trial: the number of epochs after which it paused. Its state is pruned.
+PAUSED_KEY = "paused"
 
 
 @dataclass(kw_only=True)
@@ -81,10 +83,11 @@ def set_state(connection: Connection, trial_id: int, state: TrialState) -> None:
 
 
 def forget_reports(connection: Connection, trial_id: int) -> None:
-    """Delete a trial's reports, and the rungs that a pruner stored for it."""
+    """Delete a trial's reports, the rungs that a pruner stored for it, and that it paused."""
     table = system_attributes
+    of_rungs = or_(table.c.key.startswith(RUNG_KEY_PREFIX), table.c.key == PAUSED_KEY)
     connection.execute(delete(reports).where(reports.c.trial_id == trial_id))
-    connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.startswith(RUNG_KEY_PREFIX)))
+    connection.execute(delete(table).where(table.c.trial_id == trial_id, of_rungs))
 
 
 def utc_now() -> datetime:

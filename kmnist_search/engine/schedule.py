@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from kmnist_search.config import ScheduleConfig
 
+#: The share of a training in which the schedule "wsd" decays, as Hägele et al. 2024 (arXiv:2405.18392) have it.
+WSD_DECAY_SHARE = 0.2
+
 
 def lr_at(
     step: int,
@@ -32,6 +35,9 @@ def lr_at(
         case "cosine":
             done = (step - warmup_steps) / (total_steps - warmup_steps)
             return peak * 0.5 * (1 + math.cos(math.pi * done))
+        case "wsd":
+            decay_steps = max(round(WSD_DECAY_SHARE * total_steps), 1)
+            return peak * min((total_steps - step) / decay_steps, 1.0)
         case "step":
             return peak * config.decay_factor ** (step // steps_per_epoch // config.step_epochs)
         case "plateau":

@@ -21,6 +21,8 @@ ATTEMPTS_KEY = "attempts"
 #: How an attempt ended if its owner is gone.
 LEASE_RAN_OUT = "its lease ran out"
 PROCESS_DIED = "its process died"
+#: How it ended if others were ahead of the trial at a rung, see `study/halving.py`.
+PAUSED = "paused"
 
 
 def read_attempts(connection: Connection, trial_id: int) -> list[dict[str, Any]]:

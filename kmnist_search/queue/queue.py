@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.trial import TrialState
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.tables import (
@@ -19,8 +19,10 @@ from kmnist_search.database.tables import (
     studies,
     system_attributes,
     trials,
+    values,
 )
 from kmnist_search.database.trial_writer import (
+    PAUSED_KEY,
     REASON_KEY,
     Changes,
     forget_reports,
@@ -33,7 +35,7 @@ from kmnist_search.database.trial_writer import (
 from kmnist_search.errors import StudyNotFoundError
 from kmnist_search.host.process import Owner
 from kmnist_search.optuna_internals import FIXED_PARAMS_KEY
-from kmnist_search.queue.attempts import ATTEMPTS_KEY, begun, ended, is_loss, read_attempts
+from kmnist_search.queue.attempts import ATTEMPTS_KEY, PAUSED, begun, ended, is_loss, read_attempts
 from kmnist_search.queue.leases import grant, renew
 
 
@@ -76,6 +78,17 @@ class Counts:
 #: The system attribute of a trial that was added with what it shall train.
 TRAINING_KEY = "training"
 
+#: Begins the name of a system attribute that tells that a trial resumed after pausing; the epochs follow.
+RESUMED_KEY_PREFIX = "resumed:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """A paused trial, and the number of epochs after which it paused."""
+
+    trial_id: int
+    rung: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -112,6 +125,24 @@ class Claim:
     def attempt(self) -> int:
         """This attempt's number, from 1."""
         return len(self.attempts)
+
+
+def resumed(connection: Connection, study_id: int, *, since: int) -> dict[int, int]:
+    """Return which trials resumed after pausing: the id of each by that of the attribute that tells so.
+
+    Args:
+        connection: in a transaction.
+        study_id: the study.
+        since: the lowest id of an attribute to look at.
+    """
+    table = system_attributes
+    attribute_id = table.c.trial_system_attribute_id
+    query = (
+        select(attribute_id, table.c.trial_id)
+        .join(trials, trials.c.trial_id == table.c.trial_id)
+        .where(attribute_id >= since, table.c.key.startswith(RESUMED_KEY_PREFIX), trials.c.study_id == study_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 class Queue:
@@ -215,8 +246,9 @@ class Queue:
         lease_seconds: float,
         budget: int | None,
         only: Collection[int] | None = None,
+        paused: Paused | None = None,
     ) -> Claim | None:
-        """Claim the first waiting trial for `owner` and delete the reports of earlier attempts.
+        """Claim a paused trial or else the first waiting one for `owner`, and delete the reports of earlier attempts.
 
         The claim adds an attempt to the trial, see `attempts.py`.
 
@@ -227,6 +259,7 @@ class Queue:
             lease_seconds: the trial goes back to the queue if the lease is not renewed for this long.
             budget: no trial is claimed if this many are finished or running; None means no limit.
             only: ids of the trials that may be claimed; None means all.
+            paused: is claimed if it is still paused there. It counts as finished, so no budget keeps it from that.
 
         Raises:
             StudyNotFoundError: the study was deleted.
@@ -236,6 +269,8 @@ class Queue:
             number = connection.scalars(select(trials.c.number).where(trials.c.trial_id == done_before)).one()
             attempts = read_attempts(connection, done_before)
             return Claim(trial_id=done_before, number=number, token=token, attempts=attempts)
+        if paused is not None and (number := _reopen(connection, paused)) is not None:
+            return self._claimed(connection, (paused.trial_id, number), owner, token, lease_seconds)
         counts = self.counts(connection)
         leaves_some = budget is not None and counts.total > budget
         if leaves_some:  # nobody else may claim while the trials are counted
@@ -246,8 +281,12 @@ class Queue:
         if not counts.claimable(budget):
             return None
         taken = self._take_first(connection, below=None if leaves_some else budget, only=only)
-        if taken is None:
-            return None
+        return None if taken is None else self._claimed(connection, taken, owner, token, lease_seconds)
+
+    def _claimed(
+        self, connection: Connection, taken: tuple[int, int], owner: Owner, token: str, lease_seconds: float
+    ) -> Claim:
+        """Return the claim on a trial, given by id and number, that runs by now."""
         trial_id, number = taken
         earlier = read_attempts(connection, trial_id)
         if earlier:
@@ -260,7 +299,8 @@ class Queue:
     def finish(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int) -> bool:
         """Write the last changes of a trial and end it with `changes.ending`; return False if it was lost."""
         assert changes.ending is not None
-        return self._end(connection, claim, changes, changes.ending[0].name.lower(), epochs)
+        how = PAUSED if PAUSED_KEY in changes.system_attributes else changes.ending[0].name.lower()
+        return self._end(connection, claim, changes, how, epochs)
 
     def hand_back(self, connection: Connection, claim: Claim, changes: Changes, *, epochs: int, reason: str) -> bool:
         """Put a running trial back into the queue, with its hyperparameters; return False if it was lost."""
@@ -304,6 +344,28 @@ class Queue:
         )
         taken = connection.execute(taking).one_or_none()
         return None if taken is None else (taken.trial_id, taken.number)
+
+
+def _reopen(connection: Connection, paused: Paused) -> int | None:
+    """Set a paused trial to running; return its number, or None if it is not paused there any more.
+
+    Other workers have read it as finished; the attribute that is added tells them to read it again.
+    """
+    table = system_attributes
+    mark = (table.c.trial_id == paused.trial_id) & (table.c.key == PAUSED_KEY)
+    taking = (
+        update(trials)
+        .where(trials.c.trial_id == paused.trial_id, trials.c.state == TrialState.PRUNED)
+        .where(exists().where(mark, table.c.value_json == json.dumps(paused.rung)))
+        .values(state=TrialState.RUNNING, datetime_start=utc_now(), datetime_complete=None)
+        .returning(trials.c.number)
+    )
+    number: int | None = connection.scalar(taking)
+    if number is not None:
+        connection.execute(delete(values).where(values.c.trial_id == paused.trial_id))
+        told = {"trial_id": paused.trial_id, "key": f"{RESUMED_KEY_PREFIX}{paused.rung}", "value_json": "true"}
+        put(connection, table, [told], unique=("trial_id", "key"))
+    return number
 
 
 def _without_seeds(training: Mapping[str, Any]) -> dict[str, Any]:

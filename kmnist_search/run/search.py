@@ -129,6 +129,7 @@ class Search:
             database_timeout=self.options.database_timeout,
             counts=self.counts(),
             info=self.worker_info(),
+            halving=proposals.halving,
         )
         context = TrialContext(
             study=self.study,
@@ -141,8 +142,10 @@ class Search:
             memory_budget=MemoryBudget(self.device),
             stop=Stop(signals, deadline=self.options.limits.deadline),
         )
-        hooks = self.add_what_follows, self.is_wanted_elsewhere
-        worker = Worker(context, self.options.limits, self._concurrency(), *hooks)
+        hooks, limits = (self.add_what_follows, self.is_wanted_elsewhere), self.options.limits
+        if proposals.halving is not None and limits.waits == "never":  # what others train may let paused trials resume
+            limits = replace(limits, waits="for others")
+        worker = Worker(context, limits, self._concurrency(), *hooks)
         return worker, _published(worker.work(), self._publisher(database_thread))
 
     def seen_by(self, worker: Worker) -> Progress:

@@ -152,7 +152,7 @@ class Supervisor:
                 child.running[event.number].epoch = event.epoch
             case TrialEnded():
                 child.running.pop(event.number, None)
-                if event.outcome in ("complete", "pruned", "failed"):
+                if event.outcome in ("complete", "paused", "pruned", "failed"):
                     child.deaths = 0
         if message.progress is not None:
             self._update_progress(message.progress)

@@ -19,6 +19,10 @@ from sqlalchemy.engine import Connection
 from kmnist_search.database.trial_reader import read_trials
 from kmnist_search.database.trial_writer import Changes
 from kmnist_search.optuna_internals import trial_id_of
+from kmnist_search.queue.queue import resumed
+
+#: A transaction that began earlier may commit later: so many attributes are looked at again.
+TOLD_LATE = 1000
 
 
 class CachedStorage(BaseStorage):
@@ -26,13 +30,15 @@ class CachedStorage(BaseStorage):
 
     `read_news` adds trials of other processes. `begin` adds trials of this process; after that, only `end` and the
     trial's own changes touch them. Several threads may use it, but only one may read the news.
+
+    With `pauses`, trials that finished by pausing may resume.
     """
 
     #: Hyperband assigns trials to brackets by trial number and this name, so renaming the study must not change it.
     NAME = "study"
 
-    def __init__(self, study_id: int, direction: StudyDirection) -> None:
-        self.study_id, self.direction = study_id, direction
+    def __init__(self, study_id: int, direction: StudyDirection, *, pauses: bool = False) -> None:
+        self.study_id, self.direction, self.pauses = study_id, direction, pauses
         self._lock = threading.RLock()
         self._trials: dict[int, FrozenTrial] = {}
         self._sorted: list[FrozenTrial] | None = []
@@ -40,6 +46,8 @@ class CachedStorage(BaseStorage):
         self._running = 0
         self._unknown_since = 0  # all trials with a lower id are finished and were read
         self._finished: set[int] = set()  # trials with a higher id that are finished and were read
+        self._resumed: set[int] = set()  # trials that run again after they were read as finished
+        self._told: set[int] = set()  # the latest attributes that have told so
 
     # For the worker
 
@@ -54,12 +62,15 @@ class CachedStorage(BaseStorage):
                 are not read again.
             with_reports: whether to read the reports of finished trials.
         """
+        if self.pauses:
+            self._find_resumed(connection)
         with self._lock:
             own = list(self._changes)
         news = read_trials(
             connection,
             self.study_id,
             since=self._unknown_since,
+            also=self._resumed,
             without=self._finished,
             waiting_before=complete_until or 0,
             with_reports=with_reports,
@@ -68,23 +79,36 @@ class CachedStorage(BaseStorage):
         self._take_in(news)
         return news
 
+    def _find_resumed(self, connection: Connection) -> None:
+        """Find out which trials that were read as finished run again."""
+        told = resumed(connection, self.study_id, since=max(self._told, default=0) - TOLD_LATE)
+        found = {trial_id for attribute, trial_id in told.items() if attribute not in self._told}
+        self._told = set(told)
+        self._resumed |= found
+        self._finished -= found
+
     def _mark_finished(self, news: Sequence[FrozenTrial], complete_until: int | None, own: Collection[int]) -> None:
         """Do not read finished trials again, except this process's own, which it may yet give back."""
         self._finished.update(trial_id_of(trial) for trial in news if trial.state.is_finished())
         self._finished.difference_update(own)
+        self._resumed -= self._finished
         if complete_until is not None:
             still_open = [trial_id_of(trial) for trial in news if not trial.state.is_finished()]
-            self._unknown_since = min([complete_until, *own, *still_open])
+            self._unknown_since = min([complete_until, *({*own, *still_open} - self._resumed)])
             self._finished = {each for each in self._finished if each >= self._unknown_since}
 
     def _take_in(self, news: Iterable[FrozenTrial]) -> None:
         """Replace the running trials of others; one that is not in the news any more is waiting again."""
         with self._lock:
+            known = dict(self._trials)
             for gone in [key for key, trial in self._trials.items() if self._is_others(key, trial)]:
                 del self._trials[gone]
             for trial in news:
-                if trial.state != TrialState.WAITING and trial_id_of(trial) not in self._changes:
-                    self._trials[trial_id_of(trial)] = trial
+                key = trial_id_of(trial)
+                if trial.state != TrialState.WAITING and key not in self._changes:
+                    if key in self._resumed and key in known:  # the reports of running trials are not read
+                        trial.intermediate_values = known[key].intermediate_values
+                    self._trials[key] = trial
             self._sorted = None
             self._running = sum(trial.state == TrialState.RUNNING for trial in self._trials.values())
 
@@ -94,6 +118,7 @@ class CachedStorage(BaseStorage):
             if trial_id not in self._trials:
                 return False
             self._changes[trial_id] = Changes()
+            self._copy_to_change(trial_id).intermediate_values = {}  # the claim deleted the reports
             return True
 
     def end(self, trial_id: int, *, finished: bool) -> None:

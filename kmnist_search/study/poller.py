@@ -32,7 +32,7 @@ class Poller:
 
     def __init__(self, study: SearchStudy) -> None:
         self.study = study
-        self._cached_storage = CachedStorage(study.queue.study_id, study.direction)
+        self._cached_storage = CachedStorage(study.queue.study_id, study.direction, pauses=study.pauses)
         self._known_until = 0
         self._recover_at = float("-inf")
 

@@ -7,7 +7,7 @@ from kmnist_search.config.seeds import derived_seed
 from kmnist_search.optuna_internals import KnownRows, trial_id_of
 from kmnist_search.queue.queue import TRAINING_KEY, Claim
 from kmnist_search.study.cached_storage import CachedStorage
-from kmnist_search.study.samplers import pruner_of, sampler_of
+from kmnist_search.study.samplers import halving_of, pruner_of, sampler_of
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import StudyFile, TrainingSpec
 
@@ -17,11 +17,14 @@ class Proposals:
 
     Attributes:
         cached_storage: the study as the sampler and the pruner see it; empty at first.
+        halving: what pauses and resumes trials; None if nothing does.
     """
 
     def __init__(self, study: SearchStudy, file: StudyFile) -> None:
         self.file = file
-        self.cached_storage = CachedStorage(study.queue.study_id, study.direction)
+        maximizes = file.study.direction == "maximize"
+        self.halving = halving_of(file.study.pruner, epochs=file.train.epochs, maximizes=maximizes)
+        self.cached_storage = CachedStorage(study.queue.study_id, study.direction, pauses=study.pauses)
         self._known_rows: KnownRows = {}
 
     def trial(self, claim: Claim) -> Trial:

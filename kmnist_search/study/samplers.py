@@ -7,6 +7,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from kmnist_search.optuna_internals import KnownRows, KnownSpaceTPESampler
+from kmnist_search.study.halving import Halving
 from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange
 
@@ -63,5 +64,12 @@ def pruner_of(config: PrunerConfig, epochs: int) -> optuna.pruners.BasePruner:
             )
         case "median":
             return optuna.pruners.MedianPruner(n_warmup_steps=min_epochs)
-        case "none":
+        case "asha" | "none":
             return optuna.pruners.NopPruner()
+
+
+def halving_of(config: PrunerConfig, *, epochs: int, maximizes: bool) -> Halving | None:
+    """Return what pauses trials of `epochs` epochs each; None if the study has no such pruner."""
+    if config.name != "asha":
+        return None
+    return Halving.of(min_epochs=config.min_epochs, epochs=epochs, factor=config.reduction_factor, maximizes=maximizes)

@@ -66,6 +66,11 @@ class SearchStudy:
         return "plan" in self.settings["study"]
 
     @property
+    def pauses(self) -> bool:
+        """Whether its trials may pause, see `study/halving.py`."""
+        return self.file.study.pruner.name == "asha"
+
+    @property
     def epochs(self) -> int:
         return int(self.settings["train"]["epochs"])
 

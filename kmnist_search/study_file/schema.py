@@ -31,9 +31,12 @@ class SamplerConfig(Config):
 
 
 class PrunerConfig(Config):
-    """What ends hopeless trials: none before `min_epochs`; at a rung about one in `reduction_factor` continues."""
+    """What ends or pauses trials: none before `min_epochs`; at a rung about one in `reduction_factor` continues.
 
-    name: Literal["hyperband", "successive_halving", "median", "none"] = "hyperband"
+    With "asha" a trial pauses at each rung and continues once it is among the best; the others end trials for good.
+    """
+
+    name: Literal["asha", "hyperband", "successive_halving", "median", "none"] = "hyperband"
     min_epochs: Annotated[int, Field(ge=1)] = 1
     reduction_factor: Annotated[int, Field(ge=2)] = 3
 

@@ -29,7 +29,14 @@ from kmnist_search.worker.events import (
 )
 
 RECENT_TRIALS = 8
-OUTCOME_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "handed back": "cyan", "lost": "cyan"}
+OUTCOME_STYLES = {
+    "complete": "green",
+    "paused": "yellow",
+    "pruned": "yellow",
+    "failed": "red",
+    "handed back": "cyan",
+    "lost": "cyan",
+}
 
 
 def follow(console: Console, search: Search, progress: Callable[[], Progress], events: Iterator[Event]) -> None:

@@ -35,5 +35,10 @@ class Checkpoints:
         for attempt in range(1 if earlier else self.attempt, self.attempt + 1):
             discard(self._path(attempt))
 
+    def discard_earlier(self) -> None:
+        """Remove the checkpoints of the attempts before this one."""
+        for attempt in range(1, self.attempt):
+            discard(self._path(attempt))
+
     def _path(self, attempt: int) -> Path:
         return self.folder / f"{self.number}-{attempt}.pt"

@@ -24,6 +24,7 @@ from kmnist_search.queue import leases
 from kmnist_search.queue.queue import Claim, Counts
 from kmnist_search.queue.workers import Registration, WorkerInfo, registered_workers
 from kmnist_search.study.cached_storage import CachedStorage
+from kmnist_search.study.halving import Halving
 from kmnist_search.study.study import SearchStudy
 
 #: How soon after a claim the first reports are written. Many trials end earlier.
@@ -66,9 +67,10 @@ class DatabaseThread:
         database_timeout: float,
         counts: Counts,
         info: WorkerInfo,
+        halving: Halving | None = None,
     ) -> None:
         self.storage, self.queue, self.cached_storage = study.storage, study.queue, cached_storage
-        self.lease_seconds, self.max_retries = lease_seconds, max_retries
+        self.lease_seconds, self.max_retries, self.halving = lease_seconds, max_retries, halving
         self.owner = Owner.this_process()
         self.registration = Registration(
             worker_id=uuid4().hex, study_id=study.queue.study_id, owner=self.owner, info=info, seconds=lease_seconds
@@ -199,8 +201,8 @@ class DatabaseThread:
             if self._is_calm():
                 self._recover()
             self.counts = self.retry.do(self.queue.counts)
-            if self.counts.claimable(budget):
-                claim = self._claim_once(budget)
+            if self.counts.claimable(budget) or (self.halving is not None and not self.counts.running):
+                claim = self._claim_once(budget, is_last_chance=not self.counts.claimable(budget))
         if claim is None or self._holds(claim):
             return claim
         return self._claim(budget)
@@ -237,10 +239,29 @@ class DatabaseThread:
         self._flush_at = min(self._flush_at, first) if self._held else first
         self._renew_at = min(self._renew_at, renewal) if self._held else renewal
 
-    def _claim_once(self, budget: int | None, only: Collection[int] | None = None) -> Claim | None:
-        token, seconds = uuid4().hex, self.lease_seconds
+    def _claim_once(
+        self, budget: int | None, only: Collection[int] | None = None, *, is_last_chance: bool = False
+    ) -> Claim | None:
+        """Claim a paused trial that shall resume, or else a waiting one.
+
+        Args:
+            budget: see `Queue.claim`.
+            only: see `Queue.claim`.
+            is_last_chance: see `Halving.next_paused`.
+        """
+        paused = None
+        if self.halving is not None and only is None:
+            self.retry.do(self._read_news, self.storage.reading)
+            trials = self.cached_storage.get_all_trials(self.cached_storage.study_id, deepcopy=False)
+            paused = self.halving.next_paused(trials, is_last_chance=is_last_chance)
         claim = partial(
-            self.queue.claim, owner=self.owner, token=token, lease_seconds=seconds, budget=budget, only=only
+            self.queue.claim,
+            owner=self.owner,
+            token=uuid4().hex,
+            lease_seconds=self.lease_seconds,
+            budget=budget,
+            only=only,
+            paused=paused,
         )
         return self.retry.do(claim)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.study_file.schema import TrainingSpec
 
-Outcome = Literal["complete", "pruned", "failed", "handed back", "lost"]
+Outcome = Literal["complete", "paused", "pruned", "failed", "handed back", "lost"]
 StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials", "elsewhere"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from optuna.trial import Trial, TrialState
 
-from kmnist_search.database.trial_writer import REASON_KEY
+from kmnist_search.database.trial_writer import PAUSED_KEY, REASON_KEY
 from kmnist_search.engine.concurrency import epoch_cost
 from kmnist_search.engine.device import is_lost, is_out_of_memory
 from kmnist_search.engine.memory_estimate import GIB
@@ -78,7 +78,7 @@ class TrialRun:
             outcome, reason = "pruned", f"{DIVERGED}{error}"
         except Exception as error:  # a trial that breaks must not break the study
             outcome, reason = self._outcome_of(error)
-        attributes = self._attributes(reason)
+        attributes = self._attributes("" if outcome == "paused" else reason)
         ended = self._ended(trial, outcome, reason)
         if self._traceback and self.lost_gpu is None:
             self._give_back_memory()  # before waiting for the database: others may need it
@@ -90,7 +90,9 @@ class TrialRun:
                 how = _save(self.checkpoints, self._training)
             self.left = f"Trial {self.claim.number} was left {how}."
             raise
-        if outcome != "handed back" and self.lost_gpu is None:  # who takes over the trial resumes from the checkpoint
+        if outcome == "paused":
+            self.checkpoints.discard_earlier()
+        elif outcome != "handed back" and self.lost_gpu is None:  # who takes over the trial resumes from the checkpoint
             self.checkpoints.discard(earlier=outcome != "lost")
         if outcome == "complete" and self._training is not None and self._spec is not None:
             yield TrialValidated(
@@ -174,10 +176,20 @@ class TrialRun:
             yield EpochDone(number=trial.number, epoch=epoch)
             if not training.finished and trial.should_prune():
                 return "pruned", f"by the pruner after epoch {epoch.number}"
+            if not training.finished and self._pauses(epoch.number):
+                return "paused", f"after epoch {epoch.number}, {_save(self.checkpoints, training)}"
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
                 _save(self.checkpoints, training)
                 saved_at = time.monotonic()
         return "complete", ""
+
+    def _pauses(self, epoch: int) -> bool:
+        """Return whether the trial pauses after an epoch because others are ahead."""
+        halving, storage = self.context.proposals.halving, self.context.proposals.cached_storage
+        if halving is None or epoch not in halving.rungs:
+            return False
+        trials = storage.get_all_trials(storage.study_id, deepcopy=False)
+        return not halving.passes(trials, self.claim.trial_id, epoch)
 
     def _outcome_of(self, error: Exception) -> tuple[Outcome, str]:
         self._traceback = traceback.format_exc()
@@ -227,10 +239,13 @@ class TrialRun:
             trial.set_user_attr(key, value)
         for key, value in artifact_attributes(self._models, self.claim.number):
             self.context.proposals.cached_storage.set_trial_system_attr(self.claim.trial_id, key, value)
+        if ended.outcome == "paused":
+            storage = self.context.proposals.cached_storage
+            storage.set_trial_system_attr(self.claim.trial_id, PAUSED_KEY, ended.epochs)
         if ended.outcome == "complete":
             trial.study.tell(trial, ended.value)
         else:
-            trial.study.tell(trial, state=TrialState.PRUNED if ended.outcome == "pruned" else TrialState.FAIL)
+            trial.study.tell(trial, state=TrialState.FAIL if ended.outcome == "failed" else TrialState.PRUNED)
         kept = yield from wait_for(self.database_thread.finish(self.claim, epochs=ended.epochs))
         return ended.outcome if kept else "lost"
 

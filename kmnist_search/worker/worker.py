@@ -175,7 +175,8 @@ class Worker:
                 self._left.append(trial_run.left)
 
     def _claim(self) -> Steps[Claim | None]:
-        if self.limits.budget is not None and self.database_thread.counts.finished >= self.limits.budget:
+        budget, halving = self.limits.budget, self.database_thread.halving
+        if halving is None and budget is not None and self.database_thread.counts.finished >= budget:
             return None
         if self.limits.target is not None and (yield from self._is_reached(self.limits.target)):
             self.stop.request("the target is reached", by="target")
@@ -223,7 +224,7 @@ class Worker:
                 )
             case TrialEnded():
                 self._claim_at = 0.0
-                self._finished += event.outcome in ("complete", "pruned", "failed")
+                self._finished += event.outcome in ("complete", "paused", "pruned", "failed")
                 self._give_up_if_all_fail(event)
 
     def _at_work(self) -> int:

@@ -11,9 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from kmnist_search.database.trial_writer import PAUSED_KEY
 from kmnist_search.queue.attempts import LEASE_RAN_OUT, PROCESS_DIED
+from kmnist_search.study.halving import Halving
 from tests.support.command import TINY_STUDY
 from tests.support.exact import CURVES, Look, assert_exact
 from tests.support.forked import Forked, Forks, forks, wait_until
@@ -67,8 +69,8 @@ def _assert_same(one: FrozenTrial, other: FrozenTrial) -> None:
         assert one.user_attrs[f"{curve}_curve"] == other.user_attrs[f"{curve}_curve"]
 
 
-def test_kills_at_random_moments_lose_nothing_and_end_nothing_twice(start: Forks, look: Look) -> None:
-    pruner = 'study.pruner={name = "successive_halving", min_epochs = 3, reduction_factor = 2}'
+def test_kills_at_random_moments_lose_nothing_and_end_nothing_twice(start: Forks, look: Look, tmp_path: Path) -> None:
+    pruner = 'study.pruner={name = "asha", min_epochs = 3, reduction_factor = 2}'
     moments = random.Random(0)
     kills = trials = 0
     lives: dict[Forked, float] = {}
@@ -99,6 +101,19 @@ def test_kills_at_random_moments_lose_nothing_and_end_nothing_twice(start: Forks
     assert work().ended() == 0
     assert_exact(look, start.started, trials=trials, epochs=12)
     assert sum(how == PROCESS_DIED for number in range(trials) for how in look.hows(number)) > KILLS / 4
+    _assert_paused_as_they_should(look.trials(), tmp_path)
+
+
+def _assert_paused_as_they_should(trials: list[FrozenTrial], folder: Path) -> None:
+    """Assert that no trial is paused that should have resumed, and that each paused one has its checkpoint."""
+    halving = Halving.of(min_epochs=3, epochs=12, factor=2, maximizes=True)
+    assert halving.rungs == (3, 6)
+    assert halving.next_paused(trials, is_last_chance=True) is None
+    paused = {trial.number: len(trial.user_attrs["attempts"]) for trial in trials if trial.state == TrialState.PRUNED}
+    assert all(trial.system_attrs[PAUSED_KEY] == trial.last_step for trial in trials if trial.number in paused)
+    kept = {path.name for path in folder.rglob("*.pt")}
+    assert {f"{number}-{attempt}.pt" for number, attempt in paused.items()} <= kept
+    assert any(attempt["how"] == "paused" for trial in trials for attempt in trial.user_attrs["attempts"][:-1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda number: number.name)

@@ -12,6 +12,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from kmnist_search.config import TrialConfig
+from kmnist_search.database.trial_writer import PAUSED_KEY
 from kmnist_search.database.url import check_url
 from kmnist_search.queue.attempts import LEASE_RAN_OUT, PROCESS_DIED
 from tests.support.forked import Run
@@ -103,11 +104,12 @@ def _assert_ended_once(trial: FrozenTrial) -> None:
     assert trial.datetime_complete is not None
     assert trial.datetime_start <= trial.datetime_complete
     *earlier, last = trial.user_attrs["attempts"]
-    assert last["how"] == ENDINGS[trial.state]
+    is_paused = PAUSED_KEY in trial.system_attrs and trial.state == TrialState.PRUNED
+    assert last["how"] == ("paused" if is_paused else ENDINGS[trial.state])
     assert last["epochs"] == len(trial.intermediate_values)
     assert len({attempt["token"] for attempt in trial.user_attrs["attempts"]}) == len(earlier) + 1
     for attempt in earlier:
-        assert attempt["how"].startswith((LEASE_RAN_OUT, PROCESS_DIED, "handed back: ")), attempt
+        assert attempt["how"].startswith((LEASE_RAN_OUT, PROCESS_DIED, "handed back: ", "paused")), attempt
         assert attempt["ended_at"] <= last["ended_at"]
 
 

@@ -29,7 +29,7 @@ def rates(
     ]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "step", "plateau", "constant"])
 def test_the_warm_up_climbs_in_equal_steps_to_the_peak(schedule: str) -> None:
     config = ScheduleConfig.model_validate({"schedule": schedule, "warmup_share": 0.25})
     warmup = rates(config, total_steps=40)[:10]
@@ -38,7 +38,7 @@ def test_the_warm_up_climbs_in_equal_steps_to_the_peak(schedule: str) -> None:
     assert rates(config, total_steps=40)[10] == PEAK
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "step", "plateau", "constant"])
 def test_without_a_warm_up_the_first_step_is_at_the_peak(schedule: str) -> None:
     config = ScheduleConfig.model_validate({"schedule": schedule, "warmup_share": 0.0})
     assert rates(config, total_steps=40)[0] == PEAK
@@ -55,6 +55,17 @@ def test_the_cosine_falls_from_the_peak_through_its_half_towards_zero() -> None:
     assert fall[20] == pytest.approx(PEAK * (1 + math.sqrt(0.5)) / 2)
     assert all(later < earlier for earlier, later in itertools.pairwise(fall))
     assert 0 < fall[-1] < PEAK * 1e-3
+
+
+def test_the_warm_up_stable_decay_schedule_falls_in_equal_steps_in_the_last_fifth() -> None:
+    after_warm_up = rates(ScheduleConfig(schedule="wsd", warmup_share=0.1), total_steps=50)[5:]
+    assert after_warm_up[:35] == [PEAK] * 35
+    assert after_warm_up[35:] == pytest.approx([PEAK * steps / 10 for steps in range(10, 0, -1)])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_warm_up_stable_decay_schedule_of_a_very_short_training_is_above_zero(steps: int) -> None:
+    assert all(0 < rate <= PEAK for rate in rates(ScheduleConfig(schedule="wsd"), total_steps=steps))
 
 
 def test_the_cosine_would_reach_zero_at_the_end() -> None:

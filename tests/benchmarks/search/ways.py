@@ -1,0 +1,130 @@
+"""The ways to search that are compared: ours, optuna's, and what might be better than either."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import Trial
+
+from kmnist_search.config.seeds import derived_seed
+from kmnist_search.optuna_internals import KnownRows
+from kmnist_search.study.halving import Halving
+from kmnist_search.study.samplers import pruner_of, sampler_of
+from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, SearchFile
+from kmnist_search.study_file.space import Choices, Hyperparameter, IntRange
+
+EPOCHS = 9
+FILE = load(Path(__file__).with_name("kmnist.toml"))
+assert isinstance(FILE, SearchFile)
+SPACE = FILE.space
+#: The same space with numbers of choices in their order.
+ORDERED: dict[str, Hyperparameter] = {
+    name: IntRange(low=0, high=len(spec.choices) - 1) if isinstance(spec, Choices) else spec
+    for name, spec in SPACE.items()
+}
+
+
+def as_listed(trial: Trial) -> dict[str, float]:
+    """Suggest each choice as one of a list without an order, as study files say it."""
+    return {name: spec.suggest(trial, name) for name, spec in SPACE.items()}
+
+
+def in_order(trial: Trial) -> dict[str, float]:
+    """Suggest each choice by its position."""
+    proposed = {name: spec.suggest(trial, name) for name, spec in ORDERED.items()}
+    return {
+        name: float(spec.choices[int(proposed[name])]) if isinstance(spec, Choices) else proposed[name]
+        for name, spec in SPACE.items()
+    }
+
+
+MakeSampler = Callable[[int, int], optuna.samplers.BaseSampler]
+
+
+@dataclass(eq=False, kw_only=True)
+class SamplerAndRule:
+    """A way to search: see `simulation.Way`."""
+
+    name: str
+    make_sampler: MakeSampler
+    make_pruner: Callable[[], optuna.pruners.BasePruner] = optuna.pruners.NopPruner
+    suggest: Callable[[Trial], dict[str, float]] = as_listed
+    halving: Halving | None = None
+    lasting: bool = False
+    _kept: dict[int, optuna.samplers.BaseSampler] = field(default_factory=dict)
+
+    def sampler(self, number: int, seed: int) -> optuna.samplers.BaseSampler:
+        if not self.lasting:
+            return self.make_sampler(number, seed)
+        if seed not in self._kept:
+            self._kept = {seed: self.make_sampler(0, seed)}
+        return self._kept[seed]
+
+    def pruner(self) -> optuna.pruners.BasePruner:
+        return self.make_pruner()
+
+
+def _random(number: int, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=derived_seed(seed, number, 1))
+
+
+def _default(number: int, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=derived_seed(seed, number, 1))
+
+
+def _ours(space: dict[str, Hyperparameter], startup: int) -> MakeSampler:
+    rows: dict[int, KnownRows] = {}
+
+    def sampler(number: int, seed: int) -> optuna.samplers.BaseSampler:
+        known = rows.setdefault(seed, {})
+        config = SamplerConfig(name="tpe", startup_trials=startup)
+        return sampler_of(config, space, derived_seed(seed, number, 1), known)
+
+    return sampler
+
+
+def _rule(name: str, factor: int = 3, min_epochs: int = 1) -> Callable[[], optuna.pruners.BasePruner]:
+    config = PrunerConfig.model_validate({"name": name, "min_epochs": min_epochs, "reduction_factor": factor})
+    return lambda: pruner_of(config, EPOCHS)
+
+
+def _gp(number: int, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=derived_seed(seed, number, 1))
+
+
+def _cma(number: int, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def pausing(factor: int) -> Halving:
+    return Halving.of(min_epochs=1, epochs=EPOCHS, factor=factor, maximizes=True)
+
+
+def _way(name: str, sampler: MakeSampler, **options: Any) -> SamplerAndRule:
+    return SamplerAndRule(name=name, make_sampler=sampler, **options)
+
+
+STOP2, STOP3, HYPERBAND = _rule("successive_halving", 2), _rule("successive_halving", 3), _rule("hyperband", 3)
+
+WAYS = [
+    _way("random", _random),
+    _way("random, halving stops", _random, make_pruner=STOP3),
+    _way("random, halving pauses", _random, halving=pausing(3)),
+    _way("optuna's default", _default, make_pruner=optuna.pruners.MedianPruner),
+    _way("TPE, no pruning", _ours(SPACE, 10)),
+    _way("TPE, halving by 2 stops (kmnist-cpu today)", _ours(SPACE, 6), make_pruner=STOP2),
+    _way("TPE, halving by 3 stops", _ours(SPACE, 10), make_pruner=STOP3),
+    _way("TPE, hyperband (kmnist today)", _ours(SPACE, 10), make_pruner=HYPERBAND),
+    _way("TPE, halving by 3 pauses", _ours(SPACE, 10), halving=pausing(3)),
+    _way("TPE in order, no pruning", _ours(ORDERED, 10), suggest=in_order),
+    _way("TPE in order, halving by 3 stops", _ours(ORDERED, 10), suggest=in_order, make_pruner=STOP3),
+    _way("TPE in order, halving by 2 pauses", _ours(ORDERED, 10), suggest=in_order, halving=pausing(2)),
+    _way("TPE in order, halving by 3 pauses", _ours(ORDERED, 10), suggest=in_order, halving=pausing(3)),
+    _way("TPE in order, hyperband", _ours(ORDERED, 10), suggest=in_order, make_pruner=HYPERBAND),
+    _way("GP in order, no pruning", _gp, suggest=in_order),
+    _way("GP in order, halving by 3 pauses", _gp, suggest=in_order, halving=pausing(3)),
+    _way("CMA-ES in order, no pruning", _cma, suggest=in_order, lasting=True),
+]

@@ -55,7 +55,7 @@ class Halving:
             is_last_chance: nothing else is left to do: one trial passes each rung, however few have reached it.
         """
         at_rungs = self._at_rungs(trials)
-        waiting = {trial_id_of(trial): _rung_of(trial) for trial in trials}
+        waiting = {trial_id_of(trial): rung_of(trial) for trial in trials}
         for rung in reversed(self.rungs):
             for trial_id in self._passing(at_rungs[rung], is_last_chance=is_last_chance):
                 if waiting[trial_id] == rung:
@@ -78,7 +78,7 @@ class Halving:
         return ranked[: max(len(ranked) // self.factor, least)]
 
 
-def _rung_of(trial: FrozenTrial) -> int | None:
+def rung_of(trial: FrozenTrial) -> int | None:
     """Return the rung at which a trial is paused, or None."""
     rung: int | None = trial.system_attrs.get(PAUSED_KEY)
     return rung if trial.state == TrialState.PRUNED else None

@@ -16,6 +16,7 @@ from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.forecast import EndedTrial, Forecast, RunningTrial, forecast, num_recent
+from kmnist_search.study.halving import rung_of
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
 
 
@@ -72,7 +73,8 @@ class TrialFailure:
 class Progress:
     """How far a study has come, and its forecast, which is None while too few trials are over.
 
-    `best` is None while no trial is complete, and for planned trainings, whose accuracies are of different images.
+    `paused` counts the pruned trials that may resume. `best` is None while no trial is complete, and for planned
+    trainings, whose accuracies are of different images.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Progress:
     is_plan: bool
     best: FrozenTrial | None
     forecast: Forecast | None
+    paused: int = 0
 
     @property
     def trials_per_hour(self) -> float | None:
@@ -147,6 +150,7 @@ def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial])
         is_plan=study.is_plan,
         best=ranked[0] if ranked and not study.is_plan else None,
         forecast=_forecast(study, trials),
+        paused=sum(rung_of(trial) is not None for trial in trials),
     )
 
 

@@ -48,6 +48,7 @@ def progress_summary(progress: Progress) -> dict[str, Any]:
         "study": progress.name,
         "metric": progress.metric,
         "trials": {**asdict(progress.counts), "finished": progress.counts.finished, "total": progress.counts.total},
+        "paused": progress.paused,
         "best": trial_summary(progress.best, progress.metric) if progress.best else None,
         "trials_per_hour": progress.trials_per_hour,
         "seconds_left": left.total_seconds() if left is not None else None,

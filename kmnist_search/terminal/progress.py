@@ -43,7 +43,9 @@ def counts_text(progress: Progress) -> Text:
     text = Text(f"{counts.complete} complete  {counts.pruned} pruned  ")
     text.append(f"{counts.fail} failed", style="red" if counts.fail else "")
     text.append(f"  {counts.running} running  {counts.waiting} waiting")
-    if counts.pruned:
+    if progress.paused:
+        text.append(f"  ({progress.paused} may resume)", style="dim")
+    elif counts.pruned:
         text.append(f"  ({percent(counts.pruned / (counts.complete + counts.pruned), digits=0)} pruned)", style="dim")
     return text
 

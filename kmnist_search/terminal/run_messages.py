@@ -23,9 +23,8 @@ def announce(console: Console, search: Search, places: Sequence[Place], *, optio
     _print_recovered(console, search)
     announce_version(console, search.version_before)
     if counts.finished >= search.goal(counts):
-        print_line(
-            console, f"{counts.finished} trials are finished, {search.goal(counts)} were asked for: nothing to do."
-        )
+        done = "1 trial is" if counts.finished == 1 else f"{counts.finished} trials are"
+        print_line(console, f"{done} finished, {search.goal(counts)} were asked for: nothing to do.")
         best = f"kmnist-search best {name}{options}"
         print_line(console, f"For ten more: --trials {counts.finished + 10}. The best: {best}")
         return

@@ -12,7 +12,6 @@ from kmnist_search.cli.options import (
     device_option,
     json_option,
     print_json,
-    set_up_runtimes,
 )
 
 
@@ -25,8 +24,6 @@ def bench(device: str, as_json: bool) -> None:
     Measures the peak of the device, and three nets, each alone and several at once. The last line recommends how many
     trials to run at once. This takes about a minute, downloads nothing and keeps nothing.
     """
-    set_up_runtimes()
-
     from rich.console import Console
 
     from kmnist_search.bench import measurement

@@ -12,11 +12,11 @@ from kmnist_search.cli.options import (
     is_typed,
     json_option,
     print_json,
-    set_up_runtimes,
     stored_study,
     study_argument,
 )
 from kmnist_search.cli.work_options import result_options, retrain_options, work_options
+from kmnist_search.host.forks import import_ahead
 
 if TYPE_CHECKING:
     from kmnist_search.run.options import RunOptions
@@ -59,14 +59,13 @@ def best(
     final model. The trainings are trials of the study STUDY-retraining: they use all GPUs, or processes on a CPU, and
     kmnist-search worker STUDY helps from any machine. If it is stopped, the same command resumes it.
     """
-    set_up_runtimes()
-
     if not retrains:
         _check_none_given()
     found = stored_study(options.storage_url, study, options.checkpoint_dir)
     if not retrains:
         _show(found, top_k or 10, as_json)
         return
+    import_ahead(options.device, options.workers)
 
     from rich.console import Console
 

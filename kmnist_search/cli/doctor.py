@@ -15,7 +15,6 @@ from kmnist_search.cli.options import (
     data_dir_option,
     json_option,
     print_json,
-    set_up_runtimes,
     storage_option,
 )
 
@@ -32,8 +31,6 @@ def doctor(storage_url: str, checkpoint_dir: Path | None, data_dir: Path | None,
     CUDA graphs with plain torch, which takes up to a minute. Exit code 1 if something is bad. Bug reports are best with
     the output of --json, which contains no password.
     """
-    set_up_runtimes()
-
     from rich.console import Console
 
     from kmnist_search.doctor.examination import Subject, examine

@@ -51,6 +51,7 @@ class Commands(click.Group):
     """Turns this package's errors into messages and exit codes: 2 the user's input, 1 the work, 130 interrupted."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        set_up_runtimes()
         try:
             return super().invoke(ctx)
         except KmnistSearchError as error:

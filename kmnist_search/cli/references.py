@@ -16,7 +16,6 @@ from kmnist_search.cli.options import (
     WORK_FAILED,
     json_option,
     print_json,
-    set_up_runtimes,
     typed_command,
 )
 from kmnist_search.cli.work_options import devices_here, work_options
@@ -65,8 +64,6 @@ def references(
     them are finished, the test set is opened for each model once. Without --only, all settings of all reports
     are trained.
     """
-    set_up_runtimes()
-
     from rich.console import Console
 
     from kmnist_search.data.files import default_data_dir

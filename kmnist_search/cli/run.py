@@ -16,7 +16,6 @@ from kmnist_search.cli.options import (
     TIME,
     json_option,
     print_json,
-    set_up_runtimes,
     typed_command,
     typed_storage,
 )
@@ -28,6 +27,7 @@ from kmnist_search.cli.work_options import (
     retrain_flag,
     work_options,
 )
+from kmnist_search.host.forks import import_ahead
 
 if TYPE_CHECKING:
     from kmnist_search.run.options import RunOptions
@@ -57,7 +57,8 @@ def run(
     resumes the study. Any number of processes may work on one study at the same time.
     """
     check_result_options(retrains=retrains)
-    set_up_runtimes()
+    file = asked.file()
+    import_ahead(options.device, options.workers)
 
     from rich.console import Console
 
@@ -71,7 +72,7 @@ def run(
     from kmnist_search.terminal.run_messages import announce, conclude
     from kmnist_search.worker.stop import Limits
 
-    file, devices = asked.file(), devices_here(options)
+    devices = devices_here(options)
     limits = Limits(target=target, waits="for others" if retrains else "never")
     options = replace(options, trials=asked.trials, limits=limits)
     search = prepare(file, options.on(devices[0]))

@@ -12,7 +12,7 @@ from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.run.supervisor import Supervisor
 from kmnist_search.terminal.run_progress import follow
-from kmnist_search.worker.events import StoppedBy
+from kmnist_search.worker.stop import StoppedBy
 
 
 def run_workers(

@@ -17,7 +17,6 @@ from kmnist_search.cli.options import (
     INTERRUPTED,
     TIME,
     WORK_FAILED,
-    set_up_runtimes,
     stored_study,
     study_argument,
     typed_command,
@@ -37,8 +36,7 @@ if TYPE_CHECKING:
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.run.options import RunOptions
     from kmnist_search.run.search import Search
-    from kmnist_search.worker.events import StoppedBy
-    from kmnist_search.worker.stop import Waits
+    from kmnist_search.worker.stop import StoppedBy, Waits
 
 
 def _name_today(option: str) -> str:
@@ -82,8 +80,6 @@ def worker(
     if is_alive:
         _exit_by_liveness(options.storage_url)
     check_result_options(retrains=retrains)
-    set_up_runtimes()
-
     if waits and retrains:
         raise click.UsageError("--wait never comes to an end, so --retrain would never begin. Leave one of them out.")
 

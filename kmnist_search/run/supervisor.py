@@ -27,12 +27,12 @@ from kmnist_search.worker.events import (
     EpochDone,
     Event,
     RunWarning,
-    StoppedBy,
     Stopping,
     TrialEnded,
     TrialStarted,
     Waiting,
 )
+from kmnist_search.worker.stop import StoppedBy
 
 #: After this many deaths in a row without a finished trial, the run fails. It is below the number of losses after which
 #: a trial fails, because a broken GPU must not fail one trial after another.

@@ -20,15 +20,17 @@ from kmnist_search.engine.device import first_line, is_lost, is_out_of_memory
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.engine.verdict import Verdict
 from kmnist_search.errors import DeviceLostError, KmnistSearchError, WorkerDiedError, WorkError
+from kmnist_search.host.forks import FORKED
 from kmnist_search.host.signals import StopSignals, blocked
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
-from kmnist_search.worker.events import Event, StoppedBy, TrialEnded, TrialStarted
+from kmnist_search.worker.events import Event, TrialEnded, TrialStarted
+from kmnist_search.worker.stop import StoppedBy
 
-#: A process that has imported torch cannot be forked: its threads and its CUDA context are not copied.
-SPAWN = multiprocessing.get_context("spawn")
+#: Starts processes on GPUs: each imports torch anew, because a process that has used CUDA cannot be forked.
+SPAWNED = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +71,10 @@ class WorkerProcess:
         self.running: dict[int, RunningTrial] = {}
         self.ending: StoppedBy | KmnistSearchError | None = None
         self.pipe: Connection[Any, Message]
-        self.pipe, theirs = SPAWN.Pipe(duplex=False)
+        context = FORKED if place.device == "cpu" else SPAWNED
+        self.pipe, theirs = context.Pipe(duplex=False)
         arguments = theirs, place, prepare, options, verdict.known()
-        self._process = SPAWN.Process(target=_work_for_parent, args=arguments, name=f"worker {number}")
+        self._process = context.Process(target=_work_for_parent, args=arguments, name=f"worker {number}")
         with blocked(*StopSignals.SIGNALS):  # the child handles them after it has imported torch
             self._process.start()
         theirs.close()  # so that ours reaches its end when the child ends

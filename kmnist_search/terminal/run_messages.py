@@ -12,7 +12,7 @@ from kmnist_search.study.status import Progress
 from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import best_text
 from kmnist_search.wording import duration_text
-from kmnist_search.worker.events import StoppedBy
+from kmnist_search.worker.stop import StoppedBy
 
 
 def announce(console: Console, search: Search, places: Sequence[Place], *, options: str = "") -> None:

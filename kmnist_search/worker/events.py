@@ -11,7 +11,6 @@ from kmnist_search.engine.replica import Epoch
 from kmnist_search.study_file.schema import TrainingSpec
 
 Outcome = Literal["complete", "paused", "pruned", "failed", "handed back", "lost"]
-StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials", "elsewhere"]
 
 
 @dataclass(frozen=True, kw_only=True)

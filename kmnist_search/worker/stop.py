@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kmnist_search.host.signals import StopSignals
-from kmnist_search.worker.events import StoppedBy
 
+StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials", "elsewhere"]
 Waits = Literal["never", "for others", "forever"]
 
 

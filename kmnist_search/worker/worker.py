@@ -21,12 +21,11 @@ from kmnist_search.worker.events import (
     EpochDone,
     Event,
     RunWarning,
-    StoppedBy,
     Stopping,
     TrialEnded,
     Waiting,
 )
-from kmnist_search.worker.stop import Limits, Waits
+from kmnist_search.worker.stop import Limits, StoppedBy, Waits
 from kmnist_search.worker.tasks import State, Steps, Task, wait_for
 from kmnist_search.worker.together import Together, room_beside
 from kmnist_search.worker.trial_run import TrialRun

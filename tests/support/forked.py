@@ -191,7 +191,11 @@ def _slow_down(step_seconds: float) -> None:
 def _fork_workers() -> None:
     import torch
 
+    from kmnist_search.cli import best, run
     from kmnist_search.run import worker_process
 
     torch.set_num_threads(1)  # others would not come along
-    worker_process.SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    for command in (best, run):
+        command.import_ahead = lambda *_: None  # type: ignore[attr-defined]
+    for context in ("FORKED", "SPAWNED"):
+        setattr(worker_process, context, multiprocessing.get_context("fork"))

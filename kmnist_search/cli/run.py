@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 @study_options
 @click.option("--timeout", type=TIME, help="Stop after this time, such as 90m or 2h.")
 @click.option("--target", type=float, help="Stop once a complete trial is as good as this, such as 0.98.")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Stop after so many finished trials without a new best; where configurations repeat, beyond their noise.",
+)
 @work_options
 @retrain_flag
 @result_options
@@ -45,6 +50,7 @@ def run(
     asked: AskedStudy,
     timeout: float | None,
     target: float | None,
+    patience: int | None,
     options: "RunOptions",
     retrains: bool,
     out: Path | None,
@@ -73,7 +79,7 @@ def run(
     from kmnist_search.worker.stop import Limits
 
     devices = devices_here(options)
-    limits = Limits(target=target, waits="for others" if retrains else "never")
+    limits = Limits(target=target, patience=patience, waits="for others" if retrains else "never")
     options = replace(options, trials=asked.trials, limits=limits)
     search = prepare(file, options.on(devices[0]))
     if retrains and search.trials_left():
@@ -91,6 +97,6 @@ def run(
         print_json({**status_summary(status), "stopped_by": stopped_by})
     if signals.received is not None:
         sys.exit(INTERRUPTED)
-    if retrains and stopped_by in ("budget", "target"):
+    if retrains and stopped_by in ("budget", "target", "patience"):
         limits = search.options.limits  # with the deadline
         retrain_study(console, search.study, replace(options, limits=limits), out, force=force)

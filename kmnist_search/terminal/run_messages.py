@@ -102,6 +102,8 @@ def conclude(
             print_line(console, f"This worker has done --max-trials trials: {state}. To resume: {command}")
         case "target":
             print_line(console, f"The target is reached: {state}.")
+        case "patience":
+            print_line(console, f"No new best for as many trials as --patience says: {state}.")
         case "queue":
             still_run = "1 still runs" if counts.running == 1 else f"{counts.running} still run"
             print_line(console, f"Nothing is left to claim: {state}, {still_run} in other processes.")
@@ -111,7 +113,7 @@ def conclude(
         print_line(console, f"best: {best_text(progress)}")
     if stopped_by == "budget" and not counts.complete:
         print_line(console, f"Why no trial is complete: kmnist-search status {progress.name}{options}")
-    elif stopped_by in ("budget", "target") and not retrains:
+    elif stopped_by in ("budget", "target", "patience") and not retrains:
         print_line(console, search.file.next_step(options))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from kmnist_search.host.signals import StopSignals
 
-StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "max_trials", "elsewhere"]
+StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "patience", "max_trials", "elsewhere"]
 Waits = Literal["never", "for others", "forever"]
 
 
@@ -18,6 +18,7 @@ class Limits:
         budget: finished trials of the study; None means all in its queue.
         deadline: in seconds of `time.monotonic`, which all processes of a machine share.
         target: the metric that the best trial must reach.
+        patience: finished trials of the study without a new best.
         max_trials: trials that this worker finishes.
         waits: how long to stay when nothing is left to claim: not at all, while other processes run trials, which may
             come back, or forever, because others may add trials.
@@ -26,6 +27,7 @@ class Limits:
     budget: int | None = None
     deadline: float | None = None
     target: float | None = None
+    patience: int | None = None
     max_trials: int | None = None
     waits: Waits = "never"
 

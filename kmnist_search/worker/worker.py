@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 
+from optuna.study import StudyDirection
+
 from kmnist_search.database.retry import HURRY_SECONDS, Outage
 from kmnist_search.engine.concurrency import Concurrency
 from kmnist_search.engine.device import first_line
 from kmnist_search.errors import DatabaseAwayError, DeviceLostError, TrialsKeepFailingError
 from kmnist_search.queue.queue import Claim
+from kmnist_search.study.patience import trials_since_best
 from kmnist_search.worker.context import TrialContext
 from kmnist_search.worker.events import (
     DatabaseAway,
@@ -45,7 +48,7 @@ class Worker:
 
     Attributes:
         stopped_by: why the work ended, set at its end: "budget", "queue" (nothing is left to claim, but others still
-            run), "signal", "timeout", "target", "max_trials" or "elsewhere" (trials of another study wait).
+            run), "signal", "timeout", "target", "patience", "max_trials" or "elsewhere" (trials of another study wait).
     """
 
     def __init__(
@@ -177,16 +180,26 @@ class Worker:
         budget, halving = self.limits.budget, self.database_thread.halving
         if halving is None and budget is not None and self.database_thread.counts.finished >= budget:
             return None
-        if self.limits.target is not None and (yield from self._is_reached(self.limits.target)):
-            self.stop.request("the target is reached", by="target")
+        if limit := (yield from self._limit_reached()):
+            self.stop.request(f"the limit {limit} is reached", by=limit)
             return None
-        return (yield from wait_for(self.database_thread.claim(budget=self.limits.budget)))
+        return (yield from wait_for(self.database_thread.claim(budget=budget)))
 
-    def _is_reached(self, target: float) -> Steps[bool]:
+    def _limit_reached(self) -> Steps[StoppedBy | None]:
+        """Return which limit the trials so far have reached: "target", "patience" or None."""
+        target, patience = self.limits.target, self.limits.patience
+        if target is None and patience is None:
+            return None
         cached_storage = self.database_thread.cached_storage
         yield from wait_for(self.database_thread.refresh())
-        best = self.study.ranked(cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False))[:1]
-        return bool(best) and self.study.is_as_good(best[0].values[0], target)
+        trials = cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False)
+        best = self.study.ranked(trials)[:1]
+        if target is not None and best and self.study.is_as_good(best[0].values[0], target):
+            return "target"
+        maximizes = self.study.direction == StudyDirection.MAXIMIZE
+        if patience is not None and trials_since_best(trials, maximizes=maximizes) >= patience:
+            return "patience"
+        return None
 
     def _round(self) -> Iterator[Event]:
         """Let each task take a step; rest if none could."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
 from kmnist_search.run.submission import prepare
+from kmnist_search.study.patience import trials_since_best
 from kmnist_search.study.status import status_of
 from kmnist_search.study_file.parser import load
 from kmnist_search.worker import trial_run
@@ -33,9 +35,9 @@ Prepare = Callable[..., Search]
 
 @pytest.fixture
 def prepared(tiny_study: Path, storage_url: str, tmp_path: Path) -> Prepare:
-    def make(*overrides: str, trials: int = 6, target: float | None = None) -> Search:
+    def make(*overrides: str, trials: int = 6, **limits: Any) -> Search:
         options = RunOptions(
-            storage_url=storage_url, trials=trials, data_dir=tmp_path, device="cpu", limits=Limits(target=target)
+            storage_url=storage_url, trials=trials, data_dir=tmp_path, device="cpu", limits=Limits(**limits)
         )
         return prepare(load(tiny_study, overrides=overrides), options)
 
@@ -162,6 +164,18 @@ def test_the_target_ends_the_run_and_a_second_run_starts_nothing(prepared: Prepa
         worker, _events = _work(search)
         assert worker.stopped_by == "target"
         assert search.study.counts().finished == 1
+
+
+def test_patience_ends_a_run_that_brings_no_new_best_and_a_second_run_starts_nothing(prepared: Prepare) -> None:
+    one_choice = ("space.learning_rate={choices=[1e-30]}", "fixed.dim=8", 'fixed.optimizer="sgd"')
+    same = ("study.pruner=none", "train.epochs=1", *one_choice)
+    search = prepared(*same, trials=9, patience=3)
+    for _ in range(2):
+        worker, _events = _work(search)
+        assert worker.stopped_by == "patience"
+        values = [trial.value for trial in search.study.optuna.trials if trial.value is not None]
+        assert len(values) == search.study.counts().finished < 9
+        assert trials_since_best(search.study.trials(), maximizes=True) == 3
 
 
 def test_a_run_out_of_time_with_all_trials_finished_is_done(prepared: Prepare) -> None:

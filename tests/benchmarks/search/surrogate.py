@@ -8,12 +8,14 @@ well it ranks configurations that it has not seen: Kendall's tau with their real
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold
@@ -52,11 +54,10 @@ class Surrogate:
     def __init__(self, curves: Curves) -> None:
         x_TH, y_TE = features(curves.params), np.log(1 - curves.accuracy_TE)
         self._mean_E, self._sd_E = y_TE.mean(axis=0), y_TE.std(axis=0)
-        kernel = ConstantKernel(4.0, (0.1, 100)) * Matern(np.full(x_TH.shape[1], 2.0), (0.1, 50), nu=2.5) + WhiteKernel(
-            0.01, (1e-4, 1.0)
-        )
-        last = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0)
-        last.fit(x_TH, (y_TE - self._mean_E)[:, -1] / self._sd_E[-1])
+        kernel = ConstantKernel(4.0, (0.1, 100)) * Matern(np.full(x_TH.shape[1], 2.0), (0.1, 1000), nu=2.5)
+        last = GaussianProcessRegressor(kernel + WhiteKernel(0.01, (1e-6, 1.0)), n_restarts_optimizer=1, random_state=0)
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a bound met
+            last.fit(x_TH, (y_TE - self._mean_E)[:, -1] / self._sd_E[-1])
         # The same lengths fit all epochs.
         self._curves = GaussianProcessRegressor(last.kernel_, optimizer=None)
         self._curves.fit(x_TH, (y_TE - self._mean_E) / self._sd_E)

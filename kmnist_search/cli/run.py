@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--patience",
     type=click.IntRange(min=1),
-    help="Stop after so many finished trials without a new best; where configurations repeat, beyond their noise.",
+    help="Start no more trials after so many finished ones without a new best; paused ones do not count.",
 )
 @work_options
 @retrain_flag

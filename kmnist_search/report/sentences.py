@@ -84,7 +84,7 @@ def luck(metrics: Metrics) -> str:
     if metrics.study.epochs is not None and epochs - {metrics.study.epochs}:
         return f"{had}, which had other epochs: how much of its score was luck is not known."
     if candidate.luck <= 0:
-        return f"{had}: the reruns confirm its score."
+        return f"{had}{': the reruns confirm its score.' if len(candidate.reruns) > 1 else ', which is no less.'}"
     return f"{had}: {points(candidate.luck)} points of its score may have been luck."
 
 

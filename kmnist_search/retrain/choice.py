@@ -9,7 +9,7 @@ from kmnist_search.evaluation.metrics import Candidate, PairedTest, Rerun
 from kmnist_search.evaluation.significance import PAIRED_TEST, paired_p_value
 from kmnist_search.evaluation.trained import Trained
 from kmnist_search.retrain.plan import PlannedCandidate, RetrainingPlan
-from kmnist_search.wording import percent
+from kmnist_search.wording import count, percent
 
 #: Two candidates differ significantly below this p-value.
 SIGNIFICANT = 0.05
@@ -35,15 +35,16 @@ class Choice:
             return
         yield (
             f"winner: trial {winner.trial}, val_accuracy {percent(winner.mean_val_accuracy)} over "
-            f"{len(winner.reruns)} reruns; it had {percent(winner.study_val_accuracy)} in the study"
+            f"{count(len(winner.reruns), 'rerun')}; it had {percent(winner.study_val_accuracy)} in the study"
         )
         first = next(candidate for candidate in self.candidates if candidate.trial == self.best.trial)
         if first.luck is not None and self.best.rerun.train.epochs == self.best.epochs:
-            may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else "its reruns confirm it"
+            confirm = "its one rerun had no less" if len(first.reruns) == 1 else "its reruns confirm it"
+            may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else confirm
             yield f"the study's best score (trial {first.trial}, {percent(first.study_val_accuracy)}): {may}"
         if test is not None:
             verdict = "distinguishable" if test.distinguishable else "not distinguishable"
-            reruns = f"{len(winner.reruns)} reruns"
+            reruns = count(len(winner.reruns), "rerun")
             p = "too few reruns to tell" if test.p_value is None else f"p = {test.p_value:.2g}, {reruns}"
             yield f"runner-up: trial {test.runner_up}, {test.mean_difference * 100:.2f} points behind, {verdict} ({p})"
 

@@ -2,13 +2,13 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from kmnist_search.data.files import default_data_dir
 from kmnist_search.data.search_data import StudyData
 from kmnist_search.database.errors import when_it_answers
 from kmnist_search.database.storage import Storage, open_storage
-from kmnist_search.database.url import check_url
-from kmnist_search.errors import ConfigError, StorageEmptyError
+from kmnist_search.errors import ConfigError, StorageEmptyError, StudyNotFoundError
 from kmnist_search.host.environment import package_version
 from kmnist_search.host.files import check_writable
 from kmnist_search.run.options import RunOptions
@@ -16,7 +16,7 @@ from kmnist_search.run.placement import check_device
 from kmnist_search.run.search import Search
 from kmnist_search.study.artifacts import folder_of, open_bucket
 from kmnist_search.study.model_store import check_shared
-from kmnist_search.study.opening import open_study
+from kmnist_search.study.opening import find_study, open_study
 from kmnist_search.study_file.schema import StudyFile
 
 
@@ -35,8 +35,8 @@ def prepare(file: StudyFile, options: RunOptions) -> Search:
     _check_target(options.limits.target, file)
     check_device(options)
     check_folders(options)
-    _check_reachable(options.storage_url)  # before the images are fetched
-    data = StudyData(options.data_dir or default_data_dir())
+    before = _folder_of_images(options.storage_url, file.study.name)  # a database that is away is told first
+    data = StudyData(options.data_dir or before or default_data_dir())
     for config in file.datas():
         data.of(config)
         _check_batch_sizes(file, data)
@@ -85,11 +85,15 @@ def _check_target(target: float | None, file: StudyFile) -> None:
         raise ConfigError(f"--target {target:g}: {file.study.metric} never gets there. 98 % is written 0.98")
 
 
-def _check_reachable(storage_url: str) -> None:
-    if check_url(storage_url).get_backend_name() == "sqlite":
-        return
-    with suppress(StorageEmptyError):
-        open_storage(storage_url, create=False).disconnect()
+def _folder_of_images(storage_url: str, name: str) -> Path | None:
+    """Return the folder from which a study last read its images; None if there is no such study or folder."""
+    with suppress(StorageEmptyError, StudyNotFoundError):
+        storage = open_storage(storage_url, create=False)
+        try:
+            return find_study(storage, name).data_dir()
+        finally:
+            storage.disconnect()
+    return None
 
 
 def _check_batch_sizes(file: StudyFile, data: StudyData) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from kmnist_search.study.halving import rung_of
+
 
 def noise_of(trials: Iterable[FrozenTrial]) -> float | None:
     """Return the standard deviation of the metric between complete trials of equal hyperparameters.
@@ -24,10 +26,11 @@ def noise_of(trials: Iterable[FrozenTrial]) -> float | None:
 def trials_since_best(trials: Sequence[FrozenTrial], *, maximizes: bool) -> int:
     """Return how many trials have finished since the last new best; 0 before the first.
 
-    Only a difference above the noise makes a new best.
+    Only a difference above the noise makes a new best. A paused trial does not count: it may resume.
     """
     sign, margin = (1 if maximizes else -1), noise_of(trials) or 0.0
-    over = [trial for trial in trials if trial.state.is_finished() and trial.datetime_complete is not None]
+    finished = [trial for trial in trials if trial.state.is_finished() and rung_of(trial) is None]
+    over = [trial for trial in finished if trial.datetime_complete is not None]
     over.sort(key=lambda trial: (trial.datetime_complete, trial.number))
     best, since = -math.inf, 0
     for trial in over:

@@ -44,7 +44,7 @@ def counts_text(progress: Progress) -> Text:
     text.append(f"{counts.fail} failed", style="red" if counts.fail else "")
     text.append(f"  {counts.running} running  {counts.waiting} waiting")
     if progress.paused:
-        text.append(f"  ({progress.paused} may resume)", style="dim")
+        text.append(f"  ({progress.paused} paused)", style="dim")
     elif counts.pruned:
         text.append(f"  ({percent(counts.pruned / (counts.complete + counts.pruned), digits=0)} pruned)", style="dim")
     return text

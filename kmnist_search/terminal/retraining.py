@@ -16,7 +16,8 @@ def announce(console: Console, preparation: Preparation) -> None:
     """Show what is about to be trained, and about how long it takes."""
     plan, study, settings = preparation.plan, preparation.study, preparation.settings
     candidates, reruns, finals = len(plan.candidates), len(plan.repeats), len(plan.final_seeds)
-    choice = f"{candidates} candidates x {reruns} fresh seeds and splits to choose by, then " if reruns else ""
+    fresh = "1 fresh seed and split" if reruns == 1 else f"{reruns} fresh seeds and splits"
+    choice = f"{candidates} candidates x {fresh} to choose by, then " if reruns else ""
     pace = "" if plan.seconds is None else f"; {duration_text(plan.seconds)} of training at the study's pace"
     print_line(
         console,

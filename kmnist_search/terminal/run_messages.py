@@ -103,7 +103,7 @@ def conclude(
         case "target":
             print_line(console, f"The target is reached: {state}.")
         case "patience":
-            print_line(console, f"No new best for as many trials as --patience says: {state}.")
+            print_line(console, f"No new best for --patience {search.options.limits.patience} trials: {state}.")
         case "queue":
             still_run = "1 still runs" if counts.running == 1 else f"{counts.running} still run"
             print_line(console, f"Nothing is left to claim: {state}, {still_run} in other processes.")

@@ -116,6 +116,10 @@ class DatabaseThread:
         """Put a trial back into the queue; False if this worker had lost it."""
         return self._submit(lambda: self._end(claim, epochs, reason))
 
+    def recount(self) -> "Future[None]":
+        """Recover lost trials, and bring `counts` up to date."""
+        return self._submit(self._recount)
+
     def refresh(self) -> "Future[None]":
         """Bring the cached storage up to date."""
         return self._submit(lambda: self.retry.do(self._read_news, self.storage.reading))
@@ -198,14 +202,18 @@ class DatabaseThread:
             self._recover()
         claim = self._claim_once(budget)
         if claim is None:
-            if self._is_calm():
-                self._recover()
-            self.counts = self.retry.do(self.queue.counts)
+            self._recount()
             if self.counts.claimable(budget) or (self.halving is not None and not self.counts.running):
                 claim = self._claim_once(budget, is_last_chance=not self.counts.claimable(budget))
         if claim is None or self._holds(claim):
             return claim
         return self._claim(budget)
+
+    def _recount(self) -> None:
+        self._heartbeat_if_due()
+        if self._is_calm():
+            self._recover()
+        self.counts = self.retry.do(self.queue.counts)
 
     def _claim_twins(self, claim: Claim, most: int) -> list[Claim]:
         def found(connection: Connection) -> tuple[list[int], int]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
 from kmnist_search.database.retry import HURRY_SECONDS, Outage
 from kmnist_search.engine.concurrency import Concurrency
@@ -78,7 +79,7 @@ class Worker:
         self._runs: dict[int, TrialRun] = {}  # by the number of the trial
         self._left: list[str] = []
         self._claim_at = 0.0  # not before this time
-        self._may_come_more = False
+        self._may_come_more = self._is_out_of_patience = False
         self._finished = 0
         self._is_idle = False
         self._failures_in_a_row = 0
@@ -143,11 +144,13 @@ class Worker:
             claim = yield from self._claim()
         if claim is None:
             counts = self.database_thread.counts
-            may_come_back = counts.running > 0 or counts.claimable(self.limits.budget)
-            self._may_come_more = self.limits.waits == "forever" or (
-                self.limits.waits == "for others" and may_come_back
-            )
-            self._claim_at = time.monotonic() + CLAIM_SECONDS[self.limits.waits if self._may_come_more else "never"]
+            may_come_back, waits = counts.running > 0, self.limits.waits
+            if self._is_out_of_patience:
+                waits = "for others"  # what runs may be a new best
+            else:
+                may_come_back = may_come_back or counts.claimable(self.limits.budget)
+            self._may_come_more = waits == "forever" or (waits == "for others" and may_come_back)
+            self._claim_at = time.monotonic() + CLAIM_SECONDS[waits if self._may_come_more else "never"]
             if self.limits.waits == "forever" and len(self._tasks) == 1 and self.is_wanted_elsewhere():
                 self.stop.request("trials of another study wait", by="elsewhere")
             return
@@ -180,26 +183,31 @@ class Worker:
         budget, halving = self.limits.budget, self.database_thread.halving
         if halving is None and budget is not None and self.database_thread.counts.finished >= budget:
             return None
-        if limit := (yield from self._limit_reached()):
-            self.stop.request(f"the limit {limit} is reached", by=limit)
+        if self.limits.target is not None or self.limits.patience is not None:
+            yield from wait_for(self.database_thread.refresh())
+        if self._is_target_reached():
+            self.stop.request("the target is reached", by="target")
+            return None
+        self._is_out_of_patience = self._patience_is_over()
+        if self._is_out_of_patience:
+            yield from wait_for(self.database_thread.recount())
             return None
         return (yield from wait_for(self.database_thread.claim(budget=budget)))
 
-    def _limit_reached(self) -> Steps[StoppedBy | None]:
-        """Return which limit the trials so far have reached: "target", "patience" or None."""
-        target, patience = self.limits.target, self.limits.patience
-        if target is None and patience is None:
-            return None
-        cached_storage = self.database_thread.cached_storage
-        yield from wait_for(self.database_thread.refresh())
-        trials = cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False)
-        best = self.study.ranked(trials)[:1]
-        if target is not None and best and self.study.is_as_good(best[0].values[0], target):
-            return "target"
+    def _is_target_reached(self) -> bool:
+        if (target := self.limits.target) is None:
+            return False
+        best = self.study.ranked(self._trials())[:1]
+        return bool(best) and self.study.is_as_good(best[0].values[0], target)
+
+    def _patience_is_over(self) -> bool:
         maximizes = self.study.direction == StudyDirection.MAXIMIZE
-        if patience is not None and trials_since_best(trials, maximizes=maximizes) >= patience:
-            return "patience"
-        return None
+        patience = self.limits.patience
+        return patience is not None and trials_since_best(self._trials(), maximizes=maximizes) >= patience
+
+    def _trials(self) -> Sequence[FrozenTrial]:
+        cached_storage = self.database_thread.cached_storage
+        return cached_storage.get_all_trials(cached_storage.study_id, deepcopy=False)
 
     def _round(self) -> Iterator[Event]:
         """Let each task take a step; rest if none could."""
@@ -292,6 +300,8 @@ class Worker:
             raise error
         if self.stop.by != "elsewhere" and self.database_thread.counts.reach(self.limits.budget):
             self.stopped_by = "budget"
+        elif self.stop.by is None and self._is_out_of_patience:
+            self.stopped_by = "patience"
         elif self.stop.by is None and self._has_done_its_share():
             self.stopped_by = "max_trials"
         else:

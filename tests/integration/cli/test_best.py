@@ -173,6 +173,19 @@ def test_missing_test_images_are_told_before_anything_is_trained(
     assert not list(tmp_path.glob("*.artifacts/*-last"))
 
 
+def test_a_study_is_resumed_with_the_images_that_it_used_before(
+    invoke: Invoke, tmp_path: Path, real_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("HOME", str(tmp_path / "empty"))
+    settings = ("--set", "study.pruner=none", "--set", 'data.dataset="kmnist"', "--epochs", 1)
+    assert invoke("run", "tiny.toml", *settings, "--trials", 1, "--data-dir", real_data_dir).exit_code == 0
+    again = invoke("run", "tiny.toml", *settings, "--trials", 2)
+    assert again.exit_code == 0, again.output
+    retrained = invoke("best", "--retrain", "--top", 1, "--models", 1)
+    assert retrained.exit_code == 0, retrained.output
+
+
 def test_a_run_with_retraining_goes_from_nothing_to_the_report_though_more_trials_wait_than_it_asks_for(
     invoke: Invoke, tiny_study: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from kmnist_search.database.trial_writer import PAUSED_KEY
 from kmnist_search.study.patience import noise_of, trials_since_best
 
 
@@ -34,6 +35,12 @@ def test_pruned_and_worse_trials_count_since_the_last_best() -> None:
     assert trials_since_best(trials(0.5, None, 0.4, 0.6), maximizes=True) == 0
     assert trials_since_best(trials(0.5, None, 0.4, 0.6, 0.6), maximizes=True) == 1
     assert trials_since_best(trials(0.5, 0.4, 0.6), maximizes=False) == 1
+
+
+def test_a_paused_trial_does_not_count_because_it_may_resume() -> None:
+    waits = trials(0.5, None, None)
+    waits[1].system_attrs = {PAUSED_KEY: 3}
+    assert trials_since_best(waits, maximizes=True) == 1
 
 
 def test_the_order_is_that_of_the_ends() -> None:

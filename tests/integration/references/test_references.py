@@ -53,7 +53,7 @@ def wanted(system: str, *, repeat: int = 0, epochs: int = 2, net: str | None = N
     return PlannedTraining(
         params={"system": system, "repeat": repeat, "epochs": epochs},
         spec=TrainingSpec(
-            config=trial_config(NETS[net], TrainConfig(epochs=epochs)),
+            config=trial_config(NETS[net], TrainConfig(epochs=epochs, precision="float32")),
             data=DATAS[net],
             seed=repeat,
             keeps=("last", "best"),

@@ -134,10 +134,12 @@ def test_a_trial_that_runs_out_of_memory_amid_its_training_frees_what_it_held_an
 
     monkeypatch.setattr(Training, "advance", advance_or_too_much)
     search = prepared("study.sampler=random", "study.pruner=none", trials=6)
-    gc.collect()  # what other tests have left
+    before = {id(held): held for held in gc.get_objects() if type(held) is Training}  # what other tests have left
     _, events = search.work(StopSignals())
     left_over = [  # the trial at work has one
-        sum(type(held) is Training for held in gc.get_objects()) for event in events if isinstance(event, TrialStarted)
+        sum(type(held) is Training and id(held) not in before for held in gc.get_objects())
+        for event in events
+        if isinstance(event, TrialStarted)
     ]
     counts = search.study.counts()
     assert counts.fail

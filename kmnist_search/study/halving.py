@@ -66,6 +66,8 @@ class Halving:
         sign = 1 if self.maximizes else -1
         at_rungs: dict[int, dict[int, float]] = {rung: {} for rung in self.rungs}
         for trial in trials:
+            if trial.state == TrialState.FAIL or (trial.state == TrialState.PRUNED and rung_of(trial) is None):
+                continue  # it diverged or failed: nobody shall wait behind it
             for rung in self.rungs:
                 if (value := trial.intermediate_values.get(rung)) is not None:
                     at_rungs[rung][trial_id_of(trial)] = sign * value

@@ -28,8 +28,8 @@ def announce(console: Console, preparation: Preparation) -> None:
             text = f"epochs of a {what}: {epochs}, in the study {study.epochs}: scores differ for that, too"
             print_line(console, text)
     if candidates < settings.top_k:
-        complete = "only one complete trial differs" if candidates == 1 else f"only {candidates} complete trials differ"
-        print_line(console, f"{count(candidates, 'candidate')} instead of {settings.top_k}: {complete}")
+        fewer = f"{count(candidates, 'candidate')} instead of {settings.top_k}"
+        print_line(console, f"{fewer}: no more configurations are complete")
     unfinished = study.counts()
     if open_trials := unfinished.waiting + unfinished.running:
         print_line(console, f"{open_trials} of the study's trials are not finished yet: one of them may be the best")

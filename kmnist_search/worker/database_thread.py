@@ -18,7 +18,7 @@ from uuid import uuid4
 from sqlalchemy.engine import Connection
 
 from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Retry
-from kmnist_search.database.trial_writer import write_changes
+from kmnist_search.database.trial_writer import PAUSED_KEY, write_changes
 from kmnist_search.host.process import Owner
 from kmnist_search.queue import leases
 from kmnist_search.queue.queue import Claim, Counts
@@ -284,7 +284,11 @@ class DatabaseThread:
     def _end(self, claim: Claim, epochs: int, reason: str | None = None) -> bool:
         """Finish a trial, or hand it back for a reason."""
         end = self.queue.finish if reason is None else partial(self.queue.hand_back, reason=reason)
-        end = partial(end, claim=claim, changes=self.cached_storage.take_changes(claim.trial_id), epochs=epochs)
+        changes = self.cached_storage.take_changes(claim.trial_id)
+        rung = self.cached_storage.get_trial(claim.trial_id).system_attrs.get(PAUSED_KEY)
+        if reason is None and rung is not None:  # written with the ending, even if a flush has taken it before
+            changes.system_attributes[PAUSED_KEY] = rung
+        end = partial(end, claim=claim, changes=changes, epochs=epochs)
         ended = claim.token in self._held and self.retry.do(end)
         finished = ended and reason is None
         self._finished += finished

@@ -1,8 +1,8 @@
 """Searches on a simulated clock: workers that train by the surrogate's curves, with the product's own storage.
 
 A way to search is a sampler and a rule that ends or pauses trials. Both see what they would see in a real study: the
-reports of each epoch, noise included, and other workers' running trials. What a way has found is told by the mean
-accuracy of the trial that it would retrain, which no way sees.
+noisy accuracy of each epoch, and the trials that other workers train. A way is judged by the mean accuracy of the trial
+that it would retrain; no way sees that number.
 """
 
 import heapq

@@ -81,6 +81,14 @@ def test_a_trial_that_was_ended_for_good_does_not_resume() -> None:
     assert HALVING.next_paused([diverged, *others], is_last_chance=False) is None
 
 
+def test_nobody_waits_behind_a_trial_that_diverged() -> None:
+    diverged = trial(0, {1: 0.9, 2: 0.9}, paused=1)
+    diverged.system_attrs = {}
+    assert HALVING.next_paused([diverged, trial(1, {1: 0.2}, paused=1)], is_last_chance=True) == Paused(
+        trial_id=1, rung=1
+    )
+
+
 def test_at_the_last_chance_one_trial_passes_each_rung_so_that_a_small_study_has_a_complete_one() -> None:
     alone = [trial(0, {1: 0.3}, paused=1)]
     assert HALVING.next_paused(alone, is_last_chance=False) is None

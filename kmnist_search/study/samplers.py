@@ -15,7 +15,7 @@ from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, 
 def sampler_of(
     config: SamplerConfig, space: Mapping[str, Hyperparameter], seed: int, known_rows: KnownRows
 ) -> optuna.samplers.BaseSampler:
-    """Return a sampler for one trial: random, or multivariate TPE.
+    """Return a sampler for one trial: random, or multivariate TPE, which keeps the order of numeric choices.
 
     Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; Falkner et al., BOHB, ICML 2018.
 
@@ -30,8 +30,9 @@ def sampler_of(
         return optuna.samplers.RandomSampler(seed=seed)
     distributions = {name: _distribution(hyperparameter) for name, hyperparameter in sorted(space.items())}
     varied = {name: distribution for name, distribution in distributions.items() if not distribution.single()}
+    ordered = {name for name in varied if isinstance(spec := space[name], Choices) and spec.are_ordered}
     return KnownSpaceTPESampler(
-        varied, known_rows, n_startup_trials=config.startup_trials, multivariate=True, seed=seed
+        varied, ordered, known_rows, n_startup_trials=config.startup_trials, multivariate=True, seed=seed
     )
 
 

@@ -3,6 +3,7 @@
 A trial is any object with the `suggest_*` methods of an optuna trial.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
 
@@ -27,6 +28,12 @@ class Choices(Config):
     """A hyperparameter that takes one of the listed values."""
 
     choices: tuple[Scalar, ...]
+
+    @property
+    def are_ordered(self) -> bool:
+        """Whether the choices are numbers, each larger than the one before."""
+        are_numbers = all(type(choice) in (int, float) for choice in self.choices)
+        return are_numbers and all(a < b for a, b in itertools.pairwise(self.choices))  # type: ignore[operator]
 
     def suggest(self, trial: Suggester, name: str) -> Any:
         return trial.suggest_categorical(name, self.choices)

@@ -1,5 +1,6 @@
 """The samplers of a study: what saves them time must not change what they propose."""
 
+import random
 from typing import Any
 
 import optuna
@@ -68,3 +69,38 @@ def test_what_is_remembered_is_what_optuna_would_work_on(monkeypatch: pytest.Mon
     assert ours.keys() == own.keys()
     for name, column in ours.items():
         assert column.tolist() == own[name].tolist()
+
+
+def test_numeric_choices_are_proposed_as_their_positions_would_be() -> None:
+    widths = (8, 16, 32, 48, 64, 96)
+    space: dict[str, Hyperparameter] = {"name": Choices(choices=("a", "b")), "width": Choices(choices=widths)}
+    listed = {name: optuna.distributions.CategoricalDistribution(spec.values()) for name, spec in space.items()}
+    positions = listed | {"width": optuna.distributions.IntDistribution(0, len(widths) - 1)}
+    draw = random.Random(0)
+    ours, own = optuna.create_study(), optuna.create_study()
+    for _ in range(20):
+        at, name = draw.randrange(len(widths)), draw.choice("ab")
+        value = abs(at - 3) + draw.random()
+        ours.add_trial(
+            optuna.create_trial(value=value, params={"name": name, "width": widths[at]}, distributions=listed)
+        )
+        own.add_trial(optuna.create_trial(value=value, params={"name": name, "width": at}, distributions=positions))
+    found = []
+    for seed in range(40):
+        ours.sampler = sampler_of(SamplerConfig(), space, seed, {})
+        own.sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
+        trial, expected = ours.ask(), own.ask(positions)
+        params = {name: spec.suggest(trial, name) for name, spec in space.items()}
+        assert params == expected.params | {"width": widths[expected.params["width"]]}
+        assert trial.distributions == listed
+        found.append(params["width"])
+    assert len(set(found)) > 2
+
+
+@pytest.mark.parametrize(
+    ("choices", "ordered"),
+    [((8, 16, 32), True), ((0, 0.1, 0.5), True), ((32, 16), False), ((8, 8), False), ((True, False), False),
+     (("a", "b"), False), ((8, "all"), False)],
+)  # fmt: skip
+def test_choices_are_ordered_if_they_are_rising_numbers(choices: tuple[Any, ...], ordered: bool) -> None:
+    assert Choices(choices=choices).are_ordered is ordered

@@ -131,6 +131,8 @@ class KnownSpaceTPESampler(TPESampler):
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
     ) -> dict[str, np.ndarray]:
+        if search_space != self._positions:  # of a hyperparameter that is proposed by itself
+            return super()._get_internal_repr(trials, search_space, study)
         rows = [row for trial in trials if (row := self._row(trial, study)) is not None]
         columns = np.array(rows, dtype=float).reshape(len(rows), len(search_space)).T
         return dict(zip(search_space, columns, strict=True))

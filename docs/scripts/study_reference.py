@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kmnist_search.config import SECTIONS, Config, DataConfig, TrainConfig
-from kmnist_search.study_file.schema import RetrainTable, StudyTable
+from kmnist_search.study_file.schema import ConstraintsTable, RetrainTable, StudyTable
 
 DOCS = Path(__file__).parents[1]
 HEAD = """# Hyperparameters
@@ -26,6 +26,7 @@ TABLES: Mapping[str, type[Config]] = {
     "data": DataConfig,
     "train": TrainConfig,
     "retrain": RetrainTable,
+    "constraints": ConstraintsTable,
 }
 
 Schema = dict[str, Any]
@@ -105,12 +106,14 @@ def _object(properties: Mapping[str, Schema]) -> Schema:
 def _searched(value: Schema) -> Schema:
     """Return what `[space]` may say of a hyperparameter: choices, or for a number a range."""
     bare = {key: each for key, each in value.items() if key != "default"}
-    choices = {**_object({"choices": {"type": "array", "items": bare, "minItems": 1}}), "required": ["choices"]}
+    when: Schema = {"type": "object"}
+    listed: Schema = {"choices": {"type": "array", "items": bare, "minItems": 1}, "when": when}
+    choices = {**_object(listed), "required": ["choices"]}
     number = next((kind for kind in bare.get("anyOf", [bare]) if kind.get("type") in ("integer", "number")), None)
     if number is None or "enum" in bare:
         return choices
     step = {"type": number["type"], "exclusiveMinimum": 0}
-    bounds = {"low": number, "high": number, "step": step, "log": {"type": "boolean"}}
+    bounds: Schema = {"low": number, "high": number, "step": step, "log": {"type": "boolean"}, "when": when}
     return {"anyOf": [choices, {**_object(bounds), "required": ["low", "high"]}]}
 
 

@@ -7,9 +7,10 @@ from kmnist_search.config.seeds import derived_seed
 from kmnist_search.optuna_internals import KnownRows, trial_id_of
 from kmnist_search.queue.queue import TRAINING_KEY, Claim
 from kmnist_search.study.cached_storage import CachedStorage
-from kmnist_search.study.samplers import halving_of, pruner_of, sampler_of
+from kmnist_search.study.constrained import ConstrainedSampler
+from kmnist_search.study.samplers import halving_of, pruner_of, sampler_of, varied_in
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.schema import StudyFile, TrainingSpec
+from kmnist_search.study_file.schema import SamplerConfig, StudyFile, TrainingSpec
 
 
 class Proposals:
@@ -29,16 +30,21 @@ class Proposals:
 
     def trial(self, claim: Claim) -> Trial:
         """Return a claimed trial, which must be in the cached storage. It can then suggest hyperparameters."""
-        file = self.file
         study = optuna.Study(
             study_name=self.cached_storage.NAME,
             storage=self.cached_storage,
-            sampler=sampler_of(
-                file.study.sampler, file.space, derived_seed(file.study.seed, claim.number, 1), self._known_rows
-            ),
-            pruner=pruner_of(file.study.pruner, file.train.epochs),
+            sampler=self._sampler(claim.number),
+            pruner=pruner_of(self.file.study.pruner, self.file.train.epochs),
         )
         return Trial(study, claim.trial_id)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        file, seed = self.file, derived_seed(self.file.study.seed, number, 1)
+        sampler = sampler_of(file.study.sampler, file.space, seed, self._known_rows)
+        if file.is_constrained:
+            fallback = sampler_of(SamplerConfig(name="random"), file.space, seed, {})
+            return ConstrainedSampler(sampler, fallback, varied_in(file.space), file.allows)
+        return sampler
 
     def suggest(self, trial: Trial) -> TrainingSpec:
         """Return what a trial trains: what it was added with, or what the sampler proposes."""

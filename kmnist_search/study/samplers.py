@@ -17,6 +17,8 @@ def sampler_of(
 ) -> optuna.samplers.BaseSampler:
     """Return a sampler for one trial: random, or multivariate TPE, which keeps the order of numeric choices.
 
+    Hyperparameters with a condition are proposed each by itself, from the trials that have them.
+
     Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; Falkner et al., BOHB, ICML 2018.
 
     Args:
@@ -28,12 +30,22 @@ def sampler_of(
     """
     if config.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    distributions = {name: _distribution(hyperparameter) for name, hyperparameter in sorted(space.items())}
-    varied = {name: distribution for name, distribution in distributions.items() if not distribution.single()}
+    varied = varied_in(space)
     ordered = {name for name in varied if isinstance(spec := space[name], Choices) and spec.are_ordered}
     return KnownSpaceTPESampler(
-        varied, ordered, known_rows, n_startup_trials=config.startup_trials, multivariate=True, seed=seed
+        varied,
+        ordered,
+        known_rows,
+        n_startup_trials=config.startup_trials,
+        multivariate=True,
+        seed=seed,
     )
+
+
+def varied_in(space: Mapping[str, Hyperparameter]) -> dict[str, BaseDistribution]:
+    """Return the distributions of the hyperparameters that each trial has, and that differ between trials."""
+    every = {name: _distribution(spec) for name, spec in sorted(space.items()) if not spec.when}
+    return {name: distribution for name, distribution in every.items() if not distribution.single()}
 
 
 def _distribution(spec: Hyperparameter) -> BaseDistribution:

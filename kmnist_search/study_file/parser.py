@@ -4,7 +4,6 @@ Every error names the file, the table and the key, and suggests the nearest know
 """
 
 import difflib
-import itertools
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from kmnist_search.config import HYPERPARAMETERS, Config, DataConfig, TrainConfig, describe, field_of, model_config
+from kmnist_search.config import HYPERPARAMETERS, Config, DataConfig, TrainConfig, describe, field_of
 from kmnist_search.errors import ConfigError, StudyFileError
 from kmnist_search.study_file.builtin import builtin_studies
+from kmnist_search.study_file.consistency import problems
 from kmnist_search.study_file.schema import (
     RETRAINING_SUFFIX,
     TABLES,
+    ConstraintsTable,
     PlanFile,
     PlanTable,
     RetrainTable,
@@ -28,13 +29,6 @@ from kmnist_search.study_file.schema import (
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange, Scalar
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-
-#: Hyperparameters of the model that depend on each other, by group.
-COUPLED = (
-    ("image_size", "patch_size"),
-    ("num_blocks", "token_width", "channel_width"),
-    ("skip", "drop_path"),
-)
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> SearchFile:
@@ -143,16 +137,19 @@ class _Checker:
         for name in space:
             if name in fixed:
                 raise self._error(f"[space] {name}", "is also in [fixed]. Keep one of the two")
-        self._fit_together(fixed, space)
-        return SearchFile(
+        file = SearchFile(
             study=study,
             data=data,
             train=self._table("train", tables.get("train", {}), TrainConfig),
             retrain=self._table("retrain", tables.get("retrain", {}), RetrainTable),
+            constraints=self._table("constraints", tables.get("constraints", {}), ConstraintsTable),
             fixed=fixed,
             space=space,
             enqueue=tuple(self._enqueued(tables.get("enqueue", []), space)),
         )
+        for place, problem in problems(file):
+            raise self._error(place, problem)
+        return file
 
     def plan(self, tables: dict[str, Any]) -> PlanFile:
         study = self._table("study", tables["study"], PlanTable)
@@ -201,8 +198,25 @@ class _Checker:
         if not isinstance(spec, dict) or not ({"choices", "low", "high"} & spec.keys()):
             raise self._error(place, f"needs {{ choices = [...] }} or {{ low = ..., high = ... }}, got {spec!r}")
         for key in spec:
-            self._known(key, ["choices", "low", "high", "log", "step"], f"{place} has no key {key!r}")
-        return self._choices(place, name, spec) if "choices" in spec else self._range(place, name, spec)
+            self._known(key, ["choices", "low", "high", "log", "step", "when"], f"{place} has no key {key!r}")
+        spec = dict(spec)
+        when = self._when(place, name, spec.pop("when", {}))
+        found = self._choices(place, name, spec) if "choices" in spec else self._range(place, name, spec)
+        return found.model_copy(update={"when": when}) if when else found
+
+    def _when(self, place: str, name: str, when: Any) -> dict[str, tuple[Any, ...]]:
+        place = f"{place}: when"
+        if not isinstance(when, dict):
+            problem = f'must name others and their values, such as {{ optimizer = "sgd" }}, got {when!r}'
+            raise self._error(place, problem)
+        if when and HYPERPARAMETERS[name] == "model":
+            raise self._error(place, "is not for hyperparameters of the model, which all trials have")
+        found = {}
+        for other, values in when.items():
+            self._known(other, list(HYPERPARAMETERS), f"{place} has no hyperparameter {other!r}")
+            listed = values if isinstance(values, list) else [values]
+            found[other] = tuple(self._value(place, other, value) for value in listed)
+        return found
 
     def _choices(self, place: str, name: str, spec: dict[str, Any]) -> Choices:
         if len(spec) > 1:
@@ -233,28 +247,6 @@ class _Checker:
             return kind(**{**spec, "low": low, "high": high})
         except ConfigError as error:
             raise self._error(place, str(error)) from None
-
-    def _fit_together(self, fixed: Mapping[str, Any], space: Mapping[str, Hyperparameter]) -> None:
-        """Build a model configuration for every combination of the values that depend on each other."""
-        possible: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
-        # A searched width is one number, which fits any number of blocks: only fixed lists of widths need a check.
-        possible |= {name: spec.values() for name, spec in space.items() if not name.endswith("_width")}
-        # `layers` excludes all other settings of the shape.
-        of_model = tuple(name for name in possible if HYPERPARAMETERS[name] == "model")
-        for group in (of_model,) if "layers" in possible else COUPLED:
-            values = {name: possible[name] for name in group if name in possible}
-            for combination in itertools.product(*values.values()):
-                try:
-                    model_config(dict(zip(values, combination, strict=True)))
-                except ConfigError as error:
-                    tables = [f"[{table}]" for table in self._tables_of(values, fixed)]
-                    has = "has" if len(tables) == 1 else "have"
-                    problem = f"{has} values that do not fit together: {error}"
-                    raise self._error(" and ".join(tables), problem) from None
-
-    @staticmethod
-    def _tables_of(names: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
-        return sorted({"fixed" if name in fixed else "space" for name in names})
 
     def _enqueued(self, entries: list[Any], space: Mapping[str, Hyperparameter]) -> Iterator[dict[str, Any]]:
         for number, entry in enumerate(entries, start=1):

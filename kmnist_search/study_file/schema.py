@@ -7,12 +7,21 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from kmnist_search.config import Config, DataConfig, TrainConfig, TrialConfig, cost, hyperparameters_of, trial_config
+from kmnist_search.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    TrialConfig,
+    cost,
+    hyperparameters_of,
+    trial_config,
+)
 from kmnist_search.errors import ConfigError
 from kmnist_search.study_file.space import Hyperparameter, Suggester
 
 #: The tables of a study file, in the order in which they are written.
-TABLES = ("study", "data", "train", "retrain", "fixed", "space", "enqueue")
+TABLES = ("study", "data", "train", "retrain", "constraints", "fixed", "space", "enqueue")
 
 
 #: Ends the name of a study that holds the trainings of a retraining.
@@ -36,7 +45,7 @@ class PrunerConfig(Config):
     With "asha" a trial pauses at each rung and continues once it is among the best; the others end trials for good.
     """
 
-    name: Literal["asha", "hyperband", "successive_halving", "median", "none"] = "hyperband"
+    name: Literal["asha", "hyperband", "successive_halving", "median", "none"] = "asha"
     min_epochs: Annotated[int, Field(ge=1)] = 1
     reduction_factor: Annotated[int, Field(ge=2)] = 3
 
@@ -92,6 +101,26 @@ class RetrainTable(Config):
     rerun_epochs: Annotated[int, Field(ge=1)] | None = None
     models: Annotated[int, Field(ge=1)] = 5
     epochs: Annotated[int, Field(ge=1)] | None = None
+
+
+class ConstraintsTable(Config):
+    """The table [constraints]: the largest nets that are proposed. None means that any size is.
+
+    `max_parameters` counts trained ones, `max_flops` the floating-point operations of the forward pass of one image.
+    """
+
+    max_parameters: Annotated[int, Field(ge=1)] | None = None
+    max_flops: Annotated[int, Field(ge=1)] | None = None
+
+    def excess(self, model: ModelConfig) -> str:
+        """Return by what a net is too large, such as "5,130 parameters"; empty if it is not."""
+        sizes = {
+            "parameters": (cost.num_parameters(model), self.max_parameters),
+            "FLOPs": (cost.flops_per_image(model), self.max_flops),
+        }
+        return " and ".join(
+            f"{size:,} {what}" for what, (size, most) in sizes.items() if most is not None and size > most
+        )
 
 
 #: Which models of a training are kept: that of its last epoch, that of its best epoch on the validation images.
@@ -172,6 +201,15 @@ class StudyFile(Config, ABC):
         """Return a configuration of middling size, to estimate costs by."""
 
     @property
+    def is_constrained(self) -> bool:
+        """Whether some proposals are not allowed."""
+        return False
+
+    def allows(self, params: Mapping[str, Any]) -> bool:
+        """Return whether the constraints allow a trial with these hyperparameters."""
+        return True
+
+    @property
     def keeps(self) -> bool:
         """Whether models of its trainings are kept: then all workers must see one artifact store."""
         return False
@@ -190,6 +228,7 @@ class SearchFile(StudyFile):
 
     data: DataConfig = DataConfig()
     retrain: RetrainTable = RetrainTable()
+    constraints: ConstraintsTable = ConstraintsTable()
     fixed: dict[str, Any] = Field(default_factory=dict)
     enqueue: tuple[dict[str, Any], ...] = ()
 
@@ -202,8 +241,18 @@ class SearchFile(StudyFile):
         """Return the configuration of a trial with these hyperparameters; the others are as fixed."""
         return trial_config({**self.fixed, **params}, self.train)
 
+    @property
+    def is_constrained(self) -> bool:
+        return self.constraints != ConstraintsTable()
+
+    def allows(self, params: Mapping[str, Any]) -> bool:
+        return not self.constraints.excess(self.config(params).model)
+
     def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
-        params = {name: spec.suggest(trial, name) for name, spec in self.space.items()}
+        params: dict[str, Any] = {}
+        for name, spec in sorted(self.space.items(), key=lambda item: bool(item[1].when)):
+            if spec.applies(self.fixed | params):
+                params[name] = spec.suggest(trial, name)
         return TrainingSpec(config=self.config(params), data=self.data)
 
     def fill(self, queue: TrialQueue, budget: int) -> int:
@@ -220,7 +269,7 @@ class SearchFile(StudyFile):
     def sample(self, number: int) -> list[TrialConfig]:
         draw = random.Random(0)
         drawn = [{name: draw.choice(spec.values()) for name, spec in self.space.items()} for _ in range(number)]
-        return list(dict.fromkeys(self.config(params) for params in drawn))
+        return list(dict.fromkeys(self.config(params) for params in drawn if self.allows(params)))
 
     def middle(self) -> TrialConfig:
         return self.config({name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()})

@@ -4,7 +4,7 @@ A trial is any object with the `suggest_*` methods of an optuna trial.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field
@@ -24,7 +24,17 @@ class Suggester(Protocol):
     ) -> float: ...
 
 
-class Choices(Config):
+class Condition(Config):
+    """When a hyperparameter is searched: with these values of others, by name. Without any it always is."""
+
+    when: Mapping[str, tuple[Scalar, ...]] = {}
+
+    def applies(self, params: Mapping[str, Any]) -> bool:
+        """Return whether the hyperparameter is searched beside the others in `params`."""
+        return all(params.get(name) in values for name, values in self.when.items())
+
+
+class Choices(Condition):
     """A hyperparameter that takes one of the listed values."""
 
     choices: tuple[Scalar, ...]
@@ -45,7 +55,7 @@ class Choices(Config):
         return any(type(value) is type(choice) and value == choice for choice in self.choices)
 
 
-class IntRange(Config):
+class IntRange(Condition):
     """An integer from `low` to `high` (both included), by `step` or evenly on a log scale."""
 
     low: int
@@ -63,7 +73,7 @@ class IntRange(Config):
         return type(value) is int and self.low <= value <= self.high and (value - self.low) % self.step == 0
 
 
-class FloatRange(Config):
+class FloatRange(Condition):
     """A number from `low` to `high` (both included), by `step` or evenly on a log scale."""
 
     low: float

@@ -52,7 +52,9 @@ def _inline(values: Mapping[str, Any]) -> InlineTable:
 
 def _hyperparameter(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a hyperparameter as a study file has it: TOML has no null, and a log scale takes no step, not even 1."""
+    spec = {key: value for key, value in spec.items() if key != "when" or value}
     if "choices" in spec:
         return spec
     kind = IntRange if isinstance(spec["low"], int) else FloatRange
-    return kind(**spec).model_dump(exclude_defaults=True)
+    defaults = {key: field.default for key, field in kind.model_fields.items()}
+    return {key: value for key, value in spec.items() if value != defaults[key]}

@@ -5,6 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.optuna_internals import KnownRows
@@ -74,7 +75,9 @@ def test_what_is_remembered_is_what_optuna_would_work_on(monkeypatch: pytest.Mon
 def test_numeric_choices_are_proposed_as_their_positions_would_be() -> None:
     widths = (8, 16, 32, 48, 64, 96)
     space: dict[str, Hyperparameter] = {"name": Choices(choices=("a", "b")), "width": Choices(choices=widths)}
-    listed = {name: optuna.distributions.CategoricalDistribution(spec.values()) for name, spec in space.items()}
+    listed: dict[str, BaseDistribution] = {
+        name: optuna.distributions.CategoricalDistribution(spec.values()) for name, spec in space.items()
+    }
     positions = listed | {"width": optuna.distributions.IntDistribution(0, len(widths) - 1)}
     draw = random.Random(0)
     ours, own = optuna.create_study(), optuna.create_study()
@@ -104,3 +107,22 @@ def test_numeric_choices_are_proposed_as_their_positions_would_be() -> None:
 )  # fmt: skip
 def test_choices_are_ordered_if_they_are_rising_numbers(choices: tuple[Any, ...], ordered: bool) -> None:
     assert Choices(choices=choices).are_ordered is ordered
+
+
+def test_a_hyperparameter_with_a_condition_is_learned_from_the_trials_that_have_it() -> None:
+    space: dict[str, Hyperparameter] = {
+        "optimizer": Choices(choices=("adamw", "sgd")),
+        "momentum": FloatRange(low=0.0, high=1.0, when={"optimizer": ("sgd",)}),
+    }
+    known_rows: KnownRows = {}
+    study = optuna.create_study()
+    for number in range(60):
+        study.sampler = sampler_of(SamplerConfig(), space, number, known_rows)
+        trial = study.ask()
+        optimizer = space["optimizer"].suggest(trial, "optimizer")
+        momentum = space["momentum"].suggest(trial, "momentum") if optimizer == "sgd" else 0.0
+        study.tell(trial, abs(momentum - 0.7))
+    chosen = [trial.params["momentum"] for trial in study.trials[40:] if "momentum" in trial.params]
+    assert len(chosen) > 10
+    assert sum(0.5 < momentum < 0.9 for momentum in chosen) > 0.7 * len(chosen)
+    assert len(known_rows) >= 40

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from kmnist_search.config import HYPERPARAMETERS, AugmentConfig, OptimizerConfig, PatchMLPConfig
+from kmnist_search.config import HYPERPARAMETERS, AugmentConfig, OptimizerConfig, PatchMLPConfig, cost
 from kmnist_search.errors import StudyFileError
 from kmnist_search.study_file.builtin import builtin_studies, find_study_file
-from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.parser import load, loads
 from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, SearchFile
 from kmnist_search.study_file.space import Choices, FloatRange, IntRange
+from kmnist_search.study_file.writer import as_toml
 
+OPTIMIZERS = "[space]\noptimizer = { choices = ['adamw', 'sgd'] }\n"
 SET_ADVICE = "write it as table.key=value, for example --set train.epochs=5"
 
 
@@ -58,7 +60,10 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
     [
         # Tables and keys.
         ("[stud]", "there is no table [stud]. Did you mean 'study'?"),
-        ("[zzzz]", "there is no table [zzzz]. There are: study, data, train, retrain, fixed, space, enqueue."),
+        (
+            "[zzzz]",
+            "there is no table [zzzz]. There are: study, data, train, retrain, constraints, fixed, space, enqueue.",
+        ),
         ("study = 3", "[study] must be a table."),
         ("[[space]]", "[space] must be a table."),
         ("[train]\nepoch = 3", "[train] has no key 'epoch'. Did you mean 'epochs'?"),
@@ -91,7 +96,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ("[space]\ndim = { lo = 1, high = 3 }", "[space] dim has no key 'lo'. Did you mean 'low'?"),
         (
             "[space]\ndim = { qqqq = 1, high = 3 }",
-            "[space] dim has no key 'qqqq'. There are: choices, low, high, log, step.",
+            "[space] dim has no key 'qqqq'. There are: choices, low, high, log, step, when.",
         ),
         ("[space]\ndim = { choices = [1], low = 3 }", "[space] dim takes choices, or low and high, not both."),
         ("[space]\ndim = { choices = [] }", "[space] dim needs at least one choice."),
@@ -259,6 +264,46 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
             "[[enqueue]]\nskip = 'true'\n[space]\nskip = { choices = [true, false] }",
             "[[enqueue]] 1 skip: input should be a valid boolean, got 'true'.",
         ),
+        # Conditions.
+        (
+            f"{OPTIMIZERS}momentum = {{ low = 0.1, high = 0.9, when = 'sgd' }}",
+            "[space] momentum: when must name others and their values, such as { optimizer = \"sgd\" }, got 'sgd'.",
+        ),
+        (
+            f"{OPTIMIZERS}momentum = {{ low = 0.1, high = 0.9, when = {{ optimiser = 'sgd' }} }}",
+            "[space] momentum: when has no hyperparameter 'optimiser'. Did you mean 'optimizer'?",
+        ),
+        (
+            f"{OPTIMIZERS}momentum = {{ low = 0.1, high = 0.9, when = {{ optimizer = 'sdg' }} }}",
+            "[space] momentum: when: input should be 'adamw', 'adam' or 'sgd', got 'sdg'.",
+        ),
+        (
+            f"{OPTIMIZERS}momentum = {{ low = 0.1, high = 0.9, when = {{ optimizer = 'adam' }} }}",
+            "[space] momentum: when 'adam' is not among the choices of optimizer.",
+        ),
+        (
+            "[fixed]\noptimizer = 'sgd'\n[space]\nmomentum = { low = 0.1, high = 0.9, when = { optimizer = 'sgd' } }",
+            "[space] momentum: when optimizer is in [fixed]. Leave the condition out, or momentum.",
+        ),
+        (
+            "[space]\nmomentum = { low = 0.1, high = 0.9, when = { optimizer = 'sgd' } }",
+            "[space] momentum: when optimizer must be in [space], with choices and without a condition of its own.",
+        ),
+        (
+            f"{OPTIMIZERS}dim = {{ low = 1, high = 9, when = {{ optimizer = 'sgd' }} }}",
+            "[space] dim: when is not for hyperparameters of the model, which all trials have.",
+        ),
+        # Constraints.
+        ("[constraints]\nmax_params = 3", "[constraints] has no key 'max_params'. Did you mean 'max_parameters'?"),
+        ("[constraints]\nmax_flops = 0", "[constraints] max_flops: input should be greater than or equal to 1, got 0."),
+        (
+            "[constraints]\nmax_parameters = 100\n[space]\ndim = { choices = [16, 8] }",
+            "[constraints] exclude every net of [space]: one of the smallest has 43,350 parameters.",
+        ),
+        (
+            "[constraints]\nmax_parameters = 60_000\n[space]\ndim = { choices = [8, 64] }\n[[enqueue]]\ndim = 64",
+            "[[enqueue]] 1 has 160,782 parameters, more than [constraints] allow.",
+        ),
     ],
 )
 def test_a_wrong_study_file_is_refused_with_this_message(tmp_path: Path, text: str, message: str) -> None:
@@ -355,7 +400,42 @@ def test_a_float_enqueued_on_a_step_is_taken_in_spite_of_rounding(tmp_path: Path
     assert study.enqueue == ({"mixup": value},)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "kmnist", "kmnist-cpu"])
+def test_a_hyperparameter_with_a_condition_is_searched_only_where_it_is_met(tmp_path: Path) -> None:
+    text = f"{OPTIMIZERS}momentum = {{ low = 0.1, high = 0.8, when = {{ optimizer = 'sgd' }} }}"
+    study = loaded(tmp_path, text.replace("[space]\n", "[space]\nlearning_rate = { choices = [0.1] }\n"))
+    for optimizer, momentum in (("sgd", 0.5), ("adamw", 0.9)):
+        trial = Recorder({"optimizer": optimizer, "momentum": 0.5, "learning_rate": 0.1})
+        assert study.suggest(trial).config.optimizer.momentum == momentum
+        assert ("momentum" in trial.asked) is (optimizer == "sgd")
+    assert loads(as_toml(study.model_dump(mode="json")), source="again", name="again") == study
+
+
+def test_any_of_several_values_may_meet_a_condition(tmp_path: Path) -> None:
+    study = loaded(
+        tmp_path,
+        "[space]\nbeta2 = { low = 0.9, high = 0.999, when = { optimizer = ['adam', 'adamw'] } }\n"
+        "optimizer = { choices = ['adam', 'adamw', 'sgd'] }",
+    )
+    asked = {optimizer: Recorder({"optimizer": optimizer, "beta2": 0.95}) for optimizer in ("adam", "adamw", "sgd")}
+    for trial in asked.values():
+        study.suggest(trial)
+    assert [name for name, trial in asked.items() if "beta2" in trial.asked] == ["adam", "adamw"]
+
+
+def test_constraints_allow_the_nets_that_are_small_enough(tmp_path: Path) -> None:
+    study = loaded(
+        tmp_path,
+        "[constraints]\nmax_parameters = 100_000\nmax_flops = 9_000_000\n[space]\ndim = { low = 8, high = 64 }",
+    )
+    allowed = [dim for dim in range(8, 65) if study.allows({"dim": dim})]
+    for dim in range(8, 65):
+        model = study.config({"dim": dim}).model
+        fits = cost.num_parameters(model) <= 100_000 and cost.flops_per_image(model) <= 9_000_000
+        assert (dim in allowed) is fits
+    assert 8 < max(allowed) < 64
+
+
+@pytest.mark.parametrize("name", ["quickstart", "kmnist", "kmnist-cpu", "kmnist-hour", "kmnist-wide"])
 def test_a_built_in_study_loads_under_its_own_name(name: str) -> None:
     study = load(find_study_file(name))
     assert study.study.name == name
@@ -365,7 +445,7 @@ def test_a_built_in_study_loads_under_its_own_name(name: str) -> None:
 
 def test_the_built_in_studies_are_these() -> None:
     searches = [name for name in builtin_studies() if not name.startswith("references/")]
-    assert searches == ["kmnist", "kmnist-cpu", "quickstart"]
+    assert searches == ["kmnist", "kmnist-cpu", "kmnist-hour", "kmnist-wide", "quickstart"]
 
 
 def test_the_quickstart_needs_no_download() -> None:
@@ -374,7 +454,7 @@ def test_the_quickstart_needs_no_download() -> None:
 
 def test_only_large_studies_are_meant_for_a_gpu() -> None:
     meant_for = {name: load(path).study.meant_for for name, path in builtin_studies().items()}
-    assert {name for name, device in meant_for.items() if device == "gpu"} == {"kmnist", "references/s2"}
+    assert {name for name, device in meant_for.items() if device == "gpu"} == {"kmnist", "kmnist-wide", "references/s2"}
 
 
 def test_a_file_that_sets_nothing_is_a_study_of_the_defaults_named_after_the_file(tmp_path: Path) -> None:

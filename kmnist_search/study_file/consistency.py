@@ -1,0 +1,83 @@
+"""What is wrong with a study file whose settings, each by itself, are right."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kmnist_search.config import HYPERPARAMETERS, model_config
+from kmnist_search.errors import ConfigError
+from kmnist_search.study_file.schema import SearchFile
+from kmnist_search.study_file.space import Choices
+
+#: Hyperparameters of the model that depend on each other, by group.
+COUPLED = (
+    ("image_size", "patch_size"),
+    ("num_blocks", "token_width", "channel_width"),
+    ("skip", "drop_path"),
+)
+#: The hyperparameters that make a net larger.
+SIZES = ("dim", "token_width", "channel_width", "num_blocks")
+
+#: Where in the file, and what is wrong there.
+Problem = tuple[str, str]
+
+
+def problems(file: SearchFile) -> Iterator[Problem]:
+    """Yield each setting that does not fit to the others."""
+    yield from _of_model(file)
+    yield from _of_conditions(file)
+    yield from _of_constraints(file)
+
+
+def _of_model(file: SearchFile) -> Iterator[Problem]:
+    """Build a model configuration for every combination of the values that depend on each other."""
+    possible: dict[str, Sequence[Any]] = {name: (value,) for name, value in file.fixed.items()}
+    # A searched width is one number, which fits any number of blocks: only fixed lists of widths need a check.
+    possible |= {name: spec.values() for name, spec in file.space.items() if not name.endswith("_width")}
+    # `layers` excludes all other settings of the shape.
+    of_model = tuple(name for name in possible if HYPERPARAMETERS[name] == "model")
+    for group in (of_model,) if "layers" in possible else COUPLED:
+        values = {name: possible[name] for name in group if name in possible}
+        for combination in itertools.product(*values.values()):
+            try:
+                model_config(dict(zip(values, combination, strict=True)))
+            except ConfigError as error:
+                tables = [f"[{table}]" for table in _tables_of(values, file.fixed)]
+                has = "has" if len(tables) == 1 else "have"
+                yield " and ".join(tables), f"{has} values that do not fit together: {error}"
+
+
+def _tables_of(names: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
+    return sorted({"fixed" if name in fixed else "space" for name in names})
+
+
+def _of_conditions(file: SearchFile) -> Iterator[Problem]:
+    """Look for conditions that no trial meets, or that every trial does."""
+    for name, spec in file.space.items():
+        for other, values in spec.when.items():
+            place, condition = f"[space] {name}: when", file.space.get(other)
+            if other in file.fixed:
+                yield place, f"{other} is in [fixed]. Leave the condition out, or {name}"
+            elif not isinstance(condition, Choices) or condition.when:
+                yield place, f"{other} must be in [space], with choices and without a condition of its own"
+            elif unknown := [value for value in values if not condition.contains(value)]:
+                yield place, f"{unknown[0]!r} is not among the choices of {other}"
+
+
+def _of_constraints(file: SearchFile) -> Iterator[Problem]:
+    """Look for nets that are too large: all of the space, or one that is enqueued."""
+    if not file.is_constrained:
+        return
+    if all(excesses := _excesses(file, {})):
+        yield "[constraints]", f"exclude every net of [space]: one of the smallest has {excesses[0]}"
+    for number, entry in enumerate(file.enqueue, start=1):
+        if all(excesses := _excesses(file, entry)):
+            yield f"[[enqueue]] {number}", f"has {excesses[0]}, more than [constraints] allow"
+
+
+def _excesses(file: SearchFile, given: Mapping[str, Any]) -> list[str]:
+    """Return the excess of the smallest net with the given hyperparameters for each size of its patches."""
+    net = {name: min(spec.values()) if name in SIZES else spec.values()[0] for name, spec in file.space.items()}
+    patches = file.space["patch_size"].values() if "patch_size" in file.space else (None,)
+    nets = [{**net, **({} if patch is None else {"patch_size": patch}), **given} for patch in patches]
+    return [file.constraints.excess(file.config(net).model) for net in nets]

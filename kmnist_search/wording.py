@@ -32,6 +32,11 @@ def metric_text(metric: str, number: float | None) -> str:
     return "" if number is None else f"{number:.4f}"
 
 
+def difference(metric: str, number: float) -> str:
+    """Return how much two values of a metric differ: accuracies in percentage points, losses with four decimals."""
+    return f"{100 * number:.2f} points" if metric.endswith("accuracy") else f"{number:.4f}"
+
+
 def named_metric(metric: str, number: float | None) -> str:
     """Return the value of a metric after its name, such as "val_accuracy 96.97 %"; empty for None."""
     return "" if number is None else f"{metric} {metric_text(metric, number)}"

@@ -6,10 +6,10 @@ from typing import Any
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
-from kmnist_search.charts import trials as read
 from kmnist_search.charts.chart import Chart, figure, metric_chart, metric_format, single, small
 from kmnist_search.charts.colours import BLUE, GREEN, GREY, ORANGE, RED
 from kmnist_search.charts.trials import PruningSavings
+from kmnist_search.study.ranking import front
 from kmnist_search.wording import count, duration_text
 
 
@@ -35,7 +35,7 @@ def size_and_value(ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool
         hovertemplate=f"trial %{{customdata}}: %{{y:{shown}}}, %{{x:,}} parameters<extra></extra>",
     )
     line = go.Scatter(
-        **_places(read.front(known)),
+        **_places(front(known)),
         mode="lines+markers",
         name="Pareto front",
         line={"color": ORANGE, "width": 2, "shape": "hv"},

@@ -108,22 +108,6 @@ def thinned(history: SearchHistory, most: int, direction: StudyDirection) -> Sea
     return replace(history, **arrays)
 
 
-def front(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the Pareto front of size and value: each trial that is smaller than all better ones, smallest first.
-
-    Args:
-        ranked: best first, all with the attribute "num_parameters".
-    """
-    found: list[FrozenTrial] = []
-    for trial in ranked:
-        if found and trial.user_attrs["num_parameters"] >= found[-1].user_attrs["num_parameters"]:
-            continue
-        if found and trial.values[0] == found[-1].values[0]:
-            found.pop()  # as good, and larger
-        found.append(trial)
-    return found[::-1]
-
-
 def seconds_by_outcome(trials: Sequence[FrozenTrial]) -> dict[str, tuple[int, float]]:
     """Return the number of complete, pruned and failed trials, and their training seconds."""
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kmnist_search.run.options import RunOptions
     from kmnist_search.study.study import SearchStudy
 
-FOR_SHOWING = ("study", "storage_url", "top_k", "retrains", "as_json")
+FOR_SHOWING = ("study", "storage_url", "top_k", "of_each_size", "retrains", "as_json")
 
 
 @click.command(epilog="Example: kmnist-search best kmnist-cpu --retrain --out winner")
@@ -34,6 +34,7 @@ FOR_SHOWING = ("study", "storage_url", "top_k", "retrains", "as_json")
     help="Trials to show, or candidates to retrain; --retrain --top 1 takes the best as it is.  "
     "[default: 10, or the study's with --retrain]",
 )
+@click.option("--front", "of_each_size", is_flag=True, help="Only trials that are better than all smaller ones.")
 @click.option("--retrain", "retrains", is_flag=True, help="Retrain the best, test once, and write model and report.")
 @retrain_options
 @result_options
@@ -42,6 +43,7 @@ FOR_SHOWING = ("study", "storage_url", "top_k", "retrains", "as_json")
 def best(
     study: str | None,
     top_k: int | None,
+    of_each_size: bool,
     retrains: bool,
     retraining: "dict[str, Any]",
     out: Path | None,
@@ -61,9 +63,11 @@ def best(
     """
     if not retrains:
         _check_none_given()
+    elif of_each_size:
+        raise click.UsageError("--front shows trials and retrains none. Leave it or --retrain out.")
     found = stored_study(options.storage_url, study, options.checkpoint_dir)
     if not retrains:
-        _show(found, top_k or 10, as_json)
+        _show(found, top_k or 10, of_each_size=of_each_size, as_json=as_json)
         return
     import_ahead(options.device, options.workers)
 
@@ -86,13 +90,13 @@ def _check_none_given() -> None:
             raise click.UsageError(f"{param.opts[0]} is for retraining. Add --retrain, or leave it out.")
 
 
-def _show(study: "SearchStudy", top: int, as_json: bool) -> None:
+def _show(study: "SearchStudy", top: int, *, of_each_size: bool, as_json: bool) -> None:
     from rich.console import Console
 
     from kmnist_search.study.summary import best_summary
     from kmnist_search.terminal.tables import best_view
 
-    summary = best_summary(study, top)
+    summary = best_summary(study, top, of_each_size=of_each_size)
     if as_json:
         print_json(summary)
     else:

@@ -69,9 +69,9 @@ def kubernetes(
 ) -> None:
     """Create a study and submit its workers as a Kubernetes job.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The pods create study and
-    queue themselves, in the database that the secret names. If --storage names the same database as it is reached from
-    here, it is checked first, and study and queue are created from here.
+    STUDY is a built-in study (kmnist, kmnist-cpu, kmnist-hour, kmnist-wide, quickstart), FILE the path of a study
+    file. The pods create study and queue themselves, in the database that the secret names. If --storage names the
+    same database as it is reached from here, it is checked first, and study and queue are created from here.
     """
     from kmnist_search.launch import kubectl
     from kmnist_search.launch.kubernetes import KubernetesJob

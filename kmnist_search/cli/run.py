@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: kmnist-search run kmnist-cpu --trials 20 --timeout 1h")
 @study_options
+@click.option(
+    "--from",
+    "earlier",
+    metavar="STUDY",
+    help="Begin a new study with the five best configurations of another one in the storage.",
+)
 @click.option("--timeout", type=TIME, help="Stop after this time, such as 90m or 2h.")
 @click.option("--target", type=float, help="Stop once a complete trial is as good as this, such as 0.98.")
 @click.option(
@@ -48,6 +54,7 @@ if TYPE_CHECKING:
 @json_option
 def run(
     asked: AskedStudy,
+    earlier: str | None,
     timeout: float | None,
     target: float | None,
     patience: int | None,
@@ -59,8 +66,8 @@ def run(
 ) -> None:
     """Run a search until all its trials are finished, or resume it.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The same command again
-    resumes the study. Any number of processes may work on one study at the same time.
+    STUDY is a built-in study (kmnist, kmnist-cpu, kmnist-hour, kmnist-wide, quickstart), FILE the path of a study
+    file. The same command again resumes the study. Any number of processes may work on one study at the same time.
     """
     check_result_options(retrains=retrains)
     file = asked.file()
@@ -73,19 +80,25 @@ def run(
     from kmnist_search.database.errors import when_it_answers
     from kmnist_search.host.signals import StopSignals
     from kmnist_search.run.submission import prepare
+    from kmnist_search.run.warm_start import warm_started
     from kmnist_search.study.status import status_of
     from kmnist_search.study.summary import status_summary
-    from kmnist_search.terminal.run_messages import announce, conclude
+    from kmnist_search.terminal.run_messages import announce, announce_warm_start, conclude
     from kmnist_search.worker.stop import Limits
 
     devices = devices_here(options)
     limits = Limits(target=target, patience=patience, waits="for others" if retrains else "never")
     options = replace(options, trials=asked.trials, limits=limits)
+    taken = 0
+    if earlier is not None:
+        file, taken = warm_started(file, options.storage_url, earlier)
     search = prepare(file, options.on(devices[0]))
     if retrains and search.trials_left():
         check_result_folder(search.study.name, out, force=force)
     places = search.places(devices)
     console = Console(stderr=as_json)
+    if earlier is not None:
+        announce_warm_start(console, earlier, taken)
     announce(console, search, places, options=typed_storage())
     search = search.for_at_most(timeout)
     with StopSignals() as signals:

@@ -109,9 +109,9 @@ def slurm(
 ) -> None:
     """Create a study and submit its workers as a Slurm job array.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. The same command again
-    adds workers to the study, and no trials. With --retrain the tasks also retrain the winner, and the last one writes
-    model and report.
+    STUDY is a built-in study (kmnist, kmnist-cpu, kmnist-hour, kmnist-wide, quickstart), FILE the path of a study
+    file. The same command again adds workers to the study, and no trials. With --retrain the tasks also retrain the
+    winner, and the last one writes model and report.
     """
     from kmnist_search.database.url import check_shared_url, has_password
     from kmnist_search.launch.slurm import SlurmJob, script, worker_command

@@ -14,7 +14,7 @@ import click
 from kmnist_search.cli.options import grouped
 
 if TYPE_CHECKING:
-    from kmnist_search.study_file.schema import StudyFile
+    from kmnist_search.study_file.schema import SearchFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class AskedStudy:
 
         return find_study_file(self.source)
 
-    def file(self) -> "StudyFile":
+    def file(self) -> "SearchFile":
         """Return the study file with all changes.
 
         Raises:

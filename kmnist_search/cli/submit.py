@@ -34,8 +34,8 @@ def queue(
 ) -> None:
     """Create a study and its queue; you start the workers.
 
-    STUDY is a built-in study (kmnist, kmnist-cpu, quickstart), FILE the path of a study file. It is safe to repeat
-    the command, from any machine: --trials is the number of trials in all.
+    STUDY is a built-in study (kmnist, kmnist-cpu, kmnist-hour, kmnist-wide, quickstart), FILE the path of a study
+    file. It is safe to repeat the command, from any machine: --trials is the number of trials in all.
     """
     from contextlib import nullcontext
 

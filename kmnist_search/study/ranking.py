@@ -1,4 +1,4 @@
-"""Which trials of a study have the same configuration."""
+"""Which trials of a study have the same configuration, and which are the best of their size."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,8 @@ from optuna.trial import FrozenTrial
 
 #: The user attribute with the digest of a trial's configuration: equal if and only if the training is the same.
 DIGEST_KEY = "config_digest"
+#: The user attribute with the number of a trial's parameters.
+SIZE_KEY = "num_parameters"
 
 
 def duplicates(ranked: Sequence[FrozenTrial]) -> Mapping[int, int]:
@@ -29,3 +31,19 @@ def distinct(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the trials without those whose configuration a better trial has. Arguments as for `duplicates`."""
     again = duplicates(ranked)
     return [trial for trial in ranked if trial.number not in again]
+
+
+def front(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the Pareto front of size and value: each trial that is smaller than all better ones, smallest first.
+
+    Args:
+        ranked: best first, all with the attribute "num_parameters".
+    """
+    found: list[FrozenTrial] = []
+    for trial in ranked:
+        if found and trial.user_attrs[SIZE_KEY] >= found[-1].user_attrs[SIZE_KEY]:
+            continue
+        if found and trial.values[0] == found[-1].values[0]:
+            found.pop()  # as good, and larger
+        found.append(trial)
+    return found[::-1]

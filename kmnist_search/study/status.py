@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal
 
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.database.trial_writer import REASON_KEY
@@ -17,6 +18,8 @@ from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.forecast import EndedTrial, Forecast, RunningTrial, forecast, num_recent
 from kmnist_search.study.halving import rung_of
+from kmnist_search.study.outlook import Outlook, outlook
+from kmnist_search.study.patience import noise_of
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
 
 
@@ -104,6 +107,7 @@ class Status:
     """The status of a study: its progress, its workers, and its running and failed trials.
 
     `bests` are the best metric after each trial that is over, in order of their ends, from the first complete trial on.
+    `outlook` is None while too little is known, and `noise` while no configuration was repeated, see `patience.py`.
     """
 
     progress: Progress
@@ -111,6 +115,8 @@ class Status:
     workers: Sequence[WorkerStatus]
     running: Sequence[Running]
     failures: Sequence[TrialFailure]
+    outlook: Outlook | None = None
+    noise: float | None = None
 
 
 def status_of(study: SearchStudy) -> Status:
@@ -126,12 +132,16 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
     best = [] if study.is_plan else study.ranked(trials)[:1]
     # Finished trials do not change any more, so their details may be from an earlier read.
     study.with_details([*running, *(trial for trial in [*best, *failed] if not trial.user_attrs)])
+    progress, bests = _progress(study, counts, trials), _bests(study, trials)
+    maximizes = study.direction == StudyDirection.MAXIMIZE
     return Status(
-        progress=_progress(study, counts, trials),
-        bests=_bests(study, trials),
+        progress=progress,
+        bests=bests,
         workers=_workers(study.workers(), running),
         running=[_running(study, trial, best) for trial in running],
         failures=[_failure(trial) for trial in failed],
+        outlook=outlook(bests, progress.forecast, running=counts.running, maximizes=maximizes),
+        noise=None if study.is_plan else noise_of(trials),
     )
 
 

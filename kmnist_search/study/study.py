@@ -22,7 +22,7 @@ from kmnist_search.optuna_internals import study_id_of, trial_id_of
 from kmnist_search.queue import leases
 from kmnist_search.queue.queue import Added, Counts, Entry, Queue
 from kmnist_search.queue.workers import RegisteredWorker, registered_workers, remove_gone_workers
-from kmnist_search.study.ranking import DIGEST_KEY
+from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY
 from kmnist_search.study_file.parser import loads
 from kmnist_search.study_file.schema import PlannedTraining, StudyFile, TrainingSpec
 from kmnist_search.study_file.writer import as_toml
@@ -203,17 +203,19 @@ class SearchStudy:
         return sorted(complete, key=lambda trial: trial.values[0], reverse=highest_first)
 
     def complete(self) -> list[FrozenTrial]:
-        """Return the complete trials, best first, without reports; of user attributes, only the config digest.
+        """Return the complete trials, best first, without reports; of user attributes, only config digest and size.
 
         Raises:
             NoCompleteTrialError: there is none.
         """
+        keys = (DIGEST_KEY, SIZE_KEY)
         with self.storage.reading() as connection:
             trials = read_trials(connection, self.queue.study_id, with_reports=False)
-            digests = read_attribute(connection, self.queue.study_id, DIGEST_KEY)
+            known = {key: read_attribute(connection, self.queue.study_id, key) for key in keys}
         ranked = self.ranked(trials)
         for trial in ranked:
-            trial.user_attrs = {DIGEST_KEY: digests[trial_id_of(trial)]} if trial_id_of(trial) in digests else {}
+            trial_id = trial_id_of(trial)
+            trial.user_attrs = {key: known[key][trial_id] for key in keys if trial_id in known[key]}
         if not ranked:
             counts = self.counts()
             raise NoCompleteTrialError(

@@ -7,14 +7,14 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
-from kmnist_search.study.ranking import DIGEST_KEY, duplicates
+from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY, duplicates, front
 from kmnist_search.study.status import Progress, Status
 from kmnist_search.study.study import SearchStudy
 
 #: User attributes about a trial's cost and origin; the others are curves and bookkeeping.
 FACTS = (
     DIGEST_KEY,
-    "num_parameters",
+    SIZE_KEY,
     "flops_per_image",
     "seconds",
     "images_per_second",
@@ -62,6 +62,8 @@ def status_summary(status: Status) -> dict[str, Any]:
         "workers": [asdict(worker) for worker in status.workers],
         "running": [{**asdict(running), "attempts": _attempts(running.attempts)} for running in status.running],
         "failures": [asdict(failure) for failure in status.failures],
+        "next_hour": asdict(status.outlook) if status.outlook else None,
+        "noise": status.noise,
     }
 
 
@@ -70,14 +72,21 @@ def _attempts(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{fact: attempt.get(fact) for fact in ATTEMPT_FACTS} for attempt in attempts]
 
 
-def best_summary(study: SearchStudy, top: int) -> dict[str, Any]:
+def best_summary(study: SearchStudy, top: int, *, of_each_size: bool = False) -> dict[str, Any]:
     """Return the `top` best complete trials, best first, with their full configuration.
+
+    Args:
+        study: the study.
+        top: the most trials.
+        of_each_size: only the Pareto front, see `ranking.front`.
 
     Raises:
         NoCompleteTrialError: there is none.
     """
     ranked = study.complete()
-    again, best = duplicates(ranked), ranked[:top]
+    again = duplicates(ranked)
+    shown = front([trial for trial in ranked if SIZE_KEY in trial.user_attrs])[::-1] if of_each_size else ranked
+    best = shown[:top]
     study.with_details(best)
     return {
         "study": study.name,

@@ -11,7 +11,7 @@ from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
 from kmnist_search.terminal.printing import print_line
 from kmnist_search.terminal.progress import best_text
-from kmnist_search.wording import duration_text
+from kmnist_search.wording import count, duration_text
 from kmnist_search.worker.stop import StoppedBy
 
 
@@ -29,6 +29,14 @@ def announce(console: Console, search: Search, places: Sequence[Place], *, optio
         print_line(console, f"For ten more: --trials {counts.finished + 10}. The best: {best}")
         return
     _print_places_or_warn(console, search, places)
+
+
+def announce_warm_start(console: Console, source: str, taken: int) -> None:
+    """Show what `--from` does: so many first trials are taken from the study `source`, or none as the study exists."""
+    if taken:
+        print_line(console, f"its first {count(taken, 'trial')} try the best of {source}")
+    else:
+        print_line(console, f"it exists already and goes on as it began: --from {source} changes nothing")
 
 
 def announce_version(console: Console, version_before: str | None) -> None:

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.study.status import Running, Status, TrialFailure, WorkerStatus
-from kmnist_search.terminal.progress import labelled, progress_rows
+from kmnist_search.terminal.progress import Row, labelled, progress_rows
 from kmnist_search.terminal.sparkline import MAX_CURVE, bounds, fitted, sparkline
-from kmnist_search.wording import count, duration_text, metric_text, percent, shown_params
+from kmnist_search.wording import count, difference, duration_text, metric_text, percent, shown_params
 
 #: The most trials listed for one kind of failure.
 NAMED_TRIALS = 4
@@ -52,6 +52,7 @@ class StatusView:
                 ("study", Text(progress.name, style="bold")),
                 ("finished", Text(f"{finished} of {total}{share}")),
                 *progress_rows(progress, total, self.now),
+                *outlook_rows(self.status),
             ]
         )
         for listing in listings(self.status, curve_width=MAX_CURVE, ascii_only=options.ascii_only):
@@ -59,6 +60,17 @@ class StatusView:
                 yield Text("")
                 yield listing.title
                 yield listing
+
+
+def outlook_rows(status: Status) -> list[Row]:
+    """Return rows for what another hour may gain, and for the noise between equal trainings, where they are known."""
+    metric, rows = status.progress.metric, []
+    if status.outlook is not None:
+        trials = count(status.outlook.trials, "more trial")
+        rows.append(("next hour", Text(f"{trials} may gain about {difference(metric, status.outlook.gain)}")))
+    if status.noise is not None:
+        rows.append(("noise", Text(f"{difference(metric, status.noise)} between trainings of one configuration")))
+    return rows
 
 
 def listings(status: Status, *, curve_width: int, ascii_only: bool) -> list[Listing]:

@@ -248,3 +248,24 @@ def test_a_deletion_names_the_retraining_and_the_looks_that_are_lost_and_the_led
     assert "Of its retraining, 6 of 6 queued trainings are finished" in searched("status", "mine").output
     assert searched("studies", "delete", "mine", "--yes").exit_code == 0
     assert json.loads(searched("studies", "--json").output) == []
+
+
+def test_the_front_has_the_trials_that_are_better_than_all_smaller_ones(searched: Invoke) -> None:
+    everything = json.loads(searched("best", "--json").output)["top"]
+    front = json.loads(searched("best", "--front", "--json").output)["top"]
+    expected = [
+        trial["number"]
+        for trial in everything
+        if not any(
+            other["num_parameters"] < trial["num_parameters"] and other["val_accuracy"] >= trial["val_accuracy"]
+            for other in everything
+        )
+        and trial["val_accuracy"]
+        == max(each["val_accuracy"] for each in everything if each["num_parameters"] == trial["num_parameters"])
+    ]
+    assert [trial["number"] for trial in front] == expected
+    assert len({trial["num_parameters"] for trial in everything}) > len(front) or len(front) > 1
+    assert searched("best", "--front").output.splitlines()[2].split()[0] == "rank"
+    refused = searched("best", "--front", "--retrain")
+    assert refused.exit_code == 2
+    assert "--front shows trials and retrains none" in refused.output

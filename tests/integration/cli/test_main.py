@@ -173,7 +173,7 @@ def test_a_wrong_study_name_suggests_the_nearest(invoke: Invoke) -> None:
     _refused(
         invoke("run", "quickstat"),
         "'quickstat' is neither a built-in study nor a file. Did you mean 'quickstart'? "
-        "The built-in studies are: kmnist, kmnist-cpu, quickstart, references/... (13).",
+        "The built-in studies are: kmnist, kmnist-cpu, kmnist-hour, kmnist-wide, quickstart, references/... (13).",
     )
 
 
@@ -181,7 +181,7 @@ def test_a_wrong_file_name_is_named_whole(invoke: Invoke, tmp_path: Path) -> Non
     _refused(
         invoke("run", "tinny.toml"),
         f"there is no study file {tmp_path}/tinny.toml. "
-        "The built-in studies are: kmnist, kmnist-cpu, quickstart, references/... (13).",
+        "The built-in studies are: kmnist, kmnist-cpu, kmnist-hour, kmnist-wide, quickstart, references/... (13).",
     )
 
 

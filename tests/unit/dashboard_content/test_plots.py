@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.charts import cost_charts, trials as read, work_charts
 from kmnist_search.dashboard_content.plots import plots
+from kmnist_search.study.ranking import front
 from tests.unit.charts.test_trials import BEGUN, trial
 from tests.unit.dashboard_content.test_note import snapshot
 
@@ -26,7 +27,7 @@ RANKED = [SIZED[1], SIZED[2], SIZED[0]]
 
 
 def test_on_the_front_are_the_trials_than_which_no_smaller_one_is_as_good() -> None:
-    assert [each.number for each in read.front(RANKED)] == [0, 1]
+    assert [each.number for each in front(RANKED)] == [0, 1]
     drawn = cost_charts.size_and_value(RANKED, "val_accuracy", maximize=True, most=10).figure
     assert drawn is not None
     dots, line = drawn.data
@@ -37,7 +38,7 @@ def test_on_the_front_are_the_trials_than_which_no_smaller_one_is_as_good() -> N
 
 def test_of_two_trials_as_good_the_smaller_is_on_the_front() -> None:
     twin = trial(9, 0.95, num_parameters=8000)
-    assert [each.number for each in read.front([SIZED[1], twin, SIZED[0]])] == [0, 9]
+    assert [each.number for each in front([SIZED[1], twin, SIZED[0]])] == [0, 9]
 
 
 def test_time_is_told_apart_by_how_trials_ended_beside_what_pruning_saved() -> None:

@@ -1,0 +1,51 @@
+"""What more trials of a study may gain, from how its best trial became better so far."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kmnist_search.study.forecast import Forecast
+
+#: The fewest trials that tell how fast the best becomes better.
+MIN_TRIALS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What the next hour may bring: so many more trials, and the expected gain of the best metric."""
+
+    trials: int
+    gain: float
+
+
+def outlook(bests: Sequence[float], forecast: Forecast | None, *, running: int, maximizes: bool) -> Outlook | None:
+    """Return what one more hour may gain at the recent pace; None while too little is known.
+
+    Args:
+        bests: the best metric after each trial that is over: an accuracy if it is maximized, else a loss.
+        forecast: of the study.
+        running: trials that run now.
+        maximizes: whether a higher metric is better.
+    """
+    if forecast is None or len(bests) < MIN_TRIALS:
+        return None
+    trials = round(forecast.trials_per_hour(running=running))
+    errors = [1 - best for best in bests] if maximizes else list(bests)
+    return Outlook(trials=trials, gain=expected_gain(errors, trials))
+
+
+def expected_gain(errors: Sequence[float], more: int) -> float:
+    """Return by how much the lowest error is expected to fall with `more` trials.
+
+    The lowest error of N trials falls about as a power of N. Its exponent is that of the last three quarters.
+
+    Args:
+        errors: the lowest error after each trial that is over.
+        more: number of further trials.
+    """
+    last, total = errors[-1], len(errors)
+    if last <= 0:
+        return 0.0
+    begin = total // 4
+    exponent = math.log(errors[begin - 1] / last) / math.log(total / begin)
+    return float(last * (1 - (total / (total + more)) ** exponent))

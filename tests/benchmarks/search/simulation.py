@@ -7,7 +7,7 @@ that it would retrain; no way sees that number.
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kmnist_search.database.trial_writer import PAUSED_KEY
+from kmnist_search.optuna_internals import FIXED_PARAMS_KEY
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.halving import Halving
 from tests.benchmarks.search.surrogate import Surrogate
@@ -92,7 +93,11 @@ class Simulation:
     way: Way
     seed: int
     workers: int = 1
+    #: The hyperparameters of the first trials; those of the others are proposed.
+    first: Sequence[dict[str, float]] = ()
     storage: CachedStorage = field(default_factory=lambda: CachedStorage(0, StudyDirection.MAXIMIZE))
+    #: How many epochs all workers had trained when each trial began.
+    spent_before: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._draw = np.random.default_rng(self.seed)
@@ -116,10 +121,10 @@ class Simulation:
                     best = standing
                     yield Found(epochs=spent, seconds=now, accuracy=float(current.mean_E[-1]))
             if worker not in works:
-                works[worker] = self._next()
+                works[worker] = self._next(spent)
             heapq.heappush(clock, (now + works[worker].seconds, worker))
 
-    def _next(self) -> SimulatedTrial:
+    def _next(self, spent: int) -> SimulatedTrial:
         halving = self.way.halving
         if halving is not None:
             paused = halving.next_paused(self._frozen(), is_last_chance=False)
@@ -127,11 +132,14 @@ class Simulation:
                 self._reopen(paused.trial_id)
                 return self._trials[paused.trial_id]
         number = len(self._trials)
+        self.spent_before.append(spent)
         now = datetime.now()
         new: dict[str, Any] = {"number": number, "trial_id": number, "state": TrialState.RUNNING, "value": None}
         empty: dict[str, Any] = {
             name: {} for name in ("params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
         }
+        if number < len(self.first):
+            empty["system_attrs"] = {FIXED_PARAMS_KEY: self.first[number]}
         self._put(FrozenTrial(**new, **empty, datetime_start=now, datetime_complete=None))
         study = optuna.Study(
             study_name=CachedStorage.NAME,

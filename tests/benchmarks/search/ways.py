@@ -20,21 +20,31 @@ EPOCHS = 9
 FILE = load(Path(__file__).with_name("kmnist.toml"))
 assert isinstance(FILE, SearchFile)
 SPACE = FILE.space
-#: The same space with numbers of choices in their order.
-ORDERED: dict[str, Hyperparameter] = {
+#: The same space with choices that are words, which have no order.
+WORDS: dict[str, Hyperparameter] = {
+    name: Choices(choices=tuple(map(str, spec.choices))) if isinstance(spec, Choices) else spec
+    for name, spec in SPACE.items()
+}
+#: The same space with the positions of choices, for samplers of optuna's that know no order of choices.
+POSITIONS: dict[str, Hyperparameter] = {
     name: IntRange(low=0, high=len(spec.choices) - 1) if isinstance(spec, Choices) else spec
     for name, spec in SPACE.items()
 }
 
 
-def as_listed(trial: Trial) -> dict[str, float]:
-    """Suggest each choice as one of a list without an order, as study files say it."""
+def as_written(trial: Trial) -> dict[str, float]:
+    """Suggest each hyperparameter as a trial of the product does."""
     return {name: spec.suggest(trial, name) for name, spec in SPACE.items()}
 
 
-def in_order(trial: Trial) -> dict[str, float]:
+def as_words(trial: Trial) -> dict[str, float]:
+    """Suggest each choice as a word."""
+    return {name: float(spec.suggest(trial, name)) for name, spec in WORDS.items()}
+
+
+def by_position(trial: Trial) -> dict[str, float]:
     """Suggest each choice by its position."""
-    proposed = {name: spec.suggest(trial, name) for name, spec in ORDERED.items()}
+    proposed = {name: spec.suggest(trial, name) for name, spec in POSITIONS.items()}
     return {
         name: float(spec.choices[int(proposed[name])]) if isinstance(spec, Choices) else proposed[name]
         for name, spec in SPACE.items()
@@ -51,7 +61,7 @@ class SamplerAndRule:
     name: str
     make_sampler: MakeSampler
     make_pruner: Callable[[], optuna.pruners.BasePruner] = optuna.pruners.NopPruner
-    suggest: Callable[[Trial], dict[str, float]] = as_listed
+    suggest: Callable[[Trial], dict[str, float]] = as_written
     halving: Halving | None = None
     lasting: bool = False
     _kept: dict[int, optuna.samplers.BaseSampler] = field(default_factory=dict)
@@ -114,17 +124,19 @@ WAYS = [
     _way("random, halving stops", _random, make_pruner=STOP3),
     _way("random, halving pauses", _random, halving=pausing(3)),
     _way("optuna's default", _default, make_pruner=optuna.pruners.MedianPruner),
-    _way("TPE, no pruning", _ours(SPACE, 10)),
-    _way("TPE, halving by 2 stops (kmnist-cpu today)", _ours(SPACE, 6), make_pruner=STOP2),
+    _way("TPE, choices without order", _ours(WORDS, 10), suggest=as_words),
+    _way("TPE, choices without order, halving by 2 stops", _ours(WORDS, 6), suggest=as_words, make_pruner=STOP2),
+    _way("TPE, choices without order, hyperband", _ours(WORDS, 10), suggest=as_words, make_pruner=HYPERBAND),
+    _way("TPE, choices without order, halving by 3 pauses", _ours(WORDS, 10), suggest=as_words, halving=pausing(3)),
+    _way("TPE", _ours(SPACE, 10)),
+    _way("TPE, median pruner", _ours(SPACE, 10), make_pruner=_rule("median")),
     _way("TPE, halving by 3 stops", _ours(SPACE, 10), make_pruner=STOP3),
-    _way("TPE, hyperband (kmnist today)", _ours(SPACE, 10), make_pruner=HYPERBAND),
+    _way("TPE, hyperband", _ours(SPACE, 10), make_pruner=HYPERBAND),
+    _way("TPE, halving by 2 pauses", _ours(SPACE, 10), halving=pausing(2)),
     _way("TPE, halving by 3 pauses", _ours(SPACE, 10), halving=pausing(3)),
-    _way("TPE in order, no pruning", _ours(ORDERED, 10), suggest=in_order),
-    _way("TPE in order, halving by 3 stops", _ours(ORDERED, 10), suggest=in_order, make_pruner=STOP3),
-    _way("TPE in order, halving by 2 pauses", _ours(ORDERED, 10), suggest=in_order, halving=pausing(2)),
-    _way("TPE in order, halving by 3 pauses", _ours(ORDERED, 10), suggest=in_order, halving=pausing(3)),
-    _way("TPE in order, hyperband", _ours(ORDERED, 10), suggest=in_order, make_pruner=HYPERBAND),
-    _way("GP in order, no pruning", _gp, suggest=in_order),
-    _way("GP in order, halving by 3 pauses", _gp, suggest=in_order, halving=pausing(3)),
-    _way("CMA-ES in order, no pruning", _cma, suggest=in_order, lasting=True),
+    _way("TPE after 5, halving by 3 pauses", _ours(SPACE, 5), halving=pausing(3)),
+    _way("TPE after 20, halving by 3 pauses", _ours(SPACE, 20), halving=pausing(3)),
+    _way("GP", _gp, suggest=by_position),
+    _way("GP, halving by 3 pauses", _gp, suggest=by_position, halving=pausing(3)),
+    _way("CMA-ES", _cma, suggest=by_position, lasting=True),
 ]

@@ -9,7 +9,7 @@ from scipy import stats
 
 from kmnist_search.study_file.space import Choices
 from tests.benchmarks.search import curves
-from tests.benchmarks.search.compare import epochs_until, noise
+from tests.benchmarks.search.compare import Comparison, noise
 from tests.benchmarks.search.curves import Curves
 from tests.benchmarks.search.simulation import Found, Simulation, World, steps
 from tests.benchmarks.search.surrogate import Surrogate, held_out
@@ -69,14 +69,15 @@ def test_what_pauses_spends_its_epochs_on_more_trials_and_resumes_the_best(world
 
 
 def test_the_same_seed_finds_the_same(world: World) -> None:
-    way = BY_NAME["TPE in order, halving by 3 pauses"]
+    way = BY_NAME["TPE, halving by 3 pauses"]
     first, second = (list(Simulation(world, way, 5).run(60)) for _ in range(2))
     assert first == second
     assert all(one.epochs < other.epochs for one, other in itertools.pairwise(first))
 
 
-def test_choices_are_proposed_by_their_position_and_trained_by_their_value(world: World) -> None:
-    simulation = Simulation(world, BY_NAME["TPE in order, no pruning"], 0)
+@pytest.mark.parametrize("name", ["TPE, choices without order", "GP"])
+def test_choices_are_trained_by_their_value_however_they_are_proposed(world: World, name: str) -> None:
+    simulation = Simulation(world, BY_NAME[name], 0)
     list(simulation.run(EPOCHS))
     params = simulation.way.suggest(simulation._trials[0].trial)
     for name, spec in SPACE.items():
@@ -87,9 +88,17 @@ def test_found_accuracies_hold_until_the_next_is_found() -> None:
     found = [Found(epochs=2, seconds=1.0, accuracy=0.5), Found(epochs=4, seconds=2.0, accuracy=0.7)]
     found_E = steps(iter(found), np.arange(1, 6))
     assert found_E.tolist() == [0.1, 0.5, 0.5, 0.7, 0.7]
-    assert epochs_until(found_E, 0.5) == 2
-    assert epochs_until(found_E, 0.7) == 4
-    assert epochs_until(found_E, 0.8) is None
+
+
+def test_the_epochs_that_a_way_needs_are_those_until_its_median_stays_as_good() -> None:
+    found_RE = np.full((3, 900), 0.1)
+    found_RE[:, 10:], found_RE[:2, 20:] = 0.5, 0.7
+    found_RE[0, 40:] = 0.9
+    comparison = Comparison(found_RE=found_RE, epochs=100, seconds=0.0)
+    assert comparison.accuracy == 0.7
+    assert comparison.epochs_until(0.5) == 11
+    assert comparison.epochs_until(0.7) == 21
+    assert comparison.epochs_until(0.8) is None
 
 
 def test_noise_is_what_two_trainings_of_one_configuration_differ_by(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kmnist_search.errors import ReportError
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.report import model_charts, parallel_chart
 from kmnist_search.report.templating import environment, page
+from kmnist_search.study.halving import rung_of
 from kmnist_search.study.ranking import duplicates
 from kmnist_search.study.study import SearchStudy
 
@@ -68,6 +69,7 @@ def _search_half(study: SearchStudy) -> dict[str, Any]:
         "name": study.name,
         "metric": metric,
         "counts": counts,
+        "paused": sum(rung_of(trial) is not None for trial in found),
         "clock": clock,
         "seconds": float(history.seconds[-1]) if len(history.seconds) else 0.0,
         "hyperparameters": list(trials.searched(found)),

@@ -7,7 +7,7 @@ import torch
 
 from kmnist_search.config import TrialConfig
 from kmnist_search.engine.device import device_named
-from kmnist_search.engine.threads import threads_for
+from kmnist_search.engine.memory_estimate import FLOAT32, VAL_BATCH_SIZE, memory_needed
 from kmnist_search.errors import ConfigError
 from kmnist_search.host.resources import available_memory, usable_cores
 from kmnist_search.run.options import RunOptions
@@ -78,8 +78,8 @@ def places(
 ) -> list[Place]:
     """Return the places of the worker processes, at least one.
 
-    Each GPU gets one process. On a CPU, small nets train fastest in one process per core, large ones in fewer processes
-    with several threads each.
+    Each GPU gets one process. On a CPU, two trainings of one thread each are faster than one of two threads, however
+    large the net: each core gets a process, as far as there are work and memory.
 
     Args:
         devices: of the run.
@@ -91,10 +91,14 @@ def places(
     cores = usable_cores()
     if devices == ["cpu"]:
         fastest = min(
-            cores // threads_for(config, cores),
-            available_memory() // WORKER_BYTES,
+            cores,
+            available_memory() // (WORKER_BYTES + _training_bytes(config, images)),
             trials_left * config.train.epochs * images // IMAGES_WORTH_A_WORKER,
         )
         devices = ["cpu"] * (max(fastest, 1) if workers is None else workers)
     devices = devices[: max(trials_left, 1)]
     return [Place(device=device, cores=max(cores // len(devices), 1)) for device in devices]
+
+
+def _training_bytes(config: TrialConfig, images: int) -> int:
+    return memory_needed(config, train_images=images, val_images=VAL_BATCH_SIZE, activation_bytes=FLOAT32, on_gpu=False)

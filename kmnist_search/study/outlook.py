@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from kmnist_search.study.forecast import Forecast
 
-#: The fewest trials that tell how fast the best becomes better.
-MIN_TRIALS = 12
+#: The fewest trials that tell how fast the best becomes better, and how many times as many they can tell of.
+MIN_TRIALS, FORESEEN = 12, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ def outlook(bests: Sequence[float], forecast: Forecast | None, *, running: int, 
     if forecast is None or len(bests) < MIN_TRIALS:
         return None
     trials = round(forecast.trials_per_hour(running=running))
+    if trials > FORESEEN * len(bests):
+        return None
     errors = [1 - best for best in bests] if maximizes else list(bests)
     return Outlook(trials=trials, gain=expected_gain(errors, trials))
 

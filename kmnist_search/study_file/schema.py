@@ -251,7 +251,7 @@ class SearchFile(StudyFile):
     def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
         params: dict[str, Any] = {}
         for name, spec in sorted(self.space.items(), key=lambda item: bool(item[1].when)):
-            if spec.applies(self.fixed | params):
+            if spec.applies(params):
                 params[name] = spec.suggest(trial, name)
         return TrainingSpec(config=self.config(params), data=self.data)
 

@@ -1,5 +1,6 @@
 """`kmnist-search report` on real studies: what it writes, what it refuses, and studies that lack nearly everything."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,15 @@ def test_a_report_is_one_page_named_after_its_study(invoke: Invoke) -> None:
     assert page.count("plotly.js v") == 1
     assert "learning_rate" in page
     assert not list(Path().glob(".*.part"))
+
+
+def test_a_report_tells_how_many_of_the_pruned_trials_are_paused(invoke: Invoke) -> None:
+    pausing = "study.pruner={name = 'asha', min_epochs = 1, reduction_factor = 2}"
+    assert invoke("run", "tiny.toml", "--trials", 6, "--set", pausing).exit_code == 0
+    paused = json.loads(invoke("status", "--json").stdout)["paused"]
+    assert paused > 0
+    assert invoke("report").exit_code == 0
+    assert f"pruned, {paused} of them paused" in Path("tiny-report.html").read_text()
 
 
 def test_a_file_that_is_there_is_kept_unless_forced(invoke: Invoke, study: SearchStudy) -> None:

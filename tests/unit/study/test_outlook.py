@@ -24,7 +24,7 @@ def test_more_trials_never_gain_more_than_the_whole_error() -> None:
 
 
 def test_the_next_hour_has_as_many_trials_as_the_forecast_says() -> None:
-    bests = [1 - 0.2 / (1 + number) for number in range(20)]
+    bests = [1 - 0.2 / (1 + number) for number in range(40)]
     found = outlook(bests, A_MINUTE_EACH, running=2, maximizes=True)
     assert found is not None
     assert found.trials == 120
@@ -37,3 +37,5 @@ def test_the_next_hour_has_as_many_trials_as_the_forecast_says() -> None:
 def test_a_few_trials_tell_nothing_yet() -> None:
     assert outlook([0.5] * 11, A_MINUTE_EACH, running=1, maximizes=True) is None
     assert outlook([0.5] * 12, None, running=1, maximizes=True) is None
+    assert outlook([0.5] * 39, A_MINUTE_EACH, running=2, maximizes=True) is None  # of 120 more
+    assert outlook([0.5] * 40, A_MINUTE_EACH, running=2, maximizes=True) is not None

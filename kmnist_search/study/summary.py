@@ -6,6 +6,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from kmnist_search.errors import ConfigError
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY, duplicates, front
 from kmnist_search.study.status import Progress, Status
@@ -82,7 +83,13 @@ def best_summary(study: SearchStudy, top: int, *, of_each_size: bool = False) ->
 
     Raises:
         NoCompleteTrialError: there is none.
+        ConfigError: the trials are planned trainings.
     """
+    if study.is_plan:
+        raise ConfigError(
+            f"study {study.name!r} consists of planned trainings, of different images and epochs: none is the best. "
+            f"See: kmnist-search status {study.name}"
+        )
     ranked = study.complete()
     again = duplicates(ranked)
     shown = front([trial for trial in ranked if SIZE_KEY in trial.user_attrs])[::-1] if of_each_size else ranked

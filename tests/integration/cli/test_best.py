@@ -102,6 +102,8 @@ def test_a_retraining_leaves_report_figures_and_models(searched: Invoke, tmp_pat
         "kmnist-search run study.toml --trials 6",
         "kmnist-search best tiny --retrain --top 2 --reruns 2 --models 2",
     ]
+    refused = searched("best", "tiny-retraining")
+    assert (refused.exit_code, "none is the best" in refused.output) == (2, True)
     again = searched("run", folder / "study.toml", "--trials", 6)
     assert "6 trials are finished, 6 were asked for" in again.output  # it describes this very study
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tiny-best")] == []

@@ -132,7 +132,8 @@ def plotted(comparisons: Mapping[str, Comparison], title: str) -> go.Figure:
     for name, comparison in comparisons.items():
         errors = 100 * (1 - comparison.quartiles[1][:EPOCHS])
         drawn.add_scatter(x=epochs, y=errors, name=name, line={"shape": "hv", "width": 1.5})
-    drawn.update_xaxes(title="epochs of all trials", type="log", range=[np.log10(20), np.log10(EPOCHS)])
+    ticks = [20, 50, 100, 200, EPOCHS]
+    drawn.update_xaxes(title="epochs of all trials", type="log", range=np.log10([20, EPOCHS]).tolist(), tickvals=ticks)
     drawn.update_yaxes(title="error of the configuration found, %", type="log")
     return drawn
 
@@ -160,7 +161,9 @@ def main() -> None:
             )
             print(_row(name, comparisons), flush=True)
     if chosen.plot:
-        plotted(comparisons, chosen.table.stem).write_html(chosen.plot, include_plotlyjs=True)
+        plotted(comparisons, chosen.table.stem).write_html(
+            chosen.plot, include_plotlyjs=True, config={"displayModeBar": False}
+        )
 
 
 def _row(name: str, comparisons: Mapping[str, Comparison]) -> str:

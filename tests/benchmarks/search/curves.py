@@ -59,7 +59,7 @@ def read(path: Path) -> Curves:
 
 
 def rows(storage: str, study: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each finished trial of a study."""
+    """Yield a row for each finished trial of a study that the product trained."""
     from kmnist_search.database.storage import open_storage
     from kmnist_search.study.opening import find_study
 
@@ -67,7 +67,7 @@ def rows(storage: str, study: str) -> Iterator[dict[str, Any]]:
     trials = found.trials()
     found.with_details(trials)
     for trial in trials:
-        if not trial.state.is_finished():
+        if not trial.state.is_finished() or "seconds" not in trial.user_attrs:
             continue
         curve = {figure: trial.user_attrs.get(f"{figure}_curve", []) for figure in FIGURES}
         row: dict[str, Any] = {"trial": trial.number, **{name: f"{trial.params[name]:.6g}" for name in HYPERPARAMETERS}}

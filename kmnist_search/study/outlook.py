@@ -12,7 +12,7 @@ MIN_TRIALS, FORESEEN = 12, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What the next hour may bring: so many more trials, and the expected gain of the best metric."""
+    """What the next hour may bring: so many more trials, and what they may gain of the best metric, rather too much."""
 
     trials: int
     gain: float
@@ -39,7 +39,8 @@ def outlook(bests: Sequence[float], forecast: Forecast | None, *, running: int, 
 def expected_gain(errors: Sequence[float], more: int) -> float:
     """Return by how much the lowest error is expected to fall with `more` trials.
 
-    The lowest error of N trials falls about as a power of N. Its exponent is that of the last three quarters.
+    The lowest error of N trials falls about as a power of N. Its exponent is that of the last three quarters. Near the
+    best of a space this expects two to four times too much (tests/benchmarks/LOG.md): a power has no floor.
 
     Args:
         errors: the lowest error after each trial that is over.

@@ -7,7 +7,7 @@ TABLE has the curves that the surrogate learns from, REPEATS the same configurat
 median and quartiles over the repetitions after 45 to 450 epochs; the epochs of 100 trials; and after how many epochs
 each way has what random search, and optuna's default, have after 100 trials, also as a share of their epochs. These two
 are searched for 900 epochs, the others for 450. With --from the others begin with the five best configurations of a
-second table.
+second table. The way "CMA-ES" needs `pip install cmaes`.
 """
 
 import argparse

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal
 
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.database.trial_writer import REASON_KEY
@@ -133,14 +132,13 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
     # Finished trials do not change any more, so their details may be from an earlier read.
     study.with_details([*running, *(trial for trial in [*best, *failed] if not trial.user_attrs)])
     progress, bests = _progress(study, counts, trials), _bests(study, trials)
-    maximizes = study.direction == StudyDirection.MAXIMIZE
     return Status(
         progress=progress,
         bests=bests,
         workers=_workers(study.workers(), running),
         running=[_running(study, trial, best) for trial in running],
         failures=[_failure(trial) for trial in failed],
-        outlook=outlook(bests, progress.forecast, running=counts.running, maximizes=maximizes),
+        outlook=outlook(bests, progress.forecast, running=counts.running),
         noise=None if study.is_plan else noise_of(trials),
     )
 

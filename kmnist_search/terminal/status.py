@@ -67,7 +67,7 @@ def outlook_rows(status: Status) -> list[Row]:
     metric, rows = status.progress.metric, []
     if status.outlook is not None:
         trials = count(status.outlook.trials, "more trial")
-        rows.append(("next hour", Text(f"{trials} may gain up to about {difference(metric, status.outlook.gain)}")))
+        rows.append(("next hour", Text(f"{trials} may gain about {difference(metric, status.outlook.gain)}")))
     if status.noise is not None:
         rows.append(("noise", Text(f"{difference(metric, status.noise)} between trainings of one configuration")))
     return rows

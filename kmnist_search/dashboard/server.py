@@ -17,7 +17,8 @@ from kmnist_search.dashboard.request_checks import RequestChecks
 from kmnist_search.dashboard.security_headers import with_security_headers
 from kmnist_search.dashboard.storage import DashboardStorage
 from kmnist_search.errors import InputError
-from kmnist_search.optuna_internals import ArtifactStore, dashboard_app, silence_dashboard_errors
+from kmnist_search.optuna_internals import ArtifactStore
+from kmnist_search.optuna_internals.dashboard import dashboard_app, silence_dashboard_errors
 
 #: Of a request. Uploads are the largest, and are received before the password is checked.
 MAX_REQUEST_BYTES = 64 * 1024**2

@@ -11,6 +11,9 @@ from optuna.trial import FrozenTrial
 from kmnist_search.errors import ConfigError
 from kmnist_search.optuna_internals import FIXED_PARAMS_KEY
 
+#: Tells whether hyperparameters may be proposed.
+Allows = Callable[[Mapping[str, Any]], bool]
+
 #: How often the sampler is asked, and how often hyperparameters are drawn at random after that.
 ASKED, DRAWN = 100, 20_000
 
@@ -32,7 +35,7 @@ class ConstrainedSampler(BaseSampler):
         sampler: BaseSampler,
         fallback: BaseSampler,
         space: Mapping[str, BaseDistribution],
-        allows: Callable[[Mapping[str, Any]], bool],
+        allows: Allows,
     ) -> None:
         self._sampler, self._fallback, self._space, self._allows = sampler, fallback, space, allows
 

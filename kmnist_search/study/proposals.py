@@ -4,13 +4,12 @@ import optuna
 from optuna.trial import Trial
 
 from kmnist_search.config.seeds import derived_seed
-from kmnist_search.optuna_internals import KnownRows, trial_id_of
+from kmnist_search.optuna_internals import trial_id_of
 from kmnist_search.queue.queue import TRAINING_KEY, Claim
 from kmnist_search.study.cached_storage import CachedStorage
-from kmnist_search.study.constrained import ConstrainedSampler
-from kmnist_search.study.samplers import halving_of, pruner_of, sampler_of, varied_in
+from kmnist_search.study.samplers import Samplers, halving_of, pruner_of
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.schema import SamplerConfig, StudyFile, TrainingSpec
+from kmnist_search.study_file.schema import StudyFile, TrainingSpec
 
 
 class Proposals:
@@ -26,25 +25,23 @@ class Proposals:
         maximizes = file.study.direction == "maximize"
         self.halving = halving_of(file.study.pruner, epochs=file.train.epochs, maximizes=maximizes)
         self.cached_storage = CachedStorage(study.queue.study_id, study.direction, pauses=study.pauses)
-        self._known_rows: KnownRows = {}
+        self._samplers = Samplers(
+            file.study.sampler,
+            file.searched,
+            epochs=file.train.epochs,
+            maximizes=maximizes,
+            allows=file.allows if file.is_constrained else None,
+        )
 
     def trial(self, claim: Claim) -> Trial:
         """Return a claimed trial, which must be in the cached storage. It can then suggest hyperparameters."""
         study = optuna.Study(
             study_name=self.cached_storage.NAME,
             storage=self.cached_storage,
-            sampler=self._sampler(claim.number),
+            sampler=self._samplers.sampler(derived_seed(self.file.study.seed, claim.number, 1)),
             pruner=pruner_of(self.file.study.pruner, self.file.train.epochs),
         )
         return Trial(study, claim.trial_id)
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        file, seed = self.file, derived_seed(self.file.study.seed, number, 1)
-        sampler = sampler_of(file.study.sampler, file.space, seed, self._known_rows)
-        if file.is_constrained:
-            fallback = sampler_of(SamplerConfig(name="random"), file.space, seed, {})
-            return ConstrainedSampler(sampler, fallback, varied_in(file.space), file.allows)
-        return sampler
 
     def suggest(self, trial: Trial) -> TrainingSpec:
         """Return what a trial trains: what it was added with, or what the sampler proposes."""

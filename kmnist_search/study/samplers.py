@@ -2,44 +2,94 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from kmnist_search.optuna_internals import KnownRows, KnownSpaceTPESampler
+from kmnist_search.optuna_internals.samplers import KnownRows, KnownSpaceTPESampler, Positions
+from kmnist_search.study.constrained import Allows, ConstrainedSampler
+from kmnist_search.study.extrapolation import log_errors
 from kmnist_search.study.halving import Halving
 from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange
 
+#: Among more trials a Gaussian process would take too long, and TPE proposes.
+MOST_TRIALS = 400
 
-def sampler_of(
-    config: SamplerConfig, space: Mapping[str, Hyperparameter], seed: int, known_rows: KnownRows
-) -> optuna.samplers.BaseSampler:
-    """Return a sampler for one trial: random, or multivariate TPE, which keeps the order of numeric choices.
+
+class Samplers:
+    """Makes the samplers of one study, a new one for each trial. They keep the order of numeric choices.
 
     Hyperparameters with a condition are proposed each by itself, from the trials that have them.
 
-    Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; Falkner et al., BOHB, ICML 2018.
-
-    Args:
-        config: the sampler's name and options.
-        space: the search space.
-        seed: must differ for each trial. With equal seeds, several processes, or one process after a restart, would
-            propose the same configurations again.
-        known_rows: a cache that the samplers of one study share; it does not change their proposals.
+    - "random".
+    - "tpe": Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; all hyperparameters together
+      as in Falkner et al., BOHB, ICML 2018.
+    - "gp": expected improvement under a Gaussian process (Jones et al. 1998; Ament et al., NeurIPS 2023) of the
+      logarithm of the final error, which is extrapolated for trials that paused or ended early. Among more than
+      MOST_TRIALS trials TPE proposes.
     """
-    if config.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    varied = varied_in(space)
-    ordered = {name for name in varied if isinstance(spec := space[name], Choices) and spec.are_ordered}
-    return KnownSpaceTPESampler(
-        varied,
-        ordered,
-        known_rows,
-        n_startup_trials=config.startup_trials,
-        multivariate=True,
-        seed=seed,
-    )
+
+    def __init__(
+        self,
+        config: SamplerConfig,
+        space: Mapping[str, Hyperparameter],
+        *,
+        epochs: int,
+        maximizes: bool,
+        allows: Allows | None = None,
+    ) -> None:
+        """Take the sampler's name and options, and what it proposes.
+
+        Args:
+            config: the sampler's name and options.
+            space: the search space.
+            epochs: of a whole training.
+            maximizes: whether the metric is an accuracy; else it is a loss.
+            allows: tells whether the constraints allow hyperparameters; None if there are no constraints.
+        """
+        self._config, self._allows = config, allows
+        self._varied = varied_in(space)
+        ordered = {name for name in self._varied if isinstance(spec := space[name], Choices) and spec.are_ordered}
+        self._positions = Positions(self._varied, ordered)
+        self._losses = partial(log_errors, epochs=epochs, maximizes=maximizes)
+        #: A cache that the samplers share; it does not change their proposals.
+        self._known_rows: KnownRows = {}
+
+    def sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        """Return a sampler for one trial.
+
+        With equal seeds, several processes, or one process after a restart, would propose the same configurations
+        again: the seed must differ for each trial.
+        """
+        sampler = self._unconstrained(seed)
+        if self._allows is None:
+            return sampler
+        return ConstrainedSampler(sampler, optuna.samplers.RandomSampler(seed=seed), self._varied, self._allows)
+
+    def _unconstrained(self, seed: int) -> optuna.samplers.BaseSampler:
+        startup = self._config.startup_trials
+        tpe = KnownSpaceTPESampler(
+            self._positions, self._known_rows, n_startup_trials=startup, multivariate=True, seed=seed
+        )
+        match self._config.name:
+            case "random":
+                return optuna.samplers.RandomSampler(seed=seed)
+            case "tpe":
+                return tpe
+            case "gp":
+                from kmnist_search.optuna_internals.gp_sampler import KnownSpaceGPSampler
+
+                return KnownSpaceGPSampler(
+                    self._positions,
+                    self._losses,
+                    most=MOST_TRIALS,
+                    allows=self._allows,
+                    independent=tpe,
+                    n_startup_trials=startup,
+                    seed=seed,
+                )
 
 
 def varied_in(space: Mapping[str, Hyperparameter]) -> dict[str, BaseDistribution]:

@@ -14,11 +14,12 @@ from kmnist_search.config import (
     TrainConfig,
     TrialConfig,
     cost,
+    field_of,
     hyperparameters_of,
     trial_config,
 )
 from kmnist_search.errors import ConfigError
-from kmnist_search.study_file.space import Hyperparameter, Suggester
+from kmnist_search.study_file.space import Hyperparameter, Suggester, block_by_block, of_block
 
 #: The tables of a study file, in the order in which they are written.
 TABLES = ("study", "data", "train", "retrain", "constraints", "fixed", "space", "enqueue")
@@ -33,9 +34,9 @@ def _named(value: Any) -> Any:
 
 
 class SamplerConfig(Config):
-    """What proposes configurations: "tpe" after `startup_trials` random ones, or "random" always."""
+    """What proposes configurations: "tpe" or "gp" after `startup_trials` random ones, or "random" always."""
 
-    name: Literal["tpe", "random"] = "tpe"
+    name: Literal["tpe", "gp", "random"] = "tpe"
     startup_trials: Annotated[int, Field(ge=1)] = 10
 
 
@@ -165,6 +166,11 @@ class StudyFile(Config, ABC):
     train: TrainConfig = TrainConfig()
     space: dict[str, Hyperparameter] = Field(default_factory=dict)
 
+    @property
+    def searched(self) -> dict[str, Hyperparameter]:
+        """The hyperparameters as trials have them."""
+        return self.space
+
     @abstractmethod
     def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
         """Return what one trial trains, with its hyperparameters from `trial`.
@@ -237,9 +243,30 @@ class SearchFile(StudyFile):
         """Return the study file that trains what `spec` says, and searches nothing."""
         return cls(study=study, data=spec.data, train=spec.config.train, fixed=hyperparameters_of(spec.config))
 
+    @property
+    def searched(self) -> dict[str, Hyperparameter]:
+        return block_by_block(self.space, self.num_blocks)
+
+    @property
+    def num_blocks(self) -> Sequence[int]:
+        """How many blocks the nets may have."""
+        if "num_blocks" in self.space:
+            return self.space["num_blocks"].values()
+        return [self.fixed.get("num_blocks", field_of("num_blocks").default)]
+
     def config(self, params: Mapping[str, Any]) -> TrialConfig:
-        """Return the configuration of a trial with these hyperparameters; the others are as fixed."""
-        return trial_config({**self.fixed, **params}, self.train)
+        """Return the configuration of a trial with these hyperparameters; the others are as fixed.
+
+        Of those with a value for each block, a block without one has the largest.
+        """
+        given = {**self.fixed, **params}
+        num_blocks = given.get("num_blocks", self.num_blocks[-1])
+        for name, spec in self.space.items():
+            if spec.each_block and name not in given:
+                of_blocks = [of_block(name, block) for block in range(1, max(self.num_blocks) + 1)]
+                values = [given.pop(each, max(spec.values())) for each in of_blocks]
+                given[name] = tuple(values[:num_blocks])
+        return trial_config(given, self.train)
 
     @property
     def is_constrained(self) -> bool:
@@ -250,14 +277,25 @@ class SearchFile(StudyFile):
 
     def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
         params: dict[str, Any] = {}
-        for name, spec in sorted(self.space.items(), key=lambda item: bool(item[1].when)):
+        for name, spec in sorted(self.searched.items(), key=lambda item: bool(item[1].when)):
             if spec.applies(params):
                 params[name] = spec.suggest(trial, name)
         return TrainingSpec(config=self.config(params), data=self.data)
 
     def fill(self, queue: TrialQueue, budget: int) -> int:
-        queue.fill(budget, self.enqueue)
+        queue.fill(budget, [self._block_by_block(entry) for entry in self.enqueue])
         return budget
+
+    def _block_by_block(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an entry of the queue with the names that trials have."""
+        found: dict[str, Any] = {}
+        for name, value in entry.items():
+            if name in self.space and self.space[name].each_block:
+                values = value if isinstance(value, list | tuple) else [value] * max(self.num_blocks)
+                found |= {of_block(name, block): each for block, each in enumerate(values, start=1)}
+            else:
+                found[name] = value
+        return found
 
     def datas(self) -> Sequence[DataConfig]:
         return [self.data]

@@ -1,4 +1,4 @@
-"""What is private of optuna and optuna-dashboard is spelled in one module."""
+"""What is private of optuna and optuna-dashboard is spelled in one room."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "kmnist_search"
 MODULES = [
     path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "optuna_internals.py" and "engine" not in path.relative_to(PACKAGE).parts
+    if not {"optuna_internals", "engine"} & set(path.relative_to(PACKAGE).parts)
 ]
 
 PRIVATE_IMPORT = re.compile(r"optuna(_dashboard)?\.(.*\.)?_")

@@ -1,13 +1,13 @@
 """Benchmark of ways to search: the accuracy found against the epochs spent, on curves of real trainings.
 
     python tests/benchmarks/search/compare.py TABLE REPEATS [--repetitions 100] [--workers 1] [--only NAME ...]
-        [--jobs 2] [--plot FILE.html] [--from TABLE]
+        [--jobs 2] [--plot FILE.html] [--from TABLE] [--model networks] [--epochs 450]
 
 TABLE has the curves that the surrogate learns from, REPEATS the same configurations with other seeds. It prints the
 median and quartiles over the repetitions after 45 to 450 epochs; the epochs of 100 trials; and after how many epochs
 each way has what random search, and optuna's default, have after 100 trials, also as a share of their epochs. These two
-are searched for 900 epochs, the others for 450. With --from the others begin with the five best configurations of a
-second table. The way "CMA-ES" needs `pip install cmaes`.
+are searched for 900 epochs, the others for --epochs. With --from the others begin with the five best configurations of
+a second table. --model is what the surrogate is. The way "CMA-ES" needs `pip install cmaes`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from kmnist_search.study_file.space import FloatRange, Hyperparameter
 from tests.benchmarks.search.curves import read
 from tests.benchmarks.search.simulation import Simulation, World, steps
-from tests.benchmarks.search.surrogate import Surrogate
+from tests.benchmarks.search.surrogate import MODELS, Surrogate
 from tests.benchmarks.search.ways import SPACE, WAYS
 
 TRIALS = 100
@@ -88,14 +88,13 @@ class Comparison:
 
 
 def searched(
-    world: World, way: str, workers: int, first: Configurations, seed: int
+    world: World, way: str, workers: int, first: Configurations, epochs: int, seed: int
 ) -> tuple[NDArray[np.float64], int, float]:
     """Return what one search finds after each number of epochs, the epochs of TRIALS trials, and CPU seconds."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     began = time.process_time()
     simulation = Simulation(world, BY_NAME[way], seed, workers, first)
-    epochs = BASELINE_EPOCHS if way in BASELINES else EPOCHS
     found_E = steps(simulation.run(epochs), np.arange(1, epochs + 1))
     spent = simulation.spent_before[TRIALS] if len(simulation.spent_before) > TRIALS else epochs
     return found_E, spent, time.process_time() - began
@@ -113,10 +112,10 @@ def _as_in(spec: Hyperparameter, value: float) -> float:
 
 
 def compared(
-    world: World, way: str, *, repetitions: int, workers: int, first: Configurations, pool: Executor
+    world: World, way: str, *, repetitions: int, workers: int, first: Configurations, epochs: int, pool: Executor
 ) -> Comparison:
     """Return what a way finds in so many searches with different seeds."""
-    same = (repeat(each) for each in (world, way, workers, first))
+    same = (repeat(each) for each in (world, way, workers, first, epochs))
     found = list(pool.map(searched, *same, range(repetitions), chunksize=5))
     return Comparison(
         found_RE=np.array([found_E for found_E, _, _ in found]),
@@ -128,10 +127,9 @@ def compared(
 def plotted(comparisons: Mapping[str, Comparison], title: str) -> go.Figure:
     """Return the median of the error found by epochs spent, a line for each way."""
     drawn = go.Figure(layout={"title": {"text": title}, "template": "plotly_white", "width": 1000, "height": 600})
-    epochs = np.arange(1, EPOCHS + 1)
     for name, comparison in comparisons.items():
         errors = 100 * (1 - comparison.quartiles[1][:EPOCHS])
-        drawn.add_scatter(x=epochs, y=errors, name=name, line={"shape": "hv", "width": 1.5})
+        drawn.add_scatter(x=np.arange(1, len(errors) + 1), y=errors, name=name, line={"shape": "hv", "width": 1.5})
     ticks = [20, 50, 100, 200, EPOCHS]
     drawn.update_xaxes(title="epochs of all trials", type="log", range=np.log10([20, EPOCHS]).tolist(), tickvals=ticks)
     drawn.update_yaxes(title="error of the configuration found, %", type="log")
@@ -147,9 +145,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(BY_NAME))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--model", choices=MODELS, default="process")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--from", dest="other", type=Path)
     chosen = parser.parse_args()
-    world = World(surrogate=Surrogate(read(chosen.table)), noise_PE=noise(chosen.table, chosen.repeats))
+    surrogate = Surrogate(read(chosen.table), chosen.model)
+    world = World(surrogate=surrogate, noise_PE=noise(chosen.table, chosen.repeats))
     columns = "".join(f"{epochs:>21}" for epochs in SHOWN)
     print(f"{'':46}{columns}{'epochs':>8}{'as random':>12}{'as default':>12}")
     comparisons: dict[str, Comparison] = {}
@@ -157,7 +158,13 @@ def main() -> None:
         for name in dict.fromkeys((*BASELINES, *chosen.only)):
             first = best_of(chosen.other, FIRST) if chosen.other and name not in BASELINES else ()
             comparisons[name] = compared(
-                world, name, repetitions=chosen.repetitions, workers=chosen.workers, first=first, pool=pool
+                world,
+                name,
+                repetitions=chosen.repetitions,
+                workers=chosen.workers,
+                first=first,
+                epochs=BASELINE_EPOCHS if name in BASELINES else chosen.epochs,
+                pool=pool,
             )
             print(_row(name, comparisons), flush=True)
     if chosen.plot:
@@ -169,7 +176,9 @@ def main() -> None:
 def _row(name: str, comparisons: Mapping[str, Comparison]) -> str:
     comparison = comparisons[name]
     low_E, median_E, high_E = (100 * quartile_E for quartile_E in comparison.quartiles)
-    cells = [f"{median_E[e - 1]:7.2f} ({low_E[e - 1]:.2f}-{high_E[e - 1]:.2f})" for e in SHOWN]
+    shown = [epochs for epochs in SHOWN if epochs <= len(median_E)]
+    cells = [f"{median_E[e - 1]:7.2f} ({low_E[e - 1]:.2f}-{high_E[e - 1]:.2f})" for e in shown]
+    cells += [""] * (len(SHOWN) - len(shown))
     shares = []
     for baseline in (comparisons[each] for each in BASELINES if each in comparisons):
         needed = comparison.epochs_until(baseline.accuracy)

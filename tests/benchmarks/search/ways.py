@@ -9,9 +9,8 @@ import optuna
 from optuna.trial import Trial
 
 from kmnist_search.config.seeds import derived_seed
-from kmnist_search.optuna_internals import KnownRows
 from kmnist_search.study.halving import Halving
-from kmnist_search.study.samplers import pruner_of, sampler_of
+from kmnist_search.study.samplers import Samplers, pruner_of
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, SearchFile
 from kmnist_search.study_file.space import Choices, Hyperparameter, IntRange
@@ -85,13 +84,14 @@ def _default(number: int, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=derived_seed(seed, number, 1))
 
 
-def _ours(space: dict[str, Hyperparameter], startup: int) -> MakeSampler:
-    rows: dict[int, KnownRows] = {}
+def _ours(space: dict[str, Hyperparameter], startup: int, name: str = "tpe") -> MakeSampler:
+    config = SamplerConfig.model_validate({"name": name, "startup_trials": startup})
+    made: dict[int, Samplers] = {}
 
     def sampler(number: int, seed: int) -> optuna.samplers.BaseSampler:
-        known = rows.setdefault(seed, {})
-        config = SamplerConfig(name="tpe", startup_trials=startup)
-        return sampler_of(config, space, derived_seed(seed, number, 1), known)
+        if seed not in made:
+            made[seed] = Samplers(config, space, epochs=EPOCHS, maximizes=True)
+        return made[seed].sampler(derived_seed(seed, number, 1))
 
     return sampler
 
@@ -136,7 +136,8 @@ WAYS = [
     _way("TPE, halving by 3 pauses", _ours(SPACE, 10), halving=pausing(3)),
     _way("TPE after 5, halving by 3 pauses", _ours(SPACE, 5), halving=pausing(3)),
     _way("TPE after 20, halving by 3 pauses", _ours(SPACE, 20), halving=pausing(3)),
-    _way("GP", _gp, suggest=by_position),
-    _way("GP, halving by 3 pauses", _gp, suggest=by_position, halving=pausing(3)),
+    _way("optuna's GP", _gp, suggest=by_position),
+    _way("GP of log errors", _ours(SPACE, 10, "gp")),
+    _way("GP of log errors, halving by 3 pauses", _ours(SPACE, 10, "gp"), halving=pausing(3)),
     _way("CMA-ES", _cma, suggest=by_position, lasting=True),
 ]

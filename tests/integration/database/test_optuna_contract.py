@@ -1,4 +1,4 @@
-"""What is private of optuna and optuna-dashboard is as `optuna_internals.py` says: each side reads the other's."""
+"""What is private of optuna and optuna-dashboard is as `optuna_internals` says: each side reads the other's."""
 
 import json
 from collections.abc import Iterator
@@ -29,9 +29,7 @@ from kmnist_search.optuna_internals import (
     NOTE_KEY_PREFIX,
     PLOT_KEY_PREFIX,
     RUNG_KEY_PREFIX,
-    StudyJson,
     contains,
-    dashboard_app,
     report_of,
     stored_report,
     stored_value,
@@ -39,6 +37,7 @@ from kmnist_search.optuna_internals import (
     trial_id_of,
     value_of,
 )
+from kmnist_search.optuna_internals.dashboard import StudyJson, dashboard_app
 from kmnist_search.queue.queue import Claim, Queue
 from kmnist_search.study.artifacts import artifact_id_in
 from kmnist_search.study.cached_storage import CachedStorage

@@ -37,9 +37,10 @@ def world() -> World:
     return World(surrogate=Surrogate(_made_up(60)), noise_PE=noise_PE)
 
 
-def test_the_surrogate_ranks_configurations_that_it_has_not_seen() -> None:
+@pytest.mark.parametrize("model", ["process", "networks"])
+def test_the_surrogate_ranks_configurations_that_it_has_not_seen(model: str) -> None:
     table = _made_up(60)
-    predicted = held_out(table, 5)
+    predicted = held_out(table, 5, model)
     assert stats.kendalltau(table.accuracy_TE[:, -1], predicted[:, -1]).statistic > 0.8
 
 
@@ -75,7 +76,7 @@ def test_the_same_seed_finds_the_same(world: World) -> None:
     assert all(one.epochs < other.epochs for one, other in itertools.pairwise(first))
 
 
-@pytest.mark.parametrize("name", ["TPE, choices without order", "GP"])
+@pytest.mark.parametrize("name", ["TPE, choices without order", "optuna's GP"])
 def test_choices_are_trained_by_their_value_however_they_are_proposed(world: World, name: str) -> None:
     simulation = Simulation(world, BY_NAME[name], 0)
     list(simulation.run(EPOCHS))

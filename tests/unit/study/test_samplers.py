@@ -1,6 +1,8 @@
 """The samplers of a study: what saves them time must not change what they propose."""
 
+import math
 import random
+import statistics
 from typing import Any
 
 import optuna
@@ -8,8 +10,7 @@ import pytest
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.optuna_internals import KnownRows
-from kmnist_search.study.samplers import sampler_of
+from kmnist_search.study.samplers import Samplers
 from kmnist_search.study_file.schema import SamplerConfig
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange
 
@@ -20,6 +21,12 @@ SPACE: dict[str, Hyperparameter] = {
     "drop": FloatRange(low=0.0, high=0.3),
     "always": Choices(choices=("one",)),
 }
+
+
+def _samplers(
+    config: SamplerConfig | None = None, space: dict[str, Hyperparameter] = SPACE, **options: Any
+) -> Samplers:
+    return Samplers(config or SamplerConfig(startup_trials=5), space, epochs=9, **{"maximizes": False, **options})
 
 
 def _proposals(sampler: Any, study: optuna.Study) -> list[dict[str, Any]]:
@@ -41,10 +48,7 @@ def _proposals(sampler: Any, study: optuna.Study) -> list[dict[str, Any]]:
 
 
 def test_proposals_are_those_of_optunas_own_sampler() -> None:
-    known_rows: KnownRows = {}
-    config = SamplerConfig(startup_trials=5)
-    ours = _proposals(lambda number: sampler_of(config, SPACE, number, known_rows), optuna.create_study())
-    assert known_rows
+    ours = _proposals(_samplers().sampler, optuna.create_study())
     own = _proposals(
         lambda number: optuna.samplers.TPESampler(n_startup_trials=5, multivariate=True, seed=number),
         optuna.create_study(),
@@ -53,15 +57,14 @@ def test_proposals_are_those_of_optunas_own_sampler() -> None:
         assert ours_here == own_here
     # The order in which a space lists its hyperparameters decides which random number each takes.
     assert [set(params) for params in ours] == [set(params) for params in own]
-    forgetful = _proposals(lambda number: sampler_of(config, SPACE, number, {}), optuna.create_study())
+    forgetful = _proposals(lambda number: _samplers().sampler(number), optuna.create_study())
     assert ours == forgetful
 
 
 def test_what_is_remembered_is_what_optuna_would_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = optuna.create_study()
-    config, known_rows = SamplerConfig(startup_trials=5), KnownRows()
-    _proposals(lambda number: sampler_of(config, SPACE, number, known_rows), study)
-    sampler: Any = sampler_of(config, SPACE, 0, known_rows)
+    study, samplers = optuna.create_study(), _samplers()
+    _proposals(samplers.sampler, study)
+    sampler: Any = samplers.sampler(0)
     trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
     space = sampler.infer_relative_search_space(study, trials[0])
     assert "always" not in space
@@ -89,8 +92,9 @@ def test_numeric_choices_are_proposed_as_their_positions_would_be() -> None:
         )
         own.add_trial(optuna.create_trial(value=value, params={"name": name, "width": at}, distributions=positions))
     found = []
+    samplers = _samplers(SamplerConfig(name="tpe"), space)
     for seed in range(40):
-        ours.sampler = sampler_of(SamplerConfig(), space, seed, {})
+        ours.sampler = samplers.sampler(seed)
         own.sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
         trial, expected = ours.ask(), own.ask(positions)
         params = {name: spec.suggest(trial, name) for name, spec in space.items()}
@@ -109,20 +113,94 @@ def test_choices_are_ordered_if_they_are_rising_numbers(choices: tuple[Any, ...]
     assert Choices(choices=choices).are_ordered is ordered
 
 
-def test_a_hyperparameter_with_a_condition_is_learned_from_the_trials_that_have_it() -> None:
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_a_hyperparameter_with_a_condition_is_learned_from_the_trials_that_have_it(name: Any) -> None:
     space: dict[str, Hyperparameter] = {
         "optimizer": Choices(choices=("adamw", "sgd")),
         "momentum": FloatRange(low=0.0, high=1.0, when={"optimizer": ("sgd",)}),
     }
-    known_rows: KnownRows = {}
-    study = optuna.create_study()
+    study, samplers = optuna.create_study(), _samplers(SamplerConfig(name=name), space)
     for number in range(60):
-        study.sampler = sampler_of(SamplerConfig(), space, number, known_rows)
+        study.sampler = samplers.sampler(number)
         trial = study.ask()
         optimizer = space["optimizer"].suggest(trial, "optimizer")
         momentum = space["momentum"].suggest(trial, "momentum") if optimizer == "sgd" else 0.0
+        trial.report(abs(momentum - 0.7), 9)
         study.tell(trial, abs(momentum - 0.7))
     chosen = [trial.params["momentum"] for trial in study.trials[40:] if "momentum" in trial.params]
     assert len(chosen) > 10
     assert sum(0.5 < momentum < 0.9 for momentum in chosen) > 0.7 * len(chosen)
-    assert len(known_rows) >= 40
+
+
+def _curve(params: dict[str, Any]) -> list[float]:
+    """Return the accuracies of nine epochs: best at rate 0.01, and better with depth."""
+    off = abs(math.log10(params["rate"]) + 2) + 0.1 * (8 - params["depth"])
+    return [1 - min(0.9, 0.05 * (1 + off) * (1 + 1 / epoch)) for epoch in range(1, 10)]
+
+
+def _accuracies(study: optuna.Study) -> list[float]:
+    """Return what each trial would have after all epochs."""
+    return [_curve(trial.params)[-1] for trial in study.trials]
+
+
+def _search(samplers: Samplers, trials: int, *, pauses: bool, study: optuna.Study | None = None) -> optuna.Study:
+    """Search as a study does whose trials pause after three epochs if they are no better than all before."""
+    study = study or optuna.create_study(direction="maximize")
+    for number in range(trials):
+        study.sampler = samplers.sampler(number)
+        trial = study.ask()
+        params = {name: spec.suggest(trial, name) for name, spec in SPACE.items()}
+        curve = _curve(params)
+        best = max((other.intermediate_values.get(3, 0.0) for other in study.trials[:-1]), default=0.0)
+        ends = 3 if pauses and curve[2] < best else 9
+        for epoch, value in enumerate(curve[:ends], start=1):
+            trial.report(value, epoch)
+        study.tell(trial, **({"state": TrialState.PRUNED} if ends == 3 else {"values": curve[-1]}))
+    return study
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+def test_a_gaussian_process_finds_a_narrow_best_from_few_trials_also_from_paused_ones(pauses: bool) -> None:
+    config = SamplerConfig(name="gp", startup_trials=5)
+    by_model = _search(_samplers(config, maximizes=True), 25, pauses=pauses)
+    by_chance = _search(_samplers(SamplerConfig(name="random"), maximizes=True), 25, pauses=False)
+    assert statistics.median(_accuracies(by_model)[-10:]) > 0.93 > statistics.median(_accuracies(by_chance)[-10:])
+    assert {type(trial.params["width"]) for trial in by_model.trials} == {int}
+
+
+def test_a_gaussian_process_does_not_propose_what_runs_elsewhere() -> None:
+    samplers = _samplers(SamplerConfig(name="gp", startup_trials=5), maximizes=True)
+    study = _search(samplers, 15, pauses=False)
+    proposed = []
+    for _ in range(4):
+        study.sampler = samplers.sampler(99)  # the seed of each is the same: only what runs makes a difference
+        trial = study.ask()
+        proposed.append({name: spec.suggest(trial, name) for name, spec in SPACE.items()})
+    assert len({str(params) for params in proposed}) == 4
+
+
+def test_a_gaussian_process_learns_from_trials_that_diverged() -> None:
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask()
+    params = {name: spec.suggest(trial, name) for name, spec in SPACE.items()}
+    study.tell(trial, state=TrialState.PRUNED)  # it has no accuracy
+    for depth in (1, 2):
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.PRUNED, params=params | {"depth": depth}, distributions=trial.distributions
+            )
+        )
+    config = SamplerConfig(name="gp", startup_trials=5)
+    accuracies = _accuracies(_search(_samplers(config, maximizes=True), 25, pauses=True, study=study))
+    assert statistics.median(accuracies[-10:]) > 0.93
+
+
+def test_among_many_trials_tpe_proposes_in_place_of_a_gaussian_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmnist_search.study.samplers.MOST_TRIALS", 11)
+    proposed: dict[str, dict[str, Any]] = {}
+    for name in ("tpe", "gp"):
+        study = _search(_samplers(SamplerConfig(name="random"), maximizes=True), 12, pauses=False)
+        study.sampler = _samplers(SamplerConfig.model_validate({"name": name}), maximizes=True).sampler(100)
+        trial = study.ask()
+        proposed[name] = {each: spec.suggest(trial, each) for each, spec in SPACE.items()}
+    assert proposed["gp"] == proposed["tpe"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kmnist_search.config import SECTIONS, Config, DataConfig, TrainConfig
+from kmnist_search.config import BLOCK_WIDTHS, SECTIONS, Config, DataConfig, TrainConfig
 from kmnist_search.study_file.schema import ConstraintsTable, RetrainTable, StudyTable
 
 DOCS = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ def study_schema() -> Schema:
         "properties": {
             **tables,
             "fixed": _object(fixed),
-            "space": _object({name: _searched(schema) for name, schema in fixed.items() if name != "layers"}),
+            "space": _object({name: _searched(name, schema) for name, schema in fixed.items() if name != "layers"}),
             "enqueue": {"type": "array", "items": _object(fixed)},
         },
         "$defs": definitions,
@@ -103,17 +103,19 @@ def _object(properties: Mapping[str, Schema]) -> Schema:
     return {"type": "object", "additionalProperties": False, "properties": dict(properties)}
 
 
-def _searched(value: Schema) -> Schema:
+def _searched(name: str, value: Schema) -> Schema:
     """Return what `[space]` may say of a hyperparameter: choices, or for a number a range."""
     bare = {key: each for key, each in value.items() if key != "default"}
-    when: Schema = {"type": "object"}
-    listed: Schema = {"choices": {"type": "array", "items": bare, "minItems": 1}, "when": when}
+    searched: Schema = {"when": {"type": "object"}}
+    if name in BLOCK_WIDTHS:
+        searched["each_block"] = {"type": "boolean"}
+    listed: Schema = {"choices": {"type": "array", "items": bare, "minItems": 1}, **searched}
     choices = {**_object(listed), "required": ["choices"]}
     number = next((kind for kind in bare.get("anyOf", [bare]) if kind.get("type") in ("integer", "number")), None)
     if number is None or "enum" in bare:
         return choices
     step = {"type": number["type"], "exclusiveMinimum": 0}
-    bounds: Schema = {"low": number, "high": number, "step": step, "log": {"type": "boolean"}, "when": when}
+    bounds: Schema = {"low": number, "high": number, "step": step, "log": {"type": "boolean"}, **searched}
     return {"anyOf": [choices, {**_object(bounds), "required": ["low", "high"]}]}
 
 

@@ -2,6 +2,7 @@
 
 from kmnist_search.config.base import Config as Config, Positive as Positive, Share as Share, describe as describe
 from kmnist_search.config.model import (
+    BLOCK_WIDTHS as BLOCK_WIDTHS,
     NUM_CLASSES as NUM_CLASSES,
     AnyModelConfig as AnyModelConfig,
     LayersConfig as LayersConfig,

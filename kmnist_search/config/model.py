@@ -68,6 +68,10 @@ class PatchesConfig(Config):
         return self.patch_size**2
 
 
+#: The hyperparameters that may differ from block to block.
+BLOCK_WIDTHS = ("token_width", "channel_width")
+
+
 class PatchMLPConfig(PatchesConfig):
     """Shape of a PatchMLP: a stem over patches, blocks that mix tokens then channels, mean, classifier."""
 
@@ -83,7 +87,7 @@ class PatchMLPConfig(PatchesConfig):
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> Self:
-        for name in ("token_width", "channel_width"):
+        for name in BLOCK_WIDTHS:
             widths = getattr(self, name)
             if isinstance(widths, tuple) and len(widths) != self.num_blocks:
                 raise ValueError(f"{name} lists {len(widths)} widths for num_blocks = {self.num_blocks}")

@@ -160,7 +160,12 @@ def trial_config(hyperparameters: Mapping[str, Any], train: TrainConfig) -> Tria
     return TrialConfig(model=model, train=train, **made)
 
 
-def hyperparameters_of(config: TrialConfig) -> dict[str, Any]:
-    """Return the flat hyperparameters of a configuration that differ from the defaults: `trial_config` in reverse."""
-    sections = (getattr(config, section).model_dump(mode="json", exclude_defaults=True) for section in SECTIONS)
+def hyperparameters_of(config: TrialConfig, *, with_defaults: bool = False) -> dict[str, Any]:
+    """Return the flat hyperparameters of a configuration: `trial_config` in reverse.
+
+    Those that have their defaults are left out, unless `with_defaults`.
+    """
+    sections = (
+        getattr(config, section).model_dump(mode="json", exclude_defaults=not with_defaults) for section in SECTIONS
+    )
     return {name: value for section in sections for name, value in section.items()}

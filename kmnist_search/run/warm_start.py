@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kmnist_search.config import TrialConfig, hyperparameters_of
 from kmnist_search.database.storage import open_storage
 from kmnist_search.errors import ConfigError
 from kmnist_search.study.opening import find_study, study_names
@@ -36,7 +37,7 @@ def warm_started(file: SearchFile, storage_url: str, source: str) -> tuple[Searc
         ranked = distinct(study.complete())
     finally:
         storage.disconnect()
-    found = [_fitting(file, {**other.fixed, **trial.params}) for trial in ranked]
+    found = [_fitting(file, other.config(trial.params)) for trial in ranked]
     first = list({repr(sorted(params.items())): params for params in found if params and file.allows(params)}.values())
     if not first:
         raise ConfigError(f"--from {source}: none of its complete trials fits into [space] of {file.study.name!r}")
@@ -44,10 +45,18 @@ def warm_started(file: SearchFile, storage_url: str, source: str) -> tuple[Searc
     return file.model_copy(update={"enqueue": (*first, *file.enqueue)}), len(first)
 
 
-def _fitting(file: SearchFile, hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters that the space contains, as its distributions take them."""
-    return {
-        name: hyperparameters[name]
-        for name, spec in file.space.items()
-        if name in hyperparameters and spec.contains(hyperparameters[name])
-    }
+def _fitting(file: SearchFile, config: TrialConfig) -> dict[str, Any]:
+    """Return the hyperparameters that the space contains, as the entry of a queue has them."""
+    hyperparameters = hyperparameters_of(config, with_defaults=True)
+    num_blocks = hyperparameters.get("num_blocks", 0)
+    found: dict[str, Any] = {}
+    for name, spec in file.space.items():
+        value = hyperparameters.get(name)
+        if not spec.each_block:
+            if spec.contains(value):
+                found[name] = value
+        elif num_blocks in file.num_blocks:
+            of_blocks = value if isinstance(value, list) else [value for _ in range(num_blocks)]
+            if all(spec.contains(each) for each in of_blocks):
+                found[name] = of_blocks
+    return found

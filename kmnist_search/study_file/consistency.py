@@ -25,6 +25,7 @@ Problem = tuple[str, str]
 def problems(file: SearchFile) -> Iterator[Problem]:
     """Yield each setting that does not fit to the others."""
     yield from _of_model(file)
+    yield from _of_blocks(file)
     yield from _of_conditions(file)
     yield from _of_constraints(file)
 
@@ -49,6 +50,15 @@ def _of_model(file: SearchFile) -> Iterator[Problem]:
 
 def _tables_of(names: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
     return sorted({"fixed" if name in fixed else "space" for name in names})
+
+
+def _of_blocks(file: SearchFile) -> Iterator[Problem]:
+    """Look for lists of widths that are tried first with another number of blocks."""
+    for number, entry in enumerate(file.enqueue, start=1):
+        num_blocks = [entry["num_blocks"]] if "num_blocks" in entry else [*file.num_blocks]
+        for name, value in entry.items():
+            if isinstance(value, list | tuple) and num_blocks != [len(value)]:
+                yield f"[[enqueue]] {number}", f"lists {len(value)} widths in {name}: needs num_blocks = {len(value)}"
 
 
 def _of_conditions(file: SearchFile) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from kmnist_search.config import HYPERPARAMETERS, Config, DataConfig, TrainConfig, describe, field_of
+from kmnist_search.config import BLOCK_WIDTHS, HYPERPARAMETERS, Config, DataConfig, TrainConfig, describe, field_of
 from kmnist_search.errors import ConfigError, StudyFileError
 from kmnist_search.study_file.builtin import builtin_studies
 from kmnist_search.study_file.consistency import problems
@@ -29,6 +29,9 @@ from kmnist_search.study_file.schema import (
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange, Scalar
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+#: What may be said of a hyperparameter in [space].
+SPEC_KEYS = ("choices", "low", "high", "log", "step", "when", "each_block")
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> SearchFile:
@@ -198,11 +201,19 @@ class _Checker:
         if not isinstance(spec, dict) or not ({"choices", "low", "high"} & spec.keys()):
             raise self._error(place, f"needs {{ choices = [...] }} or {{ low = ..., high = ... }}, got {spec!r}")
         for key in spec:
-            self._known(key, ["choices", "low", "high", "log", "step", "when"], f"{place} has no key {key!r}")
+            self._known(key, SPEC_KEYS, f"{place} has no key {key!r}")
         spec = dict(spec)
         when = self._when(place, name, spec.pop("when", {}))
+        each_block = self._each_block(place, name, spec.pop("each_block", False))
         found = self._choices(place, name, spec) if "choices" in spec else self._range(place, name, spec)
-        return found.model_copy(update={"when": when}) if when else found
+        return found.model_copy(update={"when": when, "each_block": each_block})
+
+    def _each_block(self, place: str, name: str, each_block: Any) -> bool:
+        if not isinstance(each_block, bool):
+            raise self._error(f"{place}:", f"each_block must be true or false, got {each_block!r}")
+        if each_block and name not in BLOCK_WIDTHS:
+            raise self._error(f"{place}:", f"each_block is for {' and '.join(BLOCK_WIDTHS)}")
+        return each_block
 
     def _when(self, place: str, name: str, when: Any) -> dict[str, tuple[Any, ...]]:
         place = f"{place}: when"
@@ -255,6 +266,8 @@ class _Checker:
                 raise self._error(place, "must be a table")
             for name, value in entry.items():
                 self._known(name, list(space), f"{place} has {name!r}, which is not in [space]")
-                if not space[name].contains(self._value(f"{place} {name}", name, value)):
+                checked, spec = self._value(f"{place} {name}", name, value), space[name]
+                values = checked if spec.each_block and isinstance(checked, list | tuple) else [checked]
+                if not all(spec.contains(each) for each in values):
                     raise self._error(place, f"has {name} = {value!r}, which [space] does not contain")
             yield {name: self._value(place, name, value) for name, value in entry.items()}

@@ -24,17 +24,23 @@ class Suggester(Protocol):
     ) -> float: ...
 
 
-class Condition(Config):
-    """When a hyperparameter is searched: with these values of others, by name. Without any it always is."""
+class Searched(Config):
+    """When and how often a hyperparameter is searched.
+
+    Attributes:
+        when: the values of others, by name, with which it is searched. Without any it always is.
+        each_block: whether each block of the net has a value of its own.
+    """
 
     when: Mapping[str, tuple[Scalar, ...]] = {}
+    each_block: bool = False
 
     def applies(self, params: Mapping[str, Any]) -> bool:
         """Return whether the hyperparameter is searched beside the others in `params`."""
         return all(params.get(name) in values for name, values in self.when.items())
 
 
-class Choices(Condition):
+class Choices(Searched):
     """A hyperparameter that takes one of the listed values."""
 
     choices: tuple[Scalar, ...]
@@ -55,7 +61,7 @@ class Choices(Condition):
         return any(type(value) is type(choice) and value == choice for choice in self.choices)
 
 
-class IntRange(Condition):
+class IntRange(Searched):
     """An integer from `low` to `high` (both included), by `step` or evenly on a log scale."""
 
     low: int
@@ -73,7 +79,7 @@ class IntRange(Condition):
         return type(value) is int and self.low <= value <= self.high and (value - self.low) % self.step == 0
 
 
-class FloatRange(Condition):
+class FloatRange(Searched):
     """A number from `low` to `high` (both included), by `step` or evenly on a log scale."""
 
     low: float
@@ -95,3 +101,27 @@ class FloatRange(Condition):
 
 
 Hyperparameter = Choices | IntRange | FloatRange
+
+
+def of_block(name: str, block: int) -> str:
+    """Return the name of the hyperparameter of one block, the first of which is 1."""
+    return f"{name}_{block}"
+
+
+def block_by_block(space: Mapping[str, Hyperparameter], num_blocks: Sequence[int]) -> dict[str, Hyperparameter]:
+    """Return the space as trials have it: one hyperparameter for each block where each block has a value of its own.
+
+    Args:
+        space: as a study file has it.
+        num_blocks: how many blocks the nets may have. Blocks that not every net has are conditional on it.
+    """
+    found: dict[str, Hyperparameter] = {}
+    for name, spec in space.items():
+        if not spec.each_block:
+            found[name] = spec
+            continue
+        for block in range(1, max(num_blocks) + 1):
+            having = tuple(number for number in num_blocks if number >= block)
+            when = {} if len(having) == len(num_blocks) else {"num_blocks": having}
+            found[of_block(name, block)] = spec.model_copy(update={"each_block": False, "when": when})
+    return found

@@ -52,7 +52,7 @@ def _inline(values: Mapping[str, Any]) -> InlineTable:
 
 def _hyperparameter(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a hyperparameter as a study file has it: TOML has no null, and a log scale takes no step, not even 1."""
-    spec = {key: value for key, value in spec.items() if key != "when" or value}
+    spec = {key: value for key, value in spec.items() if value or key not in ("when", "each_block")}
     if "choices" in spec:
         return spec
     kind = IntRange if isinstance(spec["low"], int) else FloatRange

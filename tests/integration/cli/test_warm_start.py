@@ -59,6 +59,20 @@ def test_a_value_outside_the_new_space_is_left_to_the_sampler(invoke: Invoke, ti
     assert [list(params) for params in _enqueued(url, "wider")] == [["learning_rate"]] * 2
 
 
+def test_widths_block_by_block_come_from_a_study_with_one_width_and_from_one_with_several(
+    invoke: Invoke, tiny_study: Path, url: str
+) -> None:
+    two_blocks = ("--trials", 1, "--set", "study.pruner=none", "--set", "fixed.num_blocks=2", "--storage", url)
+    assert invoke("run", "tiny.toml", *two_blocks).exit_code == 0
+    by_block = ("--set", "space.channel_width={low = 4, high = 64, each_block = true}")
+    for name, source in (("first", "tiny"), ("second", "first")):
+        begun = invoke("run", "tiny.toml", "--name", name, "--from", source, *by_block, *two_blocks)
+        assert begun.exit_code == 0, begun.output
+    (first,), (second,) = _enqueued(url, "first"), _enqueued(url, "second")
+    assert first == second
+    assert {name for name in first if name.startswith("channel_width")} == {"channel_width_1", "channel_width_2"}
+
+
 def test_a_study_that_is_not_there_or_has_nothing_to_give_is_refused_before_anything_is_made(invoke: Invoke) -> None:
     assert invoke("run", "tiny.toml", "--trials", 1, "--set", "study.pruner=none").exit_code == 0
     refused = invoke("run", "tiny.toml", "--name", "new", "--from", "tinny")

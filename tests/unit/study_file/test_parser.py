@@ -15,6 +15,7 @@ from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, SearchF
 from kmnist_search.study_file.space import Choices, FloatRange, IntRange
 from kmnist_search.study_file.writer import as_toml
 
+BLOCKS = "[space]\nnum_blocks = { low = 1, high = 3 }\nchannel_width = { choices = [32, 64], each_block = true }\n"
 OPTIMIZERS = "[space]\noptimizer = { choices = ['adamw', 'sgd'] }\n"
 SET_ADVICE = "write it as table.key=value, for example --set train.epochs=5"
 
@@ -43,6 +44,19 @@ class Recorder:
         answer = self.answers[name]
         assert isinstance(answer, float)
         return answer
+
+
+class Queue:
+    """A queue that remembers what is tried first."""
+
+    first: Sequence[Any] = ()
+
+    def fill(self, budget: int, first: Sequence[Any] = ()) -> int:
+        self.first = first
+        return budget
+
+    def add(self, trainings: Sequence[Any]) -> int:
+        raise AssertionError("a search plans no trainings")
 
 
 def written(folder: Path, text: str) -> Path:
@@ -96,7 +110,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ("[space]\ndim = { lo = 1, high = 3 }", "[space] dim has no key 'lo'. Did you mean 'low'?"),
         (
             "[space]\ndim = { qqqq = 1, high = 3 }",
-            "[space] dim has no key 'qqqq'. There are: choices, low, high, log, step, when.",
+            "[space] dim has no key 'qqqq'. There are: choices, low, high, log, step, when, each_block.",
         ),
         ("[space]\ndim = { choices = [1], low = 3 }", "[space] dim takes choices, or low and high, not both."),
         ("[space]\ndim = { choices = [] }", "[space] dim needs at least one choice."),
@@ -160,7 +174,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ("[study]\nname = ''", "[study] name: string should have at least 1 character, got ''."),
         ("[study]\nname = 'a b'", r"[study] name: string should match pattern '^\w[\w.-]*$', got 'a b'."),
         ("[study]\nmetric = 'loss'", "[study] metric: input should be 'val_accuracy' or 'val_loss', got 'loss'."),
-        ("[study]\nsampler = 'grid'", "[study] sampler: name: input should be 'tpe' or 'random', got 'grid'."),
+        ("[study]\nsampler = 'grid'", "[study] sampler: name: input should be 'tpe', 'gp' or 'random', got 'grid'."),
         (
             "[study]\nsampler = { name = 'tpe', startup = 3 }",
             "[study] sampler: startup: extra inputs are not permitted, got 3.",
@@ -293,6 +307,27 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
             f"{OPTIMIZERS}dim = {{ low = 1, high = 9, when = {{ optimizer = 'sgd' }} }}",
             "[space] dim: when is not for hyperparameters of the model, which all trials have.",
         ),
+        # Widths for each block.
+        (
+            "[space]\ndim = { choices = [8, 16], each_block = true }",
+            "[space] dim: each_block is for token_width and channel_width.",
+        ),
+        (
+            "[space]\ntoken_width = { choices = [8, 16], each_block = 'yes' }",
+            "[space] token_width: each_block must be true or false, got 'yes'.",
+        ),
+        (
+            f"[[enqueue]]\nnum_blocks = 2\nchannel_width = [64, 64, 32]\n{BLOCKS}",
+            "[[enqueue]] 1 lists 3 widths in channel_width: needs num_blocks = 3.",
+        ),
+        (
+            f"[[enqueue]]\nchannel_width = [64, 64]\n{BLOCKS}",
+            "[[enqueue]] 1 lists 2 widths in channel_width: needs num_blocks = 2.",
+        ),
+        (
+            f"[[enqueue]]\nnum_blocks = 2\nchannel_width = [64, 48]\n{BLOCKS}",
+            "[[enqueue]] 1 has channel_width = [64, 48], which [space] does not contain.",
+        ),
         # Constraints.
         ("[constraints]\nmax_params = 3", "[constraints] has no key 'max_params'. Did you mean 'max_parameters'?"),
         ("[constraints]\nmax_flops = 0", "[constraints] max_flops: input should be greater than or equal to 1, got 0."),
@@ -420,6 +455,39 @@ def test_any_of_several_values_may_meet_a_condition(tmp_path: Path) -> None:
     for trial in asked.values():
         study.suggest(trial)
     assert [name for name, trial in asked.items() if "beta2" in trial.asked] == ["adam", "adamw"]
+
+
+def test_each_block_may_have_a_width_of_its_own(tmp_path: Path) -> None:
+    study = loaded(tmp_path, BLOCKS)
+    widths = {"channel_width_1": 32, "channel_width_2": 64, "channel_width_3": 32}
+    for num_blocks in (1, 2, 3):
+        trial = Recorder({"num_blocks": num_blocks, **widths})
+        model = study.suggest(trial).config.model
+        assert isinstance(model, PatchMLPConfig)
+        assert model.channel_width == (32, 64, 32)[:num_blocks]
+        assert len(trial.asked) == 1 + num_blocks
+    assert loads(as_toml(study.model_dump(mode="json")), source="again", name="again") == study
+
+
+def test_widths_tried_first_are_those_of_the_blocks_or_one_for_all(tmp_path: Path) -> None:
+    entries = "[[enqueue]]\nnum_blocks = 2\nchannel_width = [64, 32]\n[[enqueue]]\nchannel_width = 32\n"
+    study = loaded(tmp_path, entries + BLOCKS)
+    queue = Queue()
+    study.fill(queue, 10)
+    assert queue.first == [
+        {"num_blocks": 2, "channel_width_1": 64, "channel_width_2": 32},
+        {"channel_width_1": 32, "channel_width_2": 32, "channel_width_3": 32},
+    ]
+
+
+def test_constraints_take_widths_that_are_still_open_as_the_largest(tmp_path: Path) -> None:
+    open_widths = {"num_blocks": 3, "channel_width_1": 32}
+    largest = cost.num_parameters(
+        loaded(tmp_path, BLOCKS).config({"num_blocks": 3, "channel_width": (32, 64, 64)}).model
+    )
+    for most, allowed in ((largest, True), (largest - 1, False)):
+        study = loaded(tmp_path, f"[constraints]\nmax_parameters = {most}\n{BLOCKS}")
+        assert study.allows(open_widths) is allowed
 
 
 def test_constraints_allow_the_nets_that_are_small_enough(tmp_path: Path) -> None:

@@ -93,14 +93,17 @@ class Retraining:
             )
         return finished
 
-    def planned(self) -> int:
-        """Return how many trials the companion has when all that follows is queued."""
-        queued = {json.dumps(each.training, sort_keys=True) for each in self.companion.added()}
+    def planned_epochs(self) -> list[int]:
+        """Return the epochs of each trial of the companion when all that follows is queued."""
+        added = [each.training for each in self.companion.added()]
+        queued = {json.dumps(training, sort_keys=True) for training in added}
         finals = [
             {json.dumps(each.spec.model_dump(mode="json"), sort_keys=True) for each in self.plan.finals(candidate)}
             for candidate in self.plan.candidates
         ]
-        return self.companion.counts().total + min(len(of_candidate - queued) for of_candidate in finals)
+        follow = min(len(of_candidate - queued) for of_candidate in finals)
+        epochs = [int(training["config"]["train"]["epochs"]) for training in added]
+        return [*epochs, *[self.plan.candidates[0].final.train.epochs] * follow]
 
 
 def begin(preparation: Preparation, options: RunOptions) -> Search:
@@ -132,6 +135,7 @@ def begin(preparation: Preparation, options: RunOptions) -> Search:
         search.data.of(data)
     search.study.optuna.set_user_attr(PLAN_KEY, plan.model_dump(mode="json"))
     retraining = Retraining(source=source, companion=search.study, plan=plan, data=search.data)
+    search.study.record_planned_epochs(retraining.planned_epochs())
     if all(over(search.study, reruns)):
         retraining.add_finals()
     return _of(search, retraining)
@@ -177,5 +181,4 @@ def _of(search: Search, retraining: Retraining) -> Search:
         search,
         options=replace(search.options, limits=limits),
         add_what_follows=partial(Retraining.add_finals, retraining),
-        planned=retraining.planned(),
     )

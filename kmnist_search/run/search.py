@@ -46,7 +46,6 @@ class Search:
         options: of the run; `limits.budget` is the study's if this run filled its queue.
         recovered: numbers of the trials recovered from dead owners.
         add_what_follows, is_wanted_elsewhere: see `Worker`.
-        planned: how many trials the queue will have when all that follows is in it.
         version_before: the package version that the study used last, if it was another one.
     """
 
@@ -58,7 +57,6 @@ class Search:
     version_before: str | None = None
     add_what_follows: Callable[[], Sequence[str]] = tuple
     is_wanted_elsewhere: Callable[[], bool] = bool
-    planned: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +75,7 @@ class Search:
     def goal(self, counts: Counts) -> int:
         """Return how many trials the study will have finished in the end."""
         budget = self.options.limits.budget
-        return max(counts.total, self.planned) if budget is None else budget
+        return self.study.total(counts) if budget is None else budget
 
     def trials_left(self) -> int:
         """Return how many trials this run can still claim, without those that run now."""

@@ -71,6 +71,37 @@ class Forecast:
         return before + max(slots)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimedTraining:
+    """A training of known length that has begun: its epochs, those done, and their seconds, None if unknown."""
+
+    epochs: int
+    done: int
+    seconds: float | None
+
+
+def forecast_of_plan(
+    ended: Sequence[TimedTraining], at_work: Sequence[TimedTraining], waiting: Sequence[int]
+) -> Forecast | None:
+    """Return the forecast for trainings that are all known beforehand; None before the first epoch is over.
+
+    Args:
+        ended: the trainings that are over.
+        at_work: the running ones.
+        waiting: the epochs of those that have not begun.
+    """
+    timed = [(each.seconds, each.done) for each in (*ended, *at_work) if each.seconds is not None and each.done]
+    if not timed:
+        return None
+    pace = sum(seconds for seconds, _ in timed) / sum(done for _, done in timed)
+    lengths = [pace * epochs for epochs in waiting or [each.epochs for each in (*ended, *at_work)]]
+    return Forecast(
+        trial_seconds=fmean(lengths),
+        lengths=tuple(lengths),
+        remaining=tuple(pace * (each.epochs - each.done) for each in at_work),
+    )
+
+
 def num_recent(at_work: int) -> int:
     """Return how many of the last ended trials are used when so many are running."""
     # One more than those counted: its end is the start of the period.

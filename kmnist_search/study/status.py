@@ -1,6 +1,6 @@
 """The status of a study: counts, running trials, workers, failures, best trial."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -15,7 +15,15 @@ from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
-from kmnist_search.study.forecast import EndedTrial, Forecast, RunningTrial, forecast, num_recent
+from kmnist_search.study.forecast import (
+    EndedTrial,
+    Forecast,
+    RunningTrial,
+    TimedTraining,
+    forecast,
+    forecast_of_plan,
+    num_recent,
+)
 from kmnist_search.study.halving import rung_of
 from kmnist_search.study.outlook import Outlook, outlook
 from kmnist_search.study.patience import noise_of
@@ -75,14 +83,16 @@ class TrialFailure:
 class Progress:
     """How far a study has come, and its forecast, which is None while too few trials are over.
 
-    `paused` counts the pruned trials that may resume. `best` is None while no trial is complete, and for planned
-    trainings, whose accuracies are of different images.
+    `total` is the number of its trials, with planned trainings that are queued later. `paused` counts the pruned trials
+    that may resume. `best` is None while no trial is complete, and for planned trainings, whose accuracies are of
+    different images.
     """
 
     name: str
     metric: str
     epochs: int
     counts: Counts
+    total: int
     is_plan: bool
     best: FrozenTrial | None
     forecast: Forecast | None
@@ -155,6 +165,7 @@ def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial])
         metric=study.metric,
         epochs=study.epochs,
         counts=counts,
+        total=study.total(counts),
         is_plan=study.is_plan,
         best=ranked[0] if ranked and not study.is_plan else None,
         forecast=_forecast(study, trials),
@@ -163,6 +174,8 @@ def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial])
 
 
 def _forecast(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Forecast | None:
+    if (planned := study.planned_epochs) is not None:
+        return _forecast_of_plan(study, trials, planned)
     at_work = [_at_work(trial, study.epochs_of(trial.params)) for trial in trials if trial.state == TrialState.RUNNING]
     over = [trial for trial in trials if trial.datetime_start is not None and trial.datetime_complete is not None]
     over.sort(key=attrgetter("datetime_complete"))
@@ -173,11 +186,29 @@ def _forecast(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Forecast | N
     return forecast(ended, at_work, now=_seconds(datetime.now()))
 
 
+def _forecast_of_plan(study: SearchStudy, trials: Sequence[FrozenTrial], planned: Sequence[int]) -> Forecast | None:
+    begun = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)]
+    trainings = {trial.number: _timed(trial, study.epochs_of(trial.params)) for trial in begun}
+    ended = [trainings[trial.number] for trial in begun if trial.state == TrialState.COMPLETE]
+    at_work = [trainings[trial.number] for trial in begun if trial.state == TrialState.RUNNING]
+    waiting = Counter(planned) - Counter(each.epochs for each in trainings.values())
+    return forecast_of_plan(ended, at_work, list(waiting.elements()))
+
+
+def _timed(trial: FrozenTrial, epochs: int) -> TimedTraining:
+    seconds = _seconds(trial.datetime_complete) - _seconds(trial.datetime_start)
+    done = epochs if trial.state == TrialState.COMPLETE else trial.last_step or 0
+    return TimedTraining(epochs=epochs, done=done, seconds=seconds if _is_first(trial) else None)
+
+
 def _at_work(trial: FrozenTrial, epochs: int) -> RunningTrial:
-    # A trial resumed from a checkpoint is further than the time of this attempt suggests.
-    is_first = len(trial.user_attrs.get(ATTEMPTS_KEY, ())) <= 1
-    share = trial.last_step / epochs if trial.last_step and is_first else None
+    share = trial.last_step / epochs if trial.last_step and _is_first(trial) else None
     return RunningTrial(began=_seconds(trial.datetime_start), share=share)
+
+
+def _is_first(trial: FrozenTrial) -> bool:
+    """Return whether it is the first attempt at a trial: a later one may begin where an earlier one ended."""
+    return len(trial.user_attrs.get(ATTEMPTS_KEY, ())) <= 1
 
 
 def _seconds(local: datetime | None) -> float:

@@ -34,6 +34,7 @@ LAST_WORKED_KEY = "last_worked_at"
 TRACEBACK_KEY = "traceback"
 CHECKPOINTS_KEY = "checkpoints"
 VERSION_KEY = "package_version"
+PLANNED_EPOCHS_KEY = "planned_epochs"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -49,6 +50,8 @@ class SearchStudy:
         self.queue = Queue(study_id_of(study))
         attributes = study.user_attrs
         self.settings: Mapping[str, Any] = attributes[FILE_KEY]
+        #: Those of each planned training, also of those that are queued later; None if they are not recorded.
+        self.planned_epochs: Sequence[int] | None = attributes.get(PLANNED_EPOCHS_KEY)
         self.checkpoint_dir: Path = storage.checkpoint_dir / attributes[CHECKPOINTS_KEY]
 
     @property
@@ -77,6 +80,15 @@ class SearchStudy:
     def epochs_of(self, params: Mapping[str, Any]) -> int:
         """Return the number of training epochs of a trial with these hyperparameters."""
         return int(params.get("epochs", self.epochs))
+
+    def total(self, counts: Counts) -> int:
+        """Return how many trials the study has, with planned trainings that are queued later."""
+        return max(counts.total, len(self.planned_epochs or ()))
+
+    def record_planned_epochs(self, epochs: Sequence[int]) -> None:
+        """Record the epochs of each planned training, also of those that are queued later."""
+        self.planned_epochs = list(epochs)
+        self.optuna.set_user_attr(PLANNED_EPOCHS_KEY, self.planned_epochs)
 
     def record_data(self, digests: Mapping[DataConfig, str], folder: Path) -> None:
         """Record which images and splits the study uses, and their folder.

@@ -44,11 +44,11 @@ def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
 
 def progress_summary(progress: Progress) -> dict[str, Any]:
     """Return how far a study has come."""
-    left = progress.time_left(progress.counts.total)
+    left = progress.time_left(progress.total)
     return {
         "study": progress.name,
         "metric": progress.metric,
-        "trials": {**asdict(progress.counts), "finished": progress.counts.finished, "total": progress.counts.total},
+        "trials": {**asdict(progress.counts), "finished": progress.counts.finished, "total": progress.total},
         "paused": progress.paused,
         "best": trial_summary(progress.best, progress.metric) if progress.best else None,
         "trials_per_hour": progress.trials_per_hour,

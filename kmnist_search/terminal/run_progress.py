@@ -127,7 +127,9 @@ class RunView:
                 self.stopping = _state_text(event)
             case Waiting():
                 self.waiting = _state_text(event)
-        if isinstance(event, TrialStarted | TrialEnded):
+        # The length of planned trainings is known after the first epoch of one.
+        tells_length = isinstance(event, EpochDone) and self.progress.is_plan and self.progress.forecast is None
+        if isinstance(event, TrialStarted | TrialEnded) or tells_length:
             self.progress = self._seen()
 
     def __rich__(self) -> RenderableType:

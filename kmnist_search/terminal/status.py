@@ -45,7 +45,7 @@ class StatusView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         progress = self.status.progress
-        finished, total = progress.counts.finished, progress.counts.total
+        finished, total = progress.counts.finished, progress.total
         share = f" ({percent(finished / total, digits=0)})" if total else ""
         yield labelled(
             [

@@ -65,7 +65,7 @@ def studies_view(studies: Sequence[Progress]) -> RenderableType:
         table.add_column(column)
     for progress in studies:
         best = "" if progress.best is None else named_metric(progress.metric, progress.best.value)
-        table.add_row(progress.name, f"{progress.counts.finished} of {progress.counts.total}", best)
+        table.add_row(progress.name, f"{progress.counts.finished} of {progress.total}", best)
     return table
 
 

@@ -107,13 +107,13 @@ def _body(status: Status, page: Page, height: int, now: datetime) -> list[Table 
 
 def _head(status: Status, page: Page, now: datetime, *, best_lines: int) -> list[Table | Text]:
     progress = status.progress
-    rows = progress_rows(progress, progress.counts.total, now)
+    rows = progress_rows(progress, progress.total, now)
     if progress.best is not None:
         *rows, (label, params) = rows
         rows += [(label, line) for line in _folded(params, page, best_lines)]
         rows.append(("so far", _bests_text(status, page)))
     lines = [Text.assemble((f" {label:<{LABEL - 1}}", "dim"), text) for label, text in rows]
-    return [finished_bar(progress, progress.counts.total), *(page.cut(line) for line in lines)]
+    return [finished_bar(progress, progress.total), *(page.cut(line) for line in lines)]
 
 
 def _folded(text: Text, page: Page, most: int) -> list[Text]:

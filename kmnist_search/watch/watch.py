@@ -120,4 +120,6 @@ def _line(seen: Status | Away) -> str:
         return f"the database is away, trying again: {seen.reason}"
     counts, alive = seen.progress.counts, sum(not worker.is_gone for worker in seen.workers)
     best = f"  best {best_text(seen.progress)}" if seen.progress.best else ""
-    return f"[{counts.finished}/{counts.total}] {counts_text(seen.progress).plain}  {count(alive, 'worker')}{best}"
+    return (
+        f"[{counts.finished}/{seen.progress.total}] {counts_text(seen.progress).plain}  {count(alive, 'worker')}{best}"
+    )

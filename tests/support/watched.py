@@ -104,6 +104,7 @@ def status(
             metric="val_accuracy",
             epochs=EPOCHS,
             counts=counts,
+            total=counts.total,
             is_plan=False,
             best=best_trial() if counts.complete else None,
             forecast=forecast or None,

@@ -37,7 +37,7 @@ from kmnist_search.study.opening import find_companion, find_study
 from kmnist_search.study.ranking import distinct, duplicates
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.worker import trial_run
-from kmnist_search.worker.events import Event, RunWarning
+from kmnist_search.worker.events import EpochDone, Event, RunWarning, TrialStarted
 from kmnist_search.worker.stop import Limits
 from kmnist_search.worker.trial_models import TrialModels
 
@@ -304,6 +304,21 @@ def test_whoever_finds_all_reruns_finished_freezes_the_recipe_and_queues_the_fin
     result = conclusion(study, begun(study))
     assert result is not None
     assert len(result.models) == 2
+
+
+def test_after_the_first_epoch_the_time_left_for_all_trainings_is_known(study: SearchStudy) -> None:
+    search = begun(study)
+    worker, events = search.work(StopSignals())
+    with closing(events):
+        known = [search.seen_by(worker) for event in events if isinstance(event, EpochDone | TrialStarted)]
+    assert [seen.total for seen in known] == [8] * len(known)
+    before, after, *_ = (seen.time_left(seen.total) for seen in known)
+    assert before is None
+    assert after is not None
+    assert after.total_seconds() > 0
+    last = known[-1].time_left(8)
+    assert last is not None
+    assert last.total_seconds() < 1
 
 
 def test_a_worker_that_waits_for_trials_leaves_when_a_retraining_begins(study: SearchStudy) -> None:

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from kmnist_search.study.forecast import MIN_TRIALS, EndedTrial, RunningTrial, forecast
+from kmnist_search.study.forecast import MIN_TRIALS, EndedTrial, RunningTrial, TimedTraining, forecast, forecast_of_plan
 
 
 def _after(*lengths: float) -> list[EndedTrial]:
@@ -106,3 +106,24 @@ def test_in_studies_of_pruned_trials_it_is_neither_too_early_nor_too_late(
         told = seen.seconds_left(unfinished=100 - len(ended), running=len(at_work))
         ratios.append(told / (max(end for _, end in spans) - now))
     assert median(ratios) == pytest.approx(1.0, abs=0.25)
+
+
+def test_planned_trainings_take_as_long_an_epoch_as_those_that_have_begun() -> None:
+    at_work = [TimedTraining(epochs=10, done=4, seconds=8.0), TimedTraining(epochs=10, done=0, seconds=1.0)]
+    seen = forecast_of_plan([], at_work, [10, 30, 30])
+    assert seen is not None
+    assert seen.remaining == pytest.approx((12.0, 20.0))
+    # The first worker takes the short one after 12 seconds, the second a long one after 20; the other long one is last.
+    assert seen.seconds_left(unfinished=5, running=2) == pytest.approx(12 + 20 + 60)
+
+
+def test_a_resumed_training_does_not_tell_how_long_an_epoch_takes() -> None:
+    resumed = TimedTraining(epochs=10, done=9, seconds=None)
+    assert forecast_of_plan([], [resumed], [10]) is None
+    seen = forecast_of_plan([TimedTraining(epochs=10, done=10, seconds=20.0)], [resumed], [])
+    assert seen is not None
+    assert seen.seconds_left(unfinished=1, running=1) == pytest.approx(2.0)
+
+
+def test_nothing_is_said_of_planned_trainings_before_the_first_epoch_is_over() -> None:
+    assert forecast_of_plan([], [TimedTraining(epochs=10, done=0, seconds=5.0)], [10]) is None

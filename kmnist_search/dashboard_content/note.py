@@ -40,7 +40,7 @@ def note(snapshot: Snapshot, before: str = "") -> str:
         seconds=float(history.seconds[-1]) if len(history.seconds) else None,
         seconds_saved=read.saved(snapshot.trials, snapshot.file.train.epochs).seconds,
         clock="GPU time" if read.clock_name(snapshot.trials) == "GPU-seconds" else "training",
-        pruner=_pruner(snapshot.file.study.pruner),
+        pruner=_pruner(snapshot.file.study.pruner, snapshot.file.train.epochs),
         pids=_pids(snapshot),
         failures=list(read.failures(snapshot.trials).items()),
         most_reasons=MAX_REASONS,
@@ -69,11 +69,13 @@ def _template() -> jinja2.Template:
     return templates.get_template("note.md.jinja")
 
 
-def _pruner(pruner: PrunerConfig) -> str:
+def _pruner(pruner: PrunerConfig, epochs: int) -> str:
     if pruner.name == "none":
         return "every trial trains to its end"
+    after = wording.count(pruner.first_rung(epochs), "epoch")
+    if pruner.name == "asha":
+        return f"trials pause first after {after}, and about one in {pruner.reduction_factor} goes on"
     kept = "" if pruner.name == "median" else f", and about one trial in {pruner.reduction_factor} is kept"
-    after = wording.count(pruner.min_epochs, "epoch")
     return f"the {pruner.name.replace('_', ' ')} pruner ends trials after {after} or more{kept}"
 
 

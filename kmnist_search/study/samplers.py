@@ -115,7 +115,7 @@ def experimental() -> "warnings.catch_warnings[None]":
 
 def pruner_of(config: PrunerConfig, epochs: int) -> optuna.pruners.BasePruner:
     """Return the pruner for trials of `epochs` epochs each; it compares trials by epoch."""
-    min_epochs = min(config.min_epochs, epochs)
+    min_epochs = config.first_rung(epochs)
     match config.name:
         case "hyperband":
             return optuna.pruners.HyperbandPruner(
@@ -135,4 +135,6 @@ def halving_of(config: PrunerConfig, *, epochs: int, maximizes: bool) -> Halving
     """Return what pauses trials of `epochs` epochs each; None if the study has no such pruner."""
     if config.name != "asha":
         return None
-    return Halving.of(min_epochs=config.min_epochs, epochs=epochs, factor=config.reduction_factor, maximizes=maximizes)
+    return Halving.of(
+        min_epochs=config.first_rung(epochs), epochs=epochs, factor=config.reduction_factor, maximizes=maximizes
+    )

@@ -34,21 +34,26 @@ def _named(value: Any) -> Any:
 
 
 class SamplerConfig(Config):
-    """What proposes configurations: "tpe" or "gp" after `startup_trials` random ones, or "random" always."""
+    """What proposes configurations: "gp" or "tpe" after `startup_trials` random ones, or "random" always."""
 
-    name: Literal["tpe", "gp", "random"] = "tpe"
+    name: Literal["gp", "tpe", "random"] = "gp"
     startup_trials: Annotated[int, Field(ge=1)] = 10
 
 
 class PrunerConfig(Config):
     """What ends or pauses trials: none before `min_epochs`; at a rung about one in `reduction_factor` continues.
 
-    With "asha" a trial pauses at each rung and continues once it is among the best; the others end trials for good.
+    `min_epochs` None is a third of a trial's epochs. With "asha" a trial pauses at each rung and continues once it is
+    among the best; the others end trials for good.
     """
 
     name: Literal["asha", "hyperband", "successive_halving", "median", "none"] = "asha"
-    min_epochs: Annotated[int, Field(ge=1)] = 1
+    min_epochs: Annotated[int, Field(ge=1)] | None = None
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+    def first_rung(self, epochs: int) -> int:
+        """Return after how many epochs of `epochs` a trial may end or pause."""
+        return max(epochs // 3, 1) if self.min_epochs is None else min(self.min_epochs, epochs)
 
 
 class StudyTable(Config):

@@ -46,7 +46,7 @@ def _table(values: Mapping[str, Any]) -> Table:
 
 def _inline(values: Mapping[str, Any]) -> InlineTable:
     table = tomlkit.inline_table()
-    table.update(values)
+    table.update({key: value for key, value in values.items() if value is not None})
     return table
 
 

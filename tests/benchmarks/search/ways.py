@@ -109,8 +109,8 @@ def _cma(number: int, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
-def pausing(factor: int) -> Halving:
-    return Halving.of(min_epochs=1, epochs=EPOCHS, factor=factor, maximizes=True)
+def pausing(factor: int, min_epochs: int = 1) -> Halving:
+    return Halving.of(min_epochs=min_epochs, epochs=EPOCHS, factor=factor, maximizes=True)
 
 
 def _way(name: str, sampler: MakeSampler, **options: Any) -> SamplerAndRule:
@@ -139,5 +139,8 @@ WAYS = [
     _way("optuna's GP", _gp, suggest=by_position),
     _way("GP of log errors", _ours(SPACE, 10, "gp")),
     _way("GP of log errors, halving by 3 pauses", _ours(SPACE, 10, "gp"), halving=pausing(3)),
+    _way("GP of log errors, halving by 3 pauses, from 3", _ours(SPACE, 10, "gp"), halving=pausing(3, 3)),
+    _way("GP of log errors, halving by 2 pauses, from 2", _ours(SPACE, 10, "gp"), halving=pausing(2, 2)),
+    _way("TPE, halving by 3 pauses, from 3", _ours(SPACE, 10), halving=pausing(3, 3)),
     _way("CMA-ES", _cma, suggest=by_position, lasting=True),
 ]

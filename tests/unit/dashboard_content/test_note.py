@@ -98,6 +98,12 @@ def test_a_note_that_people_wrote_before_there_was_one_of_ours_comes_below_it() 
     assert note(snapshot(TRIALS), "Mine.\n").endswith(f"{END}\n\nMine.\n")
 
 
+def test_pausing_is_not_called_ending() -> None:
+    asha = STUDY.replace('"successive_halving", min_epochs = 1', '"asha"')
+    text = note(snapshot(TRIALS, file=loads(asha, source="here", name="shapes")))
+    assert "trials pause first after 1 epoch, and about one in 2 goes on" in text
+
+
 def test_a_loss_is_called_a_loss() -> None:
     file = loads(STUDY.replace('name = "shapes"', 'name = "shapes"\nmetric = "val_loss"'), source="here", name="shapes")
     assert "**a validation loss of 0.9612**" in note(snapshot(TRIALS, file=file))

@@ -51,7 +51,7 @@ def test_no_trial_is_larger_than_the_constraint_allows(name: Any) -> None:
 
 
 def test_a_constraint_that_a_few_nets_meet_is_kept_when_the_sampler_looks_elsewhere() -> None:
-    study = _searched(SamplerConfig(startup_trials=2), 32, 12)
+    study = _searched(SamplerConfig(name="tpe", startup_trials=2), 32, 12)
     assert all(trial.params["width"] * trial.params["depth"] <= 32 for trial in study.trials)
 
 

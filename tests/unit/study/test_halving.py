@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given, strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from kmnist_search.database.trial_writer import PAUSED_KEY
 from kmnist_search.queue.queue import Paused
 from kmnist_search.study.halving import Halving
+from kmnist_search.study.samplers import halving_of
+from kmnist_search.study_file.schema import PrunerConfig
 
 HALVING = Halving.of(min_epochs=1, epochs=9, factor=3, maximizes=True)
 
@@ -128,3 +131,12 @@ def test_of_what_one_worker_tries_a_third_or_more_passes_each_rung_and_the_best_
     assert reached[9] >= reached[3] // 3
     best = max(trials.values(), key=lambda each: each.intermediate_values[1])
     assert len(finals) < 3 or best.last_step != 1
+
+
+@pytest.mark.parametrize(("epochs", "rungs"), [(1, ()), (2, (1,)), (5, (1, 3)), (9, (3,)), (27, (9,)), (30, (10,))])
+def test_unless_a_study_file_says_otherwise_trials_pause_first_after_a_third_of_their_epochs(
+    epochs: int, rungs: tuple[int, ...]
+) -> None:
+    halving = halving_of(PrunerConfig(), epochs=epochs, maximizes=True)
+    assert halving is not None
+    assert halving.rungs == rungs

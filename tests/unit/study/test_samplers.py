@@ -24,9 +24,10 @@ SPACE: dict[str, Hyperparameter] = {
 
 
 def _samplers(
-    config: SamplerConfig | None = None, space: dict[str, Hyperparameter] = SPACE, **options: Any
+    config: SamplerConfig | None = None, space: dict[str, Hyperparameter] = SPACE, *, maximizes: bool = False
 ) -> Samplers:
-    return Samplers(config or SamplerConfig(startup_trials=5), space, epochs=9, **{"maximizes": False, **options})
+    config = config or SamplerConfig(name="tpe", startup_trials=5)
+    return Samplers(config, space, epochs=9, maximizes=maximizes)
 
 
 def _proposals(sampler: Any, study: optuna.Study) -> list[dict[str, Any]]:

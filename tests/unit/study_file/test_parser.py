@@ -174,7 +174,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ("[study]\nname = ''", "[study] name: string should have at least 1 character, got ''."),
         ("[study]\nname = 'a b'", r"[study] name: string should match pattern '^\w[\w.-]*$', got 'a b'."),
         ("[study]\nmetric = 'loss'", "[study] metric: input should be 'val_accuracy' or 'val_loss', got 'loss'."),
-        ("[study]\nsampler = 'grid'", "[study] sampler: name: input should be 'tpe', 'gp' or 'random', got 'grid'."),
+        ("[study]\nsampler = 'grid'", "[study] sampler: name: input should be 'gp', 'tpe' or 'random', got 'grid'."),
         (
             "[study]\nsampler = { name = 'tpe', startup = 3 }",
             "[study] sampler: startup: extra inputs are not permitted, got 3.",

@@ -189,7 +189,7 @@ def test_the_best_is_the_highest_accuracy_or_the_lowest_loss(storage: Storage, t
 
 @pytest.mark.parametrize("pruner", ["hyperband", "successive_halving", "median"])
 def test_each_pruner_ends_the_worst_of_many_trials(storage: Storage, tiny_study: Path, pruner: str) -> None:
-    file = load(tiny_study, overrides=[f"study.pruner={pruner}", "train.epochs=9"])
+    file = load(tiny_study, overrides=[f"study.pruner={{name = '{pruner}', min_epochs = 1}}", "train.epochs=9"])
     study = open_study(storage, file)
     study.fill(20)
     ended = []

@@ -33,14 +33,14 @@ class Positions:
         }
 
     def chosen(self, proposed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return proposed hyperparameters with choices in place of positions."""
+        """Return proposed hyperparameters as trials have them: the choice at each position."""
         return {
             name: self._choices[name].to_external_repr(value) if name in self._choices else value
             for name, value in proposed.items()
         }
 
     def positioned(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return a trial's hyperparameters with positions in place of choices; None if it lacks one of the space."""
+        """Return a trial's hyperparameters with the position of each choice; None if it lacks one of the space."""
         if not self.space.keys() <= params.keys():
             return None
         return {

@@ -148,12 +148,12 @@ def _trained(
     study, plan = preparation.study, preparation.plan
     while True:
         search = begin(preparation, options.on(devices_here(options)[0]))
-        if left := search.trials_left():
-            if search.counts().finished:
+        if search.counts().unfinished:
+            if search.counts().finished and (left := search.trials_left()):
                 print_line(console, f"{count(left, 'training')} left; the others were done before")
             train(console, search, partial(rejoin, study.name), options=options)
         retraining = Retraining(source=study, companion=search.study, plan=plan, data=search.data)
-        if retraining.add_finals():  # another process has queued another plan meanwhile
+        if retraining.add_finals() or search.counts().unfinished:  # another process has queued more meanwhile
             continue
         choice = retraining.choice()
         finals = final_models(retraining, choice, TrialModels(search.store))

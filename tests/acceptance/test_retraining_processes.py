@@ -72,6 +72,26 @@ def test_stopped_and_killed_on_the_way_it_ends_as_if_nothing_had_happened(tiny_s
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tiny-best")]
 
 
+def test_a_process_that_comes_when_all_that_is_left_is_being_trained_waits_for_it(
+    tiny_study: Path, tmp_path: Path
+) -> None:
+    only_one = ("best", "--retrain", "--top", "1", "--models", "1", "--epochs", "6")
+    with forks(tmp_path) as start:
+        start.finished("run", "tiny.toml", "--trials", "2", "--set", "study.pruner=none")
+        first = start.slowly(*only_one, step_seconds=1.0)
+        study = find_study(open_storage(f"sqlite:///{tmp_path / 'kmnist-search.db'}", create=False), "tiny")
+        wait_until(lambda: find_companion(study) is not None, first)
+        companion = find_companion(study)
+        assert companion is not None
+        wait_until(lambda: companion.counts().running == 1, first)
+        second = start(*only_one)
+        wait_until(lambda: "nothing is left to claim; waiting for more" in second.output, second)
+        first.signal(signal.SIGTERM)
+        assert [first.ended(), second.ended()] == [130, 0], first.output + second.output
+    assert companion.counts() == Counts(complete=1)
+    assert len(json.loads((tmp_path / "tiny-best" / "metrics.json").read_text())["ledger"]) == 1
+
+
 def test_three_processes_that_are_killed_at_random_while_postgres_restarts_do_each_training_and_look_once(
     tiny_study: Path, tmp_path: Path, server: PostgresServer
 ) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kmnist_search.run.options import RunOptions
     from kmnist_search.study.study import SearchStudy
 
-FOR_SHOWING = ("study", "storage_url", "top_k", "of_each_size", "retrains", "as_json")
+FOR_SHOWING = ("study", "storage_url", "top_k", "of_each_size", "max_parameters", "retrains", "as_json")
 
 
 @click.command(epilog="Example: kmnist-search best kmnist-cpu --retrain --out winner")
@@ -35,6 +35,9 @@ FOR_SHOWING = ("study", "storage_url", "top_k", "of_each_size", "retrains", "as_
     "[default: 10, or the study's with --retrain]",
 )
 @click.option("--front", "of_each_size", is_flag=True, help="Only trials that are better than all smaller ones.")
+@click.option(
+    "--max-parameters", type=click.IntRange(min=1), metavar="NUMBER", help="Only nets with at most so many parameters."
+)
 @click.option("--retrain", "retrains", is_flag=True, help="Retrain the best, test once, and write model and report.")
 @retrain_options
 @result_options
@@ -44,6 +47,7 @@ def best(
     study: str | None,
     top_k: int | None,
     of_each_size: bool,
+    max_parameters: int | None,
     retrains: bool,
     retraining: "dict[str, Any]",
     out: Path | None,
@@ -67,7 +71,7 @@ def best(
         raise click.UsageError("--front shows trials and retrains none. Leave it or --retrain out.")
     found = stored_study(options.storage_url, study, options.checkpoint_dir)
     if not retrains:
-        _show(found, top_k or 10, of_each_size=of_each_size, as_json=as_json)
+        _show(found, top_k or 10, of_each_size=of_each_size, max_parameters=max_parameters, as_json=as_json)
         return
     import_ahead(options.device, options.workers)
 
@@ -76,7 +80,7 @@ def best(
     from kmnist_search.cli.planned import retrain
     from kmnist_search.retrain.plan import RetrainOptions
 
-    asked = RetrainOptions(top_k=top_k, **retraining)
+    asked = RetrainOptions(top_k=top_k, max_parameters=max_parameters, **retraining)
     console = Console(stderr=as_json)
     metrics = retrain(console, found, asked, options, out or Path(f"{found.name}-best"), force=force)
     if as_json:
@@ -90,13 +94,13 @@ def _check_none_given() -> None:
             raise click.UsageError(f"{param.opts[0]} is for retraining. Add --retrain, or leave it out.")
 
 
-def _show(study: "SearchStudy", top: int, *, of_each_size: bool, as_json: bool) -> None:
+def _show(study: "SearchStudy", top: int, *, of_each_size: bool, max_parameters: int | None, as_json: bool) -> None:
     from rich.console import Console
 
     from kmnist_search.study.summary import best_summary
     from kmnist_search.terminal.tables import best_view
 
-    summary = best_summary(study, top, of_each_size=of_each_size)
+    summary = best_summary(study, top, of_each_size=of_each_size, max_parameters=max_parameters)
     if as_json:
         print_json(summary)
     else:

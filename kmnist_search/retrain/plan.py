@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from kmnist_search.config import Config, DataConfig, TrialConfig
 from kmnist_search.config.seeds import derived_seed
-from kmnist_search.study.ranking import distinct
+from kmnist_search.study.ranking import distinct, up_to
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.schema import PlannedTraining, RetrainTable, TrainingSpec
 from kmnist_search.study_file.space import Choices, Hyperparameter, IntRange
@@ -38,6 +38,7 @@ class RetrainOptions:
     rerun_epochs: int | None = None
     models: int | None = None
     epochs: int | None = None
+    max_parameters: int | None = None
 
     def over(self, settings: RetrainTable) -> RetrainTable:
         """Return the settings with these options."""
@@ -45,7 +46,7 @@ class RetrainOptions:
 
     def as_text(self) -> str:
         """Return the options as they are typed."""
-        names = {"top_k": "--top", "rerun_epochs": "--rerun-epochs"}
+        names = {"top_k": "--top", "rerun_epochs": "--rerun-epochs", "max_parameters": "--max-parameters"}
         given = {names.get(key, f"--{key}"): value for key, value in vars(self).items() if value is not None}
         return "".join(f" {option} {value}" for option, value in given.items())
 
@@ -137,9 +138,9 @@ def plan_of(study: SearchStudy, settings: RetrainTable) -> RetrainingPlan:
     """Return the plan for the study in its present state.
 
     Raises:
-        NoCompleteTrialError: the study has no complete trial.
+        NoCompleteTrialError: the study has no complete trial of a net that is small enough.
     """
-    best = distinct(study.complete())[: settings.top_k]
+    best = distinct(up_to(settings.max_parameters, study.complete()))[: settings.top_k]
     study.with_details(best)
     seed, data = int(study.settings["study"]["seed"]), DataConfig(**study.settings["data"])
     return RetrainingPlan(

@@ -9,15 +9,19 @@ because they met better ones.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import neg
 
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.database.trial_writer import PAUSED_KEY
 from kmnist_search.optuna_internals import trial_id_of
 from kmnist_search.queue.queue import Paused
+from kmnist_search.study.second_objective import Sizes, front_ranks
 
-#: The metric of trials at each rung, by id; higher is better.
-AtRungs = Mapping[int, Mapping[int, float]]
+#: The metric of a trial at a rung, higher is better, and the size of its net, 0 unless that is an objective.
+Standing = tuple[float, int]
+#: How trials stand at each rung, by id.
+AtRungs = Mapping[int, Mapping[int, Standing]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +32,23 @@ class Halving:
         rungs: epochs after which a trial may pause, ascending, below those of a whole training.
         factor: about one in so many trials passes a rung.
         maximizes: whether a higher metric is better.
+        sizes: of nets, if small ones are the second objective: then those pass first that are the best of their size
+            (Schmucker et al. 2021, arXiv:2106.12639).
     """
 
     rungs: Sequence[int]
     factor: int
     maximizes: bool
+    sizes: Sizes | None = None
 
     @classmethod
-    def of(cls, *, min_epochs: int, epochs: int, factor: int, maximizes: bool) -> "Halving":
+    def of(cls, *, min_epochs: int, epochs: int, factor: int, maximizes: bool, sizes: Sizes | None = None) -> "Halving":
         """Return rungs at `min_epochs` times each power of `factor`, below `epochs`."""
         rungs, rung = [], min_epochs
         while rung < epochs:
             rungs.append(rung)
             rung *= factor
-        return cls(rungs=tuple(rungs), factor=factor, maximizes=maximizes)
+        return cls(rungs=tuple(rungs), factor=factor, maximizes=maximizes, sizes=sizes)
 
     def passes(self, trials: Iterable[FrozenTrial], trial_id: int, rung: int) -> bool:
         """Return whether a trial that has reached a rung may continue at once."""
@@ -64,18 +71,21 @@ class Halving:
 
     def _at_rungs(self, trials: Iterable[FrozenTrial]) -> AtRungs:
         sign = 1 if self.maximizes else -1
-        at_rungs: dict[int, dict[int, float]] = {rung: {} for rung in self.rungs}
+        at_rungs: dict[int, dict[int, Standing]] = {rung: {} for rung in self.rungs}
         for trial in trials:
             if trial.state == TrialState.FAIL or (trial.state == TrialState.PRUNED and rung_of(trial) is None):
                 continue  # it diverged or failed: nobody shall wait behind it
             for rung in self.rungs:
                 if (value := trial.intermediate_values.get(rung)) is not None:
-                    at_rungs[rung][trial_id_of(trial)] = sign * value
+                    at_rungs[rung][trial_id_of(trial)] = sign * value, self.sizes(trial) if self.sizes else 0
         return at_rungs
 
-    def _passing(self, at_rung: Mapping[int, float], *, is_last_chance: bool) -> list[int]:
+    def _passing(self, at_rung: Mapping[int, Standing], *, is_last_chance: bool) -> list[int]:
         """Return the ids of the trials that pass, the best first."""
-        ranked = sorted(at_rung, key=lambda trial_id: (-at_rung[trial_id], trial_id))
+        trial_ids = sorted(at_rung)
+        values, sizes = [at_rung[each][0] for each in trial_ids], [at_rung[each][1] for each in trial_ids]
+        ranks = front_ranks(values, sizes)
+        ranked = [trial_id for _, _, trial_id in sorted(zip(ranks, map(neg, values), trial_ids, strict=True))]
         least = 1 if is_last_chance else 0
         return ranked[: max(len(ranked) // self.factor, least)]
 

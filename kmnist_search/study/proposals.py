@@ -8,8 +8,9 @@ from kmnist_search.optuna_internals import trial_id_of
 from kmnist_search.queue.queue import TRAINING_KEY, Claim
 from kmnist_search.study.cached_storage import CachedStorage
 from kmnist_search.study.samplers import Samplers, halving_of, pruner_of
+from kmnist_search.study.second_objective import Sizes
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study_file.schema import StudyFile, TrainingSpec
+from kmnist_search.study_file.schema import SearchFile, StudyFile, TrainingSpec
 
 
 class Proposals:
@@ -23,7 +24,10 @@ class Proposals:
     def __init__(self, study: SearchStudy, file: StudyFile) -> None:
         self.file = file
         maximizes = file.study.direction == "maximize"
-        self.halving = halving_of(file.study.pruner, epochs=file.train.epochs, maximizes=maximizes)
+        sizes = None
+        if isinstance(file, SearchFile) and file.study.second_objective is not None:
+            sizes = Sizes(file.num_parameters)
+        self.halving = halving_of(file.study.pruner, epochs=file.train.epochs, maximizes=maximizes, sizes=sizes)
         self.cached_storage = CachedStorage(study.queue.study_id, study.direction, pauses=study.pauses)
         self._samplers = Samplers(
             file.study.sampler,
@@ -31,6 +35,7 @@ class Proposals:
             epochs=file.train.epochs,
             maximizes=maximizes,
             allows=file.allows if file.is_constrained else None,
+            sizes=sizes,
         )
 
     def trial(self, claim: Claim) -> Trial:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial
 
+from kmnist_search.errors import NoCompleteTrialError
+
 #: The user attribute with the digest of a trial's configuration: equal if and only if the training is the same.
 DIGEST_KEY = "config_digest"
 #: The user attribute with the number of a trial's parameters.
@@ -31,6 +33,23 @@ def distinct(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the trials without those whose configuration a better trial has. Arguments as for `duplicates`."""
     again = duplicates(ranked)
     return [trial for trial in ranked if trial.number not in again]
+
+
+def up_to(max_parameters: int | None, ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials whose nets have at most `max_parameters`; all if that is None.
+
+    Raises:
+        NoCompleteTrialError: there is none.
+    """
+    if max_parameters is None:
+        return list(ranked)
+    known = [trial for trial in ranked if SIZE_KEY in trial.user_attrs]
+    small = [trial for trial in known if trial.user_attrs[SIZE_KEY] <= max_parameters]
+    if not small:
+        smallest = min((trial.user_attrs[SIZE_KEY] for trial in known), default=None)
+        has = "none has a known size" if smallest is None else f"the smallest net has {smallest:,}"
+        raise NoCompleteTrialError(f"no complete trial has at most {max_parameters:,} parameters: {has}")
+    return small
 
 
 def front(ranked: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -1,16 +1,20 @@
 """Samplers and pruners: Optuna's, made from the names and options in a study file."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from kmnist_search.optuna_internals.samplers import KnownRows, KnownSpaceTPESampler, Positions
 from kmnist_search.study.constrained import Allows, ConstrainedSampler
 from kmnist_search.study.extrapolation import log_errors
 from kmnist_search.study.halving import Halving
+from kmnist_search.study.second_objective import Sizes, scalarised
 from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig
 from kmnist_search.study_file.space import Choices, FloatRange, Hyperparameter, IntRange
 
@@ -27,8 +31,8 @@ class Samplers:
     - "tpe": Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; all hyperparameters together
       as in Falkner et al., BOHB, ICML 2018.
     - "gp": expected improvement under a Gaussian process (Jones et al. 1998; Ament et al., NeurIPS 2023) of the
-      logarithm of the final error, which is extrapolated for trials that paused or ended early. Among more than
-      MOST_TRIALS trials TPE proposes.
+      logarithm of the final error, which is extrapolated for trials that paused or ended early. Small nets may be a
+      second objective. Among more than MOST_TRIALS trials TPE proposes, by the metric alone.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Samplers:
         epochs: int,
         maximizes: bool,
         allows: Allows | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         """Take the sampler's name and options, and what it proposes.
 
@@ -48,8 +53,9 @@ class Samplers:
             epochs: of a whole training.
             maximizes: whether the metric is an accuracy; else it is a loss.
             allows: tells whether the constraints allow hyperparameters; None if there are no constraints.
+            sizes: of nets, if small ones are the second objective.
         """
-        self._config, self._allows = config, allows
+        self._config, self._allows, self._sizes = config, allows, sizes
         self._varied = varied_in(space)
         ordered = {name for name in self._varied if isinstance(spec := space[name], Choices) and spec.are_ordered}
         self._positions = Positions(self._varied, ordered)
@@ -83,13 +89,16 @@ class Samplers:
 
                 return KnownSpaceGPSampler(
                     self._positions,
-                    self._losses,
+                    self._losses if self._sizes is None else partial(self._weighed, self._sizes, seed),
                     most=MOST_TRIALS,
                     allows=self._allows,
                     independent=tpe,
                     n_startup_trials=startup,
                     seed=seed,
                 )
+
+    def _weighed(self, sizes: Sizes, seed: int, trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
+        return scalarised(self._losses(trials), [sizes(trial) for trial in trials], seed=seed)
 
 
 def varied_in(space: Mapping[str, Hyperparameter]) -> dict[str, BaseDistribution]:
@@ -131,10 +140,14 @@ def pruner_of(config: PrunerConfig, epochs: int) -> optuna.pruners.BasePruner:
             return optuna.pruners.NopPruner()
 
 
-def halving_of(config: PrunerConfig, *, epochs: int, maximizes: bool) -> Halving | None:
+def halving_of(config: PrunerConfig, *, epochs: int, maximizes: bool, sizes: Sizes | None = None) -> Halving | None:
     """Return what pauses trials of `epochs` epochs each; None if the study has no such pruner."""
     if config.name != "asha":
         return None
     return Halving.of(
-        min_epochs=config.first_rung(epochs), epochs=epochs, factor=config.reduction_factor, maximizes=maximizes
+        min_epochs=config.first_rung(epochs),
+        epochs=epochs,
+        factor=config.reduction_factor,
+        maximizes=maximizes,
+        sizes=sizes,
     )

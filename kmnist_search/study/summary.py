@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from kmnist_search.errors import ConfigError
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
-from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY, duplicates, front
+from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY, duplicates, front, up_to
 from kmnist_search.study.status import Progress, Status
 from kmnist_search.study.study import SearchStudy
 
@@ -73,13 +73,16 @@ def _attempts(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{fact: attempt.get(fact) for fact in ATTEMPT_FACTS} for attempt in attempts]
 
 
-def best_summary(study: SearchStudy, top: int, *, of_each_size: bool = False) -> dict[str, Any]:
+def best_summary(
+    study: SearchStudy, top: int, *, of_each_size: bool = False, max_parameters: int | None = None
+) -> dict[str, Any]:
     """Return the `top` best complete trials, best first, with their full configuration.
 
     Args:
         study: the study.
         top: the most trials.
         of_each_size: only the Pareto front, see `ranking.front`.
+        max_parameters: only nets that are not larger.
 
     Raises:
         NoCompleteTrialError: there is none.
@@ -90,7 +93,7 @@ def best_summary(study: SearchStudy, top: int, *, of_each_size: bool = False) ->
             f"study {study.name!r} consists of planned trainings, of different images and epochs: none is the best. "
             f"See: kmnist-search status {study.name}"
         )
-    ranked = study.complete()
+    ranked = up_to(max_parameters, study.complete())
     again = duplicates(ranked)
     shown = front([trial for trial in ranked if SIZE_KEY in trial.user_attrs])[::-1] if of_each_size else ranked
     best = shown[:top]

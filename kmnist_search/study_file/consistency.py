@@ -28,6 +28,7 @@ def problems(file: SearchFile) -> Iterator[Problem]:
     yield from _of_blocks(file)
     yield from _of_conditions(file)
     yield from _of_constraints(file)
+    yield from _of_second_objective(file)
 
 
 def _of_model(file: SearchFile) -> Iterator[Problem]:
@@ -83,6 +84,19 @@ def _of_constraints(file: SearchFile) -> Iterator[Problem]:
     for number, entry in enumerate(file.enqueue, start=1):
         if all(excesses := _excesses(file, entry)):
             yield f"[[enqueue]] {number}", f"has {excesses[0]}, more than [constraints] allow"
+
+
+def _of_second_objective(file: SearchFile) -> Iterator[Problem]:
+    """Look for a sampler and a pruner that would see the metric alone."""
+    if file.study.second_objective is None:
+        return
+    for key, used, possible in (
+        ("sampler", file.study.sampler.name, ("gp", "random")),
+        ("pruner", file.study.pruner.name, ("asha", "none")),
+    ):
+        if used not in possible:
+            others = " or ".join(f'"{each}"' for each in possible)
+            yield f"[study] {key}:", f'"{used}" sees the metric alone; with second_objective it must be {others}'
 
 
 def _excesses(file: SearchFile, given: Mapping[str, Any]) -> list[str]:

@@ -59,11 +59,14 @@ class PrunerConfig(Config):
 class StudyTable(Config):
     """The table [study].
 
+    With `second_objective` the search seeks the best net of each size, not the best net alone.
+
     A trial whose worker is gone for `lease_seconds` goes back to the queue, at most `max_retries` times.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\w[\w.-]*$")]
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    second_objective: Literal["parameters"] | None = None
     sampler: Annotated[SamplerConfig, BeforeValidator(_named)] = SamplerConfig()
     pruner: Annotated[PrunerConfig, BeforeValidator(_named)] = PrunerConfig()
     seed: Annotated[int, Field(ge=0)] = 0
@@ -99,7 +102,7 @@ class RetrainTable(Config):
 
     The `top_k` best distinct configurations are trained again with `reruns` fresh seeds and splits each. The winner is
     trained with `models` seeds on all training images. `rerun_epochs` and `epochs` are those of a rerun and of a final
-    model; without them, those of the study.
+    model; without them, those of the study. Nets of more than `max_parameters` are no candidates.
     """
 
     top_k: Annotated[int, Field(ge=1)] = 5
@@ -107,6 +110,7 @@ class RetrainTable(Config):
     rerun_epochs: Annotated[int, Field(ge=1)] | None = None
     models: Annotated[int, Field(ge=1)] = 5
     epochs: Annotated[int, Field(ge=1)] | None = None
+    max_parameters: Annotated[int, Field(ge=1)] | None = None
 
 
 class ConstraintsTable(Config):
@@ -277,6 +281,10 @@ class SearchFile(StudyFile):
     def is_constrained(self) -> bool:
         return self.constraints != ConstraintsTable()
 
+    def num_parameters(self, params: Mapping[str, Any]) -> int:
+        """Return the number of trained parameters of the net of a trial with these hyperparameters."""
+        return cost.num_parameters(self.config(params).model)
+
     def allows(self, params: Mapping[str, Any]) -> bool:
         return not self.constraints.excess(self.config(params).model)
 
@@ -318,8 +326,9 @@ class SearchFile(StudyFile):
         return self.config({name: spec.values()[len(spec.values()) // 2] for name, spec in self.space.items()})
 
     def next_step(self, options: str) -> str:
-        best = f"kmnist-search best {self.study.name} --retrain{options}"
-        return f"To choose among the best, retrain and test it: {best}"
+        best = f"kmnist-search best {self.study.name}"
+        front = f"To see the best of each size: {best} --front{options}\n" if self.study.second_objective else ""
+        return f"{front}To choose among the best, retrain and test it: {best} --retrain{options}"
 
 
 class PlanFile(StudyFile):

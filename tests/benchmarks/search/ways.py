@@ -11,6 +11,7 @@ from optuna.trial import Trial
 from kmnist_search.config.seeds import derived_seed
 from kmnist_search.study.halving import Halving
 from kmnist_search.study.samplers import Samplers, pruner_of
+from kmnist_search.study.second_objective import Sizes
 from kmnist_search.study_file.parser import load
 from kmnist_search.study_file.schema import PrunerConfig, SamplerConfig, SearchFile
 from kmnist_search.study_file.space import Choices, Hyperparameter, IntRange
@@ -19,6 +20,7 @@ EPOCHS = 9
 FILE = load(Path(__file__).with_name("kmnist.toml"))
 assert isinstance(FILE, SearchFile)
 SPACE = FILE.space
+SIZES = Sizes(FILE.num_parameters)
 #: The same space with choices that are words, which have no order.
 WORDS: dict[str, Hyperparameter] = {
     name: Choices(choices=tuple(map(str, spec.choices))) if isinstance(spec, Choices) else spec
@@ -84,13 +86,13 @@ def _default(number: int, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=derived_seed(seed, number, 1))
 
 
-def _ours(space: dict[str, Hyperparameter], startup: int, name: str = "tpe") -> MakeSampler:
+def _ours(space: dict[str, Hyperparameter], startup: int, name: str = "tpe", sizes: Sizes | None = None) -> MakeSampler:
     config = SamplerConfig.model_validate({"name": name, "startup_trials": startup})
     made: dict[int, Samplers] = {}
 
     def sampler(number: int, seed: int) -> optuna.samplers.BaseSampler:
         if seed not in made:
-            made[seed] = Samplers(config, space, epochs=EPOCHS, maximizes=True)
+            made[seed] = Samplers(config, space, epochs=EPOCHS, maximizes=True, sizes=sizes)
         return made[seed].sampler(derived_seed(seed, number, 1))
 
     return sampler
@@ -109,8 +111,8 @@ def _cma(number: int, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
-def pausing(factor: int, min_epochs: int = 1) -> Halving:
-    return Halving.of(min_epochs=min_epochs, epochs=EPOCHS, factor=factor, maximizes=True)
+def pausing(factor: int, min_epochs: int = 1, sizes: Sizes | None = None) -> Halving:
+    return Halving.of(min_epochs=min_epochs, epochs=EPOCHS, factor=factor, maximizes=True, sizes=sizes)
 
 
 def _way(name: str, sampler: MakeSampler, **options: Any) -> SamplerAndRule:
@@ -142,5 +144,9 @@ WAYS = [
     _way("GP of log errors, halving by 3 pauses, from 3", _ours(SPACE, 10, "gp"), halving=pausing(3, 3)),
     _way("GP of log errors, halving by 2 pauses, from 2", _ours(SPACE, 10, "gp"), halving=pausing(2, 2)),
     _way("TPE, halving by 3 pauses, from 3", _ours(SPACE, 10), halving=pausing(3, 3)),
+    _way("random, halving by size", _random, halving=pausing(3, 3, SIZES)),
+    _way("GP of log errors, halving by size", _ours(SPACE, 10, "gp"), halving=pausing(3, 3, SIZES)),
+    _way("GP of log errors and sizes", _ours(SPACE, 10, "gp", SIZES)),
+    _way("GP of log errors and sizes, halving by size", _ours(SPACE, 10, "gp", SIZES), halving=pausing(3, 3, SIZES)),
     _way("CMA-ES", _cma, suggest=by_position, lasting=True),
 ]

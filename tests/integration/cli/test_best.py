@@ -271,3 +271,20 @@ def test_the_front_has_the_trials_that_are_better_than_all_smaller_ones(searched
     refused = searched("best", "--front", "--retrain")
     assert refused.exit_code == 2
     assert "--front shows trials and retrains none" in refused.output
+
+
+def test_nets_up_to_a_number_of_parameters_are_shown_and_retrained(searched: Invoke, tmp_path: Path) -> None:
+    everything = json.loads(searched("best", "--json").output)["top"]
+    most = min(trial["num_parameters"] for trial in everything)
+    small = [trial["number"] for trial in everything if trial["num_parameters"] <= most]
+    assert len(small) < len(everything)
+    shown = json.loads(searched("best", "--max-parameters", str(most), "--json").output)["top"]
+    assert [trial["number"] for trial in shown] == small
+    retrained = searched(*RETRAIN, "--max-parameters", str(most))
+    assert retrained.exit_code == 0, retrained.output
+    metrics = json.loads((tmp_path / "tiny-best" / "metrics.json").read_text())
+    assert {each["trial"] for each in metrics["candidates"]} <= set(small)
+    assert f"--max-parameters {most}" in (tmp_path / "tiny-best" / "report.md").read_text()
+    refused = searched("best", "--max-parameters", str(most - 1))
+    assert refused.exit_code == 2
+    assert f"no complete trial has at most {most - 1:,} parameters: the smallest net has {most:,}" in refused.output

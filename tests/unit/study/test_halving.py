@@ -1,6 +1,7 @@
 """Tests of study/halving.py: which trials pause, and which of those resume."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -10,6 +11,7 @@ from kmnist_search.database.trial_writer import PAUSED_KEY
 from kmnist_search.queue.queue import Paused
 from kmnist_search.study.halving import Halving
 from kmnist_search.study.samplers import halving_of
+from kmnist_search.study.second_objective import Sizes
 from kmnist_search.study_file.schema import PrunerConfig
 
 HALVING = Halving.of(min_epochs=1, epochs=9, factor=3, maximizes=True)
@@ -100,6 +102,18 @@ def test_at_the_last_chance_one_trial_passes_each_rung_so_that_a_small_study_has
     assert HALVING.next_paused(further, is_last_chance=True) == Paused(trial_id=0, rung=3)
     complete = [trial(0, dict.fromkeys(range(1, 10), 0.3)), trial(1, {1: 0.2}, paused=1)]
     assert HALVING.next_paused(complete, is_last_chance=True) is None
+
+
+def test_with_small_nets_as_second_objective_the_best_of_each_size_pass_first() -> None:
+    sizes = {0.9: 3, 0.8: 9, 0.7: 2, 0.6: 5, 0.1: 1, 0.5: 4}
+    by_size = replace(HALVING, sizes=Sizes(lambda params: sizes[params["accuracy"]]))
+    trials = []
+    for number, accuracy in enumerate(sizes):
+        made = trial(number, {1: accuracy}, paused=1)
+        made.params = {"accuracy": accuracy}
+        trials.append(made)
+    assert [by_size.passes(trials, number, 1) for number in range(6)] == [True, False, True, False, False, False]
+    assert [HALVING.passes(trials, number, 1) for number in range(6)] == [True, True, False, False, False, False]
 
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), min_size=1, max_size=40))

@@ -242,7 +242,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ("[retrain]\ntop_k = 0", "[retrain] top_k: input should be greater than or equal to 1, got 0."),
         (
             "[retrain]\nseeds = 3",
-            "[retrain] has no key 'seeds'. There are: top_k, reruns, rerun_epochs, models, epochs.",
+            "[retrain] has no key 'seeds'. There are: top_k, reruns, rerun_epochs, models, epochs, max_parameters.",
         ),
         ("[study]\nplan = 'best'", "describes planned trainings, which cannot be run from a file."),
         (
@@ -339,6 +339,16 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
             "[constraints]\nmax_parameters = 60_000\n[space]\ndim = { choices = [8, 64] }\n[[enqueue]]\ndim = 64",
             "[[enqueue]] 1 has 160,782 parameters, more than [constraints] allow.",
         ),
+        # The second objective.
+        (
+            "[study]\nsecond_objective = 'parameters'\nsampler = 'tpe'",
+            '[study] sampler: "tpe" sees the metric alone; with second_objective it must be "gp" or "random".',
+        ),
+        (
+            "[study]\nsecond_objective = 'parameters'\npruner = 'median'",
+            '[study] pruner: "median" sees the metric alone; with second_objective it must be "asha" or "none".',
+        ),
+        ("[study]\nsecond_objective = 'size'", "[study] second_objective: input should be 'parameters', got 'size'."),
     ],
 )
 def test_a_wrong_study_file_is_refused_with_this_message(tmp_path: Path, text: str, message: str) -> None:

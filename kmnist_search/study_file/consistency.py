@@ -15,8 +15,8 @@ COUPLED = (
     ("num_blocks", "token_width", "channel_width"),
     ("skip", "drop_path"),
 )
-#: The hyperparameters that make a net larger.
-SIZES = ("dim", "token_width", "channel_width", "num_blocks")
+#: The hyperparameters that make a net, or its training, larger.
+SIZES = ("dim", "token_width", "channel_width", "num_blocks", "batch_size")
 
 #: Where in the file, and what is wrong there.
 Problem = tuple[str, str]
@@ -104,4 +104,4 @@ def _excesses(file: SearchFile, given: Mapping[str, Any]) -> list[str]:
     net = {name: min(spec.values()) if name in SIZES else spec.values()[0] for name, spec in file.space.items()}
     patches = file.space["patch_size"].values() if "patch_size" in file.space else (None,)
     nets = [{**net, **({} if patch is None else {"patch_size": patch}), **given} for patch in patches]
-    return [file.constraints.excess(file.config(net).model) for net in nets]
+    return [file.constraints.excess(file.config(net)) for net in nets]

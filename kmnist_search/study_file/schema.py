@@ -1,5 +1,6 @@
 """The settings of a study as checked, frozen values, and what its trials train."""
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,6 @@ from pydantic import BeforeValidator, Field
 from kmnist_search.config import (
     Config,
     DataConfig,
-    ModelConfig,
     TrainConfig,
     TrialConfig,
     cost,
@@ -18,6 +18,7 @@ from kmnist_search.config import (
     hyperparameters_of,
     trial_config,
 )
+from kmnist_search.engine.memory_estimate import BFLOAT16, VAL_BATCH_SIZE, memory_needed
 from kmnist_search.errors import ConfigError
 from kmnist_search.study_file.space import Hyperparameter, Suggester, block_by_block, of_block
 
@@ -117,21 +118,30 @@ class ConstraintsTable(Config):
     """The table [constraints]: the largest nets that are proposed. None means that any size is.
 
     `max_parameters` counts trained ones, `max_flops` the floating-point operations of the forward pass of one image.
+    `max_memory_mib` is of the estimate for a training on a GPU in bfloat16, which the batch size is part of.
     """
 
     max_parameters: Annotated[int, Field(ge=1)] | None = None
     max_flops: Annotated[int, Field(ge=1)] | None = None
+    max_memory_mib: Annotated[int, Field(ge=1)] | None = None
 
-    def excess(self, model: ModelConfig) -> str:
-        """Return by what a net is too large, such as "5,130 parameters"; empty if it is not."""
+    def excess(self, config: TrialConfig) -> str:
+        """Return by what a training is too large, such as "5,130 parameters"; empty if it is not."""
+        memory = memory_needed(
+            config, train_images=MOST_IMAGES, val_images=VAL_BATCH_SIZE, activation_bytes=BFLOAT16, on_gpu=True
+        )
         sizes = {
-            "parameters": (cost.num_parameters(model), self.max_parameters),
-            "FLOPs": (cost.flops_per_image(model), self.max_flops),
+            "parameters": (cost.num_parameters(config.model), self.max_parameters),
+            "FLOPs": (cost.flops_per_image(config.model), self.max_flops),
+            "MiB of memory": (math.ceil(memory / 2**20), self.max_memory_mib),
         }
         return " and ".join(
             f"{size:,} {what}" for what, (size, most) in sizes.items() if most is not None and size > most
         )
 
+
+#: The training images of the largest data sets.
+MOST_IMAGES = 60_000
 
 #: Which models of a training are kept: that of its last epoch, that of its best epoch on the validation images.
 Which = Literal["last", "best"]
@@ -286,7 +296,7 @@ class SearchFile(StudyFile):
         return cost.num_parameters(self.config(params).model)
 
     def allows(self, params: Mapping[str, Any]) -> bool:
-        return not self.constraints.excess(self.config(params).model)
+        return not self.constraints.excess(self.config(params))
 
     def suggest(self, trial: Suggester, given: Mapping[str, Any] | None = None) -> TrainingSpec:
         params: dict[str, Any] = {}

@@ -339,6 +339,10 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
             "[constraints]\nmax_parameters = 60_000\n[space]\ndim = { choices = [8, 64] }\n[[enqueue]]\ndim = 64",
             "[[enqueue]] 1 has 160,782 parameters, more than [constraints] allow.",
         ),
+        (
+            "[constraints]\nmax_memory_mib = 100\n[space]\nbatch_size = { choices = [512, 64] }",
+            "[constraints] exclude every net of [space]: one of the smallest has 523 MiB of memory.",
+        ),
         # The second objective.
         (
             "[study]\nsecond_objective = 'parameters'\nsampler = 'tpe'",
@@ -511,6 +515,14 @@ def test_constraints_allow_the_nets_that_are_small_enough(tmp_path: Path) -> Non
         fits = cost.num_parameters(model) <= 100_000 and cost.flops_per_image(model) <= 9_000_000
         assert (dim in allowed) is fits
     assert 8 < max(allowed) < 64
+
+
+def test_a_constraint_on_memory_excludes_large_batches_of_large_nets(tmp_path: Path) -> None:
+    space = "[space]\ndim = { low = 8, high = 64 }\nbatch_size = { low = 2, high = 2048 }"
+    study = loaded(tmp_path, f"[constraints]\nmax_memory_mib = 600\n{space}")
+    assert study.allows({"dim": 64, "batch_size": 64})
+    assert study.allows({"dim": 8, "batch_size": 512})
+    assert not study.allows({"dim": 64, "batch_size": 512})
 
 
 @pytest.mark.parametrize("name", ["quickstart", "kmnist", "kmnist-cpu", "kmnist-hour", "kmnist-wide"])

@@ -174,8 +174,12 @@ class _Checker:
             raise StudyFileError(f"{self.file}: {problem}. {advice}")
 
     def _table(self, table: str, values: dict[str, Any], kind: type[AnyConfig]) -> AnyConfig:
-        for key in values:
+        for key, value in values.items():
             self._known(key, list(kind.model_fields), f"[{table}] has no key {key!r}")
+            options = kind.model_fields[key].annotation
+            if isinstance(value, dict) and isinstance(options, type) and issubclass(options, Config):
+                for option in value:
+                    self._known(option, list(options.model_fields), f"[{table}] {key} has no key {option!r}")
         try:
             return kind(**values)
         except ConfigError as error:

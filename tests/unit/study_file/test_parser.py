@@ -177,7 +177,7 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ("[study]\nsampler = 'grid'", "[study] sampler: name: input should be 'gp', 'tpe' or 'random', got 'grid'."),
         (
             "[study]\nsampler = { name = 'tpe', startup = 3 }",
-            "[study] sampler: startup: extra inputs are not permitted, got 3.",
+            "[study] sampler has no key 'startup'. Did you mean 'startup_trials'?",
         ),
         (
             "[study]\npruner = { name = 'median', min_epochs = 0 }",
@@ -342,6 +342,14 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         (
             "[constraints]\nmax_memory_mib = 100\n[space]\nbatch_size = { choices = [512, 64] }",
             "[constraints] exclude every net of [space]: one of the smallest has 523 MiB of memory.",
+        ),
+        (
+            "[study]\npruner = { name = 'asha', min_epoch = 2 }",
+            "[study] pruner has no key 'min_epoch'. Did you mean 'min_epochs'?",
+        ),
+        (
+            "[study]\nsampler = { name = 'gp', zzzz = 2 }",
+            "[study] sampler has no key 'zzzz'. There are: name, startup_trials.",
         ),
         # The second objective.
         (

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from kmnist_search.study_file.space import Choices
-from tests.benchmarks.search import curves
+from tests.benchmarks.search import curves, rungs, sizes
 from tests.benchmarks.search.compare import Comparison, noise
 from tests.benchmarks.search.curves import Curves
 from tests.benchmarks.search.simulation import Found, Simulation, World, steps
@@ -74,6 +74,26 @@ def test_the_same_seed_finds_the_same(world: World) -> None:
     first, second = (list(Simulation(world, way, 5).run(60)) for _ in range(2))
     assert first == second
     assert all(one.epochs < other.epochs for one, other in itertools.pairwise(first))
+
+
+def test_the_net_found_for_a_size_is_the_best_complete_one_that_is_not_larger(world: World) -> None:
+    accuracy = sizes.found(world, "random", 20 * EPOCHS, 0)
+    known = accuracy[~np.isnan(accuracy)]
+    assert len(known) >= 3
+    assert known.tolist() == sorted(known)
+    simulation = Simulation(world, BY_NAME["random"], seed=0)
+    found = list(simulation.run(20 * EPOCHS))
+    assert known[-1] == pytest.approx(found[-1].accuracy)
+
+
+def test_a_rung_ranks_as_the_end_does_the_better_the_later_it_is() -> None:
+    table, again = _made_up(60, noise=0.3), _made_up(60, noise=0.3)
+    again.accuracy_TE[:, :-1] = again.accuracy_TE[::-1, :-1]  # of other configurations
+    final_T, curve_TE = rungs.in_both(table, again)
+    shuffled_E = rungs.correlations(final_T, curve_TE)
+    assert shuffled_E[-1] == pytest.approx(1)
+    assert abs(shuffled_E[:-1]).max() < 0.5
+    assert rungs.correlations(*rungs.in_both(table, table)).min() > 0.5
 
 
 @pytest.mark.parametrize("name", ["TPE, choices without order", "optuna's GP"])

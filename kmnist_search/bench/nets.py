@@ -9,7 +9,7 @@ from kmnist_search.data.search_data import SearchData
 
 #: Images of an epoch, when an epoch is timed: KMNIST's whole training set.
 EPOCH_IMAGES = 60_000
-#: A whole trial of the study "kmnist", without pruning.
+#: A whole trial, about as long as one of the study "kmnist" that is not pruned.
 TRIAL_EPOCHS, TRIAL_IMAGES, TRIAL_VAL_IMAGES = 30, 50_000, 10_000
 #: A training step computes the products of the forward pass three times: forward, and for each of two gradients.
 STEP_COST = 3

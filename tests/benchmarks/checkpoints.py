@@ -24,7 +24,7 @@ from kmnist_search.engine.training import Training
 
 REPEATS = 9
 NETS = {
-    "kmnist-cpu": PatchMLPConfig(patch_size=7, dim=64, token_width=32, channel_width=128, num_blocks=2),
+    "small": PatchMLPConfig(patch_size=7, dim=64, token_width=32, channel_width=128, num_blocks=2),
     "reference": PatchMLPConfig(patch_size=4, dim=256, token_width=128, channel_width=512, num_blocks=4),
     "large": PatchMLPConfig(patch_size=7, dim=512, token_width=256, channel_width=1024, num_blocks=8),
 }

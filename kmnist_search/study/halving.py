@@ -7,6 +7,7 @@ once instead, and for good: early trials continue because there is little to com
 because they met better ones.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import neg
@@ -76,16 +77,17 @@ class Halving:
             if trial.state == TrialState.FAIL or (trial.state == TrialState.PRUNED and rung_of(trial) is None):
                 continue  # it diverged or failed: nobody shall wait behind it
             for rung in self.rungs:
-                if (value := trial.intermediate_values.get(rung)) is not None:
+                value = trial.intermediate_values.get(rung)
+                if value is not None and not math.isnan(value):
                     at_rungs[rung][trial_id_of(trial)] = sign * value, self.sizes(trial) if self.sizes else 0
         return at_rungs
 
     def _passing(self, at_rung: Mapping[int, Standing], *, is_last_chance: bool) -> list[int]:
         """Return the ids of the trials that pass, the best first."""
         trial_ids = sorted(at_rung)
-        values, sizes = [at_rung[each][0] for each in trial_ids], [at_rung[each][1] for each in trial_ids]
-        ranks = front_ranks(values, sizes)
-        ranked = [trial_id for _, _, trial_id in sorted(zip(ranks, map(neg, values), trial_ids, strict=True))]
+        values = [at_rung[each][0] for each in trial_ids]
+        fronts = front_ranks(values, [at_rung[each][1] for each in trial_ids]) if self.sizes else [0] * len(values)
+        ranked = [trial_id for _, _, trial_id in sorted(zip(fronts, map(neg, values), trial_ids, strict=True))]
         least = 1 if is_last_chance else 0
         return ranked[: max(len(ranked) // self.factor, least)]
 

@@ -1,5 +1,6 @@
 """Tests of study/halving.py: which trials pause, and which of those resume."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -92,6 +93,13 @@ def test_nobody_waits_behind_a_trial_that_diverged() -> None:
     assert HALVING.next_paused([diverged, trial(1, {1: 0.2}, paused=1)], is_last_chance=True) == Paused(
         trial_id=1, rung=1
     )
+
+
+def test_nobody_waits_behind_a_trial_whose_loss_is_not_a_number() -> None:
+    losses = Halving.of(min_epochs=1, epochs=9, factor=3, maximizes=False)
+    trials = [trial(0, {1: math.nan}), *(trial(number, {1: 0.5 + number / 10}, paused=1) for number in range(1, 4))]
+    assert losses.next_paused(trials, is_last_chance=False) == Paused(trial_id=1, rung=1)
+    assert not losses.passes(trials, 0, 1)
 
 
 def test_at_the_last_chance_one_trial_passes_each_rung_so_that_a_small_study_has_a_complete_one() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.study import StudyDirection
 
-from kmnist_search.charts import search_charts, trials, work_charts
+from kmnist_search.charts import cost_charts, search_charts, trials, work_charts
 from kmnist_search.charts.importance import importances
 from kmnist_search.charts.predictions import Predictions
 from kmnist_search.errors import ReportError
@@ -79,6 +79,7 @@ def _search_half(study: SearchStudy) -> dict[str, Any]:
         "savings": trials.saved(found, study.epochs),
         "best_by_trials": search_charts.best_by_trials(history, metric, maximize=maximize),
         "best_by_seconds": search_charts.best_by_seconds(history, metric, maximize=maximize, clock=clock),
+        "size": cost_charts.size_and_value(ranked, metric, maximize=maximize, most=len(ranked)),
         "importance": search_charts.importance(importances(ranked, study.direction)),
         "slices": search_charts.slices(found, metric, maximize=maximize),
         "parallel": parallel_chart.parallel(found, metric, maximize=maximize),

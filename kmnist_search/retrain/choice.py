@@ -41,7 +41,7 @@ class Choice:
         if first.luck is not None and self.best.rerun.train.epochs == self.best.epochs:
             confirm = "its one rerun had no less" if len(first.reruns) == 1 else "its reruns confirm it"
             may = f"{first.luck * 100:.2f} points of it may be luck" if first.luck > 0 else confirm
-            yield f"the study's best score (trial {first.trial}, {percent(first.study_val_accuracy)}): {may}"
+            yield f"the candidates' best score (trial {first.trial}, {percent(first.study_val_accuracy)}): {may}"
         if test is not None:
             verdict = "distinguishable" if test.distinguishable else "not distinguishable"
             reruns = count(len(winner.reruns), "rerun")

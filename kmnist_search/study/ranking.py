@@ -47,8 +47,10 @@ def up_to(max_parameters: int | None, ranked: Sequence[FrozenTrial]) -> list[Fro
     small = [trial for trial in known if trial.user_attrs[SIZE_KEY] <= max_parameters]
     if not small:
         smallest = min((trial.user_attrs[SIZE_KEY] for trial in known), default=None)
-        has = "none has a known size" if smallest is None else f"the smallest net has {smallest:,}"
-        raise NoCompleteTrialError(f"no complete trial has at most {max_parameters:,} parameters: {has}")
+        has = (
+            "none has a known size" if smallest is None else f"the smallest has {smallest:,}. Allow more, or add trials"
+        )
+        raise NoCompleteTrialError(f"no complete trial has a net of at most {max_parameters:,} parameters: {has}")
     return small
 
 

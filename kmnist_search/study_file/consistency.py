@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kmnist_search.config import HYPERPARAMETERS, model_config
+from kmnist_search.config import HYPERPARAMETERS, TrialConfig, model_config
 from kmnist_search.errors import ConfigError
-from kmnist_search.study_file.schema import SearchFile
+from kmnist_search.study_file.schema import SIZE_UNITS, SearchFile
 from kmnist_search.study_file.space import Choices
 
 #: Hyperparameters of the model that depend on each other, by group.
@@ -79,10 +79,16 @@ def _of_constraints(file: SearchFile) -> Iterator[Problem]:
     """Look for nets that are too large: all of the space, or one that is enqueued."""
     if not file.is_constrained:
         return
-    if all(excesses := _excesses(file, {})):
-        yield "[constraints]", f"exclude every net of [space]: one of the smallest has {excesses[0]}"
+    nets = _smallest(file, {})
+    advice = "Allow more, or let [space] begin with smaller nets"
+    for key, most in file.constraints.limits.items():
+        if (least := min(file.constraints.size(key, net) for net in nets)) > most:
+            what = f"the smallest has {least:,} {SIZE_UNITS[key]}"
+            yield f"[constraints] {key}:", f"{most:,} excludes every net of [space]; {what}. {advice}"
+    if all(file.constraints.excess(net) for net in nets):
+        yield "[constraints]", f"exclude together every net of [space]. {advice}"
     for number, entry in enumerate(file.enqueue, start=1):
-        if all(excesses := _excesses(file, entry)):
+        if all(excesses := [file.constraints.excess(net) for net in _smallest(file, entry)]):
             yield f"[[enqueue]] {number}", f"has {excesses[0]}, more than [constraints] allow"
 
 
@@ -99,9 +105,9 @@ def _of_second_objective(file: SearchFile) -> Iterator[Problem]:
             yield f"[study] {key}:", f'"{used}" sees the metric alone; with second_objective it must be {others}'
 
 
-def _excesses(file: SearchFile, given: Mapping[str, Any]) -> list[str]:
-    """Return the excess of the smallest net with the given hyperparameters for each size of its patches."""
+def _smallest(file: SearchFile, given: Mapping[str, Any]) -> list[TrialConfig]:
+    """Return the smallest net with the given hyperparameters for each size of its patches."""
     net = {name: min(spec.values()) if name in SIZES else spec.values()[0] for name, spec in file.space.items()}
     patches = file.space["patch_size"].values() if "patch_size" in file.space else (None,)
     nets = [{**net, **({} if patch is None else {"patch_size": patch}), **given} for patch in patches]
-    return [file.constraints.excess(file.config(net)) for net in nets]
+    return [file.config(net) for net in nets]

@@ -125,21 +125,32 @@ class ConstraintsTable(Config):
     max_flops: Annotated[int, Field(ge=1)] | None = None
     max_memory_mib: Annotated[int, Field(ge=1)] | None = None
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The most of each size that is limited, by the name of its key."""
+        return {key: most for key, most in self.model_dump().items() if most is not None}
+
+    def size(self, key: str, config: TrialConfig) -> int:
+        """Return the size of a training that the key is about."""
+        match key:
+            case "max_parameters":
+                return cost.num_parameters(config.model)
+            case "max_flops":
+                return cost.flops_per_image(config.model)
+            case _:
+                memory = memory_needed(
+                    config, train_images=MOST_IMAGES, val_images=VAL_BATCH_SIZE, activation_bytes=BFLOAT16, on_gpu=True
+                )
+                return math.ceil(memory / 2**20)
+
     def excess(self, config: TrialConfig) -> str:
         """Return by what a training is too large, such as "5,130 parameters"; empty if it is not."""
-        memory = memory_needed(
-            config, train_images=MOST_IMAGES, val_images=VAL_BATCH_SIZE, activation_bytes=BFLOAT16, on_gpu=True
-        )
-        sizes = {
-            "parameters": (cost.num_parameters(config.model), self.max_parameters),
-            "FLOPs": (cost.flops_per_image(config.model), self.max_flops),
-            "MiB of memory": (math.ceil(memory / 2**20), self.max_memory_mib),
-        }
-        return " and ".join(
-            f"{size:,} {what}" for what, (size, most) in sizes.items() if most is not None and size > most
-        )
+        sizes = {key: (self.size(key, config), most) for key, most in self.limits.items()}
+        return " and ".join(f"{size:,} {SIZE_UNITS[key]}" for key, (size, most) in sizes.items() if size > most)
 
 
+#: What each key of [constraints] counts.
+SIZE_UNITS = {"max_parameters": "parameters", "max_flops": "FLOPs", "max_memory_mib": "MiB of GPU memory"}
 #: The training images of the largest data sets.
 MOST_IMAGES = 60_000
 

@@ -287,4 +287,6 @@ def test_nets_up_to_a_number_of_parameters_are_shown_and_retrained(searched: Inv
     assert f"--max-parameters {most}" in (tmp_path / "tiny-best" / "report.md").read_text()
     refused = searched("best", "--max-parameters", str(most - 1))
     assert refused.exit_code == 2
-    assert f"no complete trial has at most {most - 1:,} parameters: the smallest net has {most:,}" in refused.output
+    assert (
+        f"no complete trial has a net of at most {most - 1:,} parameters: the smallest has {most:,}" in refused.output
+    )

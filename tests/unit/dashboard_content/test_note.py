@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.dashboard_content.note import END, note
@@ -78,6 +79,25 @@ def snapshot(trials: list[FrozenTrial], **facts: Any) -> Snapshot:
 def test_a_note_says_what_is_searched_how_far_what_is_best_what_to_type_and_what_failed() -> None:
     workers = [member("node7", 14533), member("node7", 14534), member("node8", 99), member("gone", 1, unseen=999.0)]
     assert_recorded("note-amid.md", note(snapshot(TRIALS, workers=workers)))
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (
+            'sampler = { name = "gp", startup_trials = 6 }',
+            "A Gaussian process proposes configurations after 6 random trials;",
+        ),
+        ('sampler = "random"', "Configurations are random;"),
+        (
+            'second_objective = "parameters"',
+            "A Gaussian process proposes configurations after 10 random trials, and seeks the best net of each size;",
+        ),
+    ],
+)
+def test_a_note_names_what_proposes(study: str, said: str) -> None:
+    file = loads(f"[study]\n{study}", source="here", name="shapes")
+    assert said in note(snapshot(TRIALS, file=file))
 
 
 def test_a_note_of_a_study_that_has_just_begun_has_nothing_to_say_of_trials() -> None:

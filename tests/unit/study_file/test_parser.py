@@ -333,7 +333,8 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ("[constraints]\nmax_flops = 0", "[constraints] max_flops: input should be greater than or equal to 1, got 0."),
         (
             "[constraints]\nmax_parameters = 100\n[space]\ndim = { choices = [16, 8] }",
-            "[constraints] exclude every net of [space]: one of the smallest has 43,350 parameters.",
+            "[constraints] max_parameters: 100 excludes every net of [space]; the smallest has 43,350 parameters. "
+            "Allow more, or let [space] begin with smaller nets.",
         ),
         (
             "[constraints]\nmax_parameters = 60_000\n[space]\ndim = { choices = [8, 64] }\n[[enqueue]]\ndim = 64",
@@ -341,7 +342,8 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
         ),
         (
             "[constraints]\nmax_memory_mib = 100\n[space]\nbatch_size = { choices = [512, 64] }",
-            "[constraints] exclude every net of [space]: one of the smallest has 523 MiB of memory.",
+            "[constraints] max_memory_mib: 100 excludes every net of [space]; the smallest has 523 MiB of GPU memory. "
+            "Allow more, or let [space] begin with smaller nets.",
         ),
         (
             "[study]\npruner = { name = 'asha', min_epoch = 2 }",

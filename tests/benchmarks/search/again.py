@@ -5,7 +5,7 @@
 
 `--epochs 3` trains them with a schedule that ends at a third, `--set fixed.schedule=wsd` with one that only decays at
 the end, `--set fixed.ema_decay=0.99` with a moving average; each under a `--name` of its own. The rows of
-`kmnist-repeats.csv` and the like were made so, with `curves.py`.
+`kmnist-repeats.csv`, `kmnist-third.csv` and the like were made so, with `curves.py`.
 """
 
 import csv

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kmnist_search.config import BLOCK_WIDTHS, SECTIONS, Config, DataConfig, TrainConfig
-from kmnist_search.study_file.schema import ConstraintsTable, RetrainTable, StudyTable
+from kmnist_search.study_file.constraints import ConstraintsTable
+from kmnist_search.study_file.schema import RetrainTable, StudyTable
 
 DOCS = Path(__file__).parents[1]
 HEAD = """# Hyperparameters

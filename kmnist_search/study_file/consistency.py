@@ -6,7 +6,8 @@ from typing import Any
 
 from kmnist_search.config import HYPERPARAMETERS, TrialConfig, model_config
 from kmnist_search.errors import ConfigError
-from kmnist_search.study_file.schema import SIZE_UNITS, SearchFile
+from kmnist_search.study_file.constraints import SIZE_UNITS
+from kmnist_search.study_file.schema import SearchFile
 from kmnist_search.study_file.space import Choices
 
 #: Hyperparameters of the model that depend on each other, by group.

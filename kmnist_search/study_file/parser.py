@@ -15,10 +15,10 @@ from kmnist_search.config import BLOCK_WIDTHS, HYPERPARAMETERS, Config, DataConf
 from kmnist_search.errors import ConfigError, StudyFileError
 from kmnist_search.study_file.builtin import builtin_studies
 from kmnist_search.study_file.consistency import problems
+from kmnist_search.study_file.constraints import ConstraintsTable
 from kmnist_search.study_file.schema import (
     RETRAINING_SUFFIX,
     TABLES,
-    ConstraintsTable,
     PlanFile,
     PlanTable,
     RetrainTable,

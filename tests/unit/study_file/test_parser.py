@@ -346,6 +346,11 @@ def loaded(folder: Path, text: str, *overrides: str) -> SearchFile:
             "Allow more, or let [space] begin with smaller nets.",
         ),
         (
+            "[constraints]\nmax_parameters = 5_000\nmax_flops = 200_000\n[space]\npatch_size = { choices = [2, 14] }\n"
+            "[fixed]\ndim = 64\ntoken_width = 2\nchannel_width = 8\nnum_blocks = 1",
+            "[constraints] exclude together every net of [space]. Allow more, or let [space] begin with smaller nets.",
+        ),
+        (
             "[study]\npruner = { name = 'asha', min_epoch = 2 }",
             "[study] pruner has no key 'min_epoch'. Did you mean 'min_epochs'?",
         ),

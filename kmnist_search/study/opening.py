@@ -164,7 +164,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
     old, new = dict(_flat(before)), dict(_flat(now))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS):
-            yield f"{key}: {old.get(key, 'not set')} then, {new.get(key, 'not set')} now"
+            then, since = ("not set" if each.get(key) is None else each[key] for each in (old, new))
+            yield f"{key}: {then} then, {since} now"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -231,8 +231,8 @@ class SearchStudy:
         if not ranked:
             counts = self.counts()
             raise NoCompleteTrialError(
-                f"study {self.name!r} has no complete trial yet: 0 of {counts.total} ({counts.fail} failed). "
-                f"See: kmnist-search status {self.name}"
+                f"study {self.name!r} has no complete trial yet: 0 of {counts.total} ({counts.pruned} pruned, "
+                f"{counts.fail} failed). See: kmnist-search status {self.name}"
             )
         return ranked
 

@@ -157,7 +157,8 @@ def test_a_run_takes_up_the_trial_of_a_dead_process_and_says_so(invoke: Invoke, 
 def test_best_without_a_complete_trial_says_so(invoke: Invoke, tiny_study: Path) -> None:
     invoke("run", "tiny.toml", "--trials", 1)
     _refused(
-        invoke("best"), "study 'tiny' has no complete trial yet: 0 of 1 (1 failed). See: kmnist-search status tiny"
+        invoke("best"),
+        "study 'tiny' has no complete trial yet: 0 of 1 (0 pruned, 1 failed). See: kmnist-search status tiny",
     )
 
 

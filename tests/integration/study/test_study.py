@@ -88,11 +88,13 @@ def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_out(
     storage: Storage, tiny_study: Path, file: SearchFile
 ) -> None:
     open_study(storage, file)
-    changed = load(tiny_study, overrides=["train.epochs=9", "space.dim={choices = [8]}", "fixed.skip=false"])
+    overrides = ["train.epochs=9", "space.dim={choices = [8]}", "fixed.skip=false", "constraints.max_flops=10_000_000"]
+    changed = load(tiny_study, overrides=overrides)
     with pytest.raises(StudyChangedError) as error:
         open_study(storage, changed)
     assert str(error.value) == (
         f"study 'tiny' in {storage.shown_url} was started with other settings:\n"
+        "  constraints.max_flops: not set then, 10000000 now\n"
         "  fixed.skip: not set then, False now\n"
         "  space.dim.choices: [8, 16] then, [8] now\n"
         "  train.epochs: 4 then, 9 now\n"

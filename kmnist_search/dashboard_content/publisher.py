@@ -137,7 +137,11 @@ class Publisher:
         return (time.monotonic() - self._began_at) / max(time.process_time() - self._cpu_began_at, 0.01)
 
     def _conclude(self) -> None:
-        """Show the final status of this run, unless other workers continue or it is shown already."""
+        """Show the final status of this run, unless other workers continue or it is shown already.
+
+        Outdated artifacts are removed in any case, for this worker may have added some after the leader removed them.
+        """
+        self.trial_artifacts.remove_outdated()
         storage, queue = self.study.storage, self.study.queue
         with storage.reading() as connection:
             members = registered_workers(connection, queue.study_id)  # this worker is not registered any more

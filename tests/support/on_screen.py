@@ -19,6 +19,8 @@ from tests.support.forked import SERVER
 
 #: What leaves the alternate screen and shows the cursor.
 LEFT, CURSOR = b"\x1b[?1049l", b"\x1b[?25h"
+#: What each drawing of the screen begins with.
+HOME = b"\x1b[H"
 CTRL_C, CTRL_Z = b"\x03", b"\x1a"
 
 
@@ -32,6 +34,7 @@ class OnScreen:
     def __init__(self, arguments: tuple[str, ...], folder: Path, *, columns: int, lines: int) -> None:
         self._master, self._slave = pty.openpty()
         self.said = bytearray()
+        self._drawn = 0
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         self.resize(columns=columns, lines=lines)
@@ -42,11 +45,13 @@ class OnScreen:
 
     @property
     def lines(self) -> list[str]:
-        """What is to be seen now."""
+        """The last whole drawing; that a drawing is whole is known when the next one begins."""
         while select.select([self._master], [], [], 0)[0]:
-            read = os.read(self._master, 1 << 16)
-            self.said += read
-            self._stream.feed(read)
+            self.said += os.read(self._master, 1 << 16)
+        begun = self.said.rfind(HOME, self._drawn)
+        if begun > self._drawn:
+            self._stream.feed(bytes(self.said[self._drawn : begun]))
+            self._drawn = begun
         return [line.rstrip() for line in self._screen.display]
 
     @property
@@ -72,12 +77,12 @@ class OnScreen:
     def wait_for(self, is_seen: Callable[[list[str]], bool], *, seconds: float = 240) -> list[str]:
         """Wait until that is to be seen, and return the lines."""
         deadline = time.monotonic() + seconds
-        while not is_seen(self.lines):
-            shown = "\n".join(self.lines)
+        while not is_seen(lines := self.lines):
+            shown = "\n".join(lines)
             assert self.process.is_alive(), f"ended with {self.process.exitcode}:\n{shown}"
             assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{shown}"
             time.sleep(0.05)
-        return self.lines
+        return lines
 
     def ended(self, *, seconds: float = 240) -> int:
         """Wait for its end and return the exit code."""

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import optuna
 import optuna_dashboard
 import pytest
 from click.testing import Result
-from optuna.artifacts import get_all_artifact_meta
+from optuna.artifacts import ArtifactMeta, get_all_artifact_meta
 from optuna.trial import FrozenTrial
 from PIL import Image
 from sqlalchemy import select
@@ -22,8 +24,9 @@ from kmnist_search.dashboard_content import leader, publisher
 from kmnist_search.dashboard_content.attributes import DashboardAttributes
 from kmnist_search.dashboard_content.note import END
 from kmnist_search.database.storage import Storage
-from kmnist_search.database.tables import study_system_attributes
+from kmnist_search.database.tables import put, study_system_attributes, system_attributes
 from kmnist_search.host.signals import StopSignals
+from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX, trial_id_of
 from kmnist_search.queue.queue import Counts
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.search import Search
@@ -172,6 +175,28 @@ def test_two_workers_at_once_share_the_duty_and_leave_exactly_the_best(
     assert len(set(notes)) == len(set(versions)) > 1
     assert "**16 of 16 trials** finished" in optuna_dashboard.get_note(study.optuna)
     assert_the_best_are_shown(study, tmp_path / "artifacts")
+
+
+def test_what_was_added_after_the_last_status_was_shown_is_removed_by_who_ends_last(
+    prepared: Prepare, any_storage_url: str, tmp_path: Path
+) -> None:
+    search = prepared(any_storage_url, trials=12)
+    work(search)
+    study, store = search.study, tmp_path / "artifacts"
+    assert_the_best_are_shown(study, store)
+    late = best(study)[-1]
+    open_artifact_store(str(store), study.storage.url).write("late", BytesIO(b"of a trial that is not among the best"))
+    meta = ArtifactMeta(artifact_id="late", filename="curves.png", mimetype="image/png", encoding=None)
+    row = {
+        "trial_id": trial_id_of(late),
+        "key": f"{ARTIFACT_KEY_PREFIX}late",
+        "value_json": json.dumps(json.dumps(asdict(meta))),
+    }
+    with study.storage.writing() as connection:
+        put(connection, system_attributes, [row], unique=("trial_id", "key"))
+    assert late.number in artifacts(study)
+    work(prepared(any_storage_url, trials=12))
+    assert_the_best_are_shown(study, store)
 
 
 def test_a_store_that_cannot_be_written_is_told_once_and_fails_no_trial(

@@ -7,6 +7,14 @@ class KmnistSearchError(Exception):
     exit_code = 1
 
 
+class StoppedError(KmnistSearchError):
+    """The work was stopped before its end by a signal or a time limit; all of it is kept, and can be resumed."""
+
+    def __init__(self, message: str, *, by_signal: bool) -> None:
+        super().__init__(message)
+        self.exit_code = 130 if by_signal else 0
+
+
 class InputError(KmnistSearchError):
     """The user's input is wrong; nothing was started."""
 
@@ -43,6 +51,10 @@ class StorageEmptyError(StorageError):
 
 class StudyNotFoundError(InputError):
     """The storage has no study of that name."""
+
+
+class TrialNotFoundError(InputError):
+    """The study has no such trial."""
 
 
 class StudyChangedError(InputError):

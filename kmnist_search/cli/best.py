@@ -15,7 +15,7 @@ from kmnist_search.cli.options import (
     stored_study,
     study_argument,
 )
-from kmnist_search.cli.work_options import result_options, retrain_options, work_options
+from kmnist_search.cli.work_options import desk_at, devices_here, result_options, retrain_options, work_options
 from kmnist_search.host.forks import import_ahead
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ def best(
 
     from rich.console import Console
 
-    from kmnist_search.cli.planned import retrain
+    from kmnist_search.api.planned import result_folder_of, retrain
     from kmnist_search.retrain.plan import RetrainOptions
 
     asked = RetrainOptions(top_k=top_k, max_parameters=max_parameters, **retraining)
     console = Console(stderr=as_json)
-    metrics = retrain(console, found, asked, options, out or Path(f"{found.name}-best"), force=force)
+    desk = desk_at(console, devices_here(options))
+    metrics = retrain(desk, found, asked, options, out or result_folder_of(found.name), force=force)
     if as_json:
         print_json(metrics.model_dump(mode="json"))
 

@@ -16,6 +16,7 @@ from kmnist_search.cli.slurm import slurm
 from kmnist_search.cli.status import status
 from kmnist_search.cli.studies import studies
 from kmnist_search.cli.submit import submit
+from kmnist_search.cli.trials import trials
 from kmnist_search.cli.worker import worker
 
 
@@ -34,6 +35,7 @@ for command in (
     worker,
     submit,
     status,
+    trials,
     best,
     report,
     references,

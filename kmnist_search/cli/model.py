@@ -114,7 +114,7 @@ def _of_files(saved: "SavedModel", images: tuple[Path, ...]) -> "tuple[list[Row]
     if not prepared or not problems.keys().isdisjoint(images):
         raise ImageError("\n".join(problems.values()))
     names, pixels = zip(*prepared, strict=True)
-    return rows(names, saved.named(np.stack(pixels))), list(problems.values())
+    return rows(names, saved.predict(np.stack(pixels))), list(problems.values())
 
 
 def _of_test_set(saved: "SavedModel", data_dir: Path | None) -> "list[Row]":
@@ -124,4 +124,4 @@ def _of_test_set(saved: "SavedModel", data_dir: Path | None) -> "list[Row]":
 
     images = open_test_set(saved.info.dataset, data_dir or default_data_dir()).images
     name = "test" if saved.info.dataset == "digits" else "t10k"  # the name in the files of the MNIST family
-    return rows([f"{name}[{position}]" for position in range(len(images))], saved.named(images))
+    return rows([f"{name}[{position}]" for position in range(len(images))], saved.predict(images))

@@ -5,7 +5,6 @@ Imports that take time wait inside the functions, so that `--help` answers at on
 
 import functools
 import json
-import os
 import re
 import shlex
 import sys
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kmnist_search.errors import KmnistSearchError
+from kmnist_search.errors import KmnistSearchError, StoppedError
+from kmnist_search.host.runtimes import set_up_runtimes
 
 if TYPE_CHECKING:
     from kmnist_search.study.study import SearchStudy
@@ -54,6 +54,8 @@ class Commands(click.Group):
         set_up_runtimes()
         try:
             return super().invoke(ctx)
+        except StoppedError as error:  # which was shown where the work is shown
+            ctx.exit(error.exit_code)
         except KmnistSearchError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
@@ -205,17 +207,6 @@ def typed_storage() -> str:
     if not is_typed("storage_url"):
         return ""
     return f" --storage {shlex.quote(to_type(check_url(click.get_current_context().params['storage_url'])))}"
-
-
-def set_up_runtimes() -> None:
-    """Set what OpenMP and CUDA read once, when torch is imported or first uses a GPU; what the user has set stays.
-
-    OpenMP's threads sleep while they wait. Threads that spin take the cores from each other: two runs on two cores made
-    15 steps/s each instead of 53 (tests/benchmarks/LOG.md). CUDA gets a hardware queue for each of up to 32 streams
-    instead of 8, so that more than 8 trainings on a GPU do not share one (reasoned, not measured).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 
 def print_json(value: Any) -> None:

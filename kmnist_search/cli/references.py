@@ -18,7 +18,7 @@ from kmnist_search.cli.options import (
     print_json,
     typed_command,
 )
-from kmnist_search.cli.work_options import devices_here, work_options
+from kmnist_search.cli.work_options import desk_at, devices_here, work_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,17 +102,17 @@ def references(
 
 def _train(console: "Console", search: "Search", file: "PlanFile", options: "RunOptions") -> None:
     """Train the waiting trials, and wait for those that others train; after a signal end the process."""
-    from kmnist_search.cli.planned import train
     from kmnist_search.run.submission import prepare
     from kmnist_search.terminal.run_messages import announce
 
     if not search.counts().unfinished:
         return
-    places = search.places(devices_here(options))
+    desk = desk_at(console, devices_here(options))
+    places = search.places(desk.devices)
     announce(console, search, places)
     if search.device.type == "cpu":
         _print_estimate(console, search, file, len(places))
-    train(console, search, partial(prepare, file), options=options)
+    desk.train(search, partial(prepare, file))
 
 
 def _print_estimate(console: "Console", search: "Search", file: "PlanFile", workers: int) -> None:

@@ -5,7 +5,6 @@ Imports that take time wait inside the command, so that `--help` answers at once
 
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from kmnist_search.cli.options import (
 from kmnist_search.cli.study_options import AskedStudy, study_options
 from kmnist_search.cli.work_options import (
     check_result_options,
+    desk_at,
     devices_here,
     result_options,
     retrain_flag,
@@ -75,15 +75,12 @@ def run(
 
     from rich.console import Console
 
-    from kmnist_search.cli.planned import check_result_folder, retrain_study
-    from kmnist_search.cli.run_workers import run_workers
-    from kmnist_search.database.errors import when_it_answers
-    from kmnist_search.host.signals import StopSignals
+    from kmnist_search.api.planned import check_result_folder, retrain_as_planned
+    from kmnist_search.api.work import work_on
     from kmnist_search.run.submission import prepare
     from kmnist_search.run.warm_start import warm_started
-    from kmnist_search.study.status import status_of
     from kmnist_search.study.summary import status_summary
-    from kmnist_search.terminal.run_messages import announce, announce_warm_start, conclude
+    from kmnist_search.terminal.run_messages import announce_warm_start, conclude
     from kmnist_search.worker.stop import Limits
 
     devices = devices_here(options)
@@ -95,21 +92,17 @@ def run(
     search = prepare(file, options.on(devices[0]))
     if retrains and search.trials_left():
         check_result_folder(search.study.name, out, force=force)
-    places = search.places(devices)
     console = Console(stderr=as_json)
     if earlier is not None:
         announce_warm_start(console, earlier, taken)
-    announce(console, search, places, options=typed_storage())
-    search = search.for_at_most(timeout)
-    with StopSignals() as signals:
-        stopped_by = run_workers(console, search, partial(prepare, file), places, signals=signals)
-        status = when_it_answers()(status_of, search.study)
+    ended = work_on(console, search, devices, timeout=timeout, options=typed_storage())
+    status, stopped_by = ended.status, ended.stopped_by
     texts = {"command": typed_command(), "options": typed_storage()}
-    conclude(console, search, status.progress, stopped_by, **texts, retrains=retrains)
+    conclude(console, ended.search, status.progress, stopped_by, **texts, retrains=retrains)
     if as_json:
         print_json({**status_summary(status), "stopped_by": stopped_by})
-    if signals.received is not None:
+    if ended.interrupted:
         sys.exit(INTERRUPTED)
     if retrains and stopped_by in ("budget", "target", "patience"):
-        limits = search.options.limits  # with the deadline
-        retrain_study(console, search.study, replace(options, limits=limits), out, force=force)
+        limits = ended.search.options.limits  # with the deadline
+        retrain_as_planned(desk_at(console, devices), search.study, replace(options, limits=limits), out, force=force)

@@ -144,7 +144,7 @@ def slurm(
         click.echo(script(job), nl=False)
         return
 
-    from kmnist_search.cli.planned import check_result_folder
+    from kmnist_search.api.planned import check_result_folder
     from kmnist_search.run.options import RunOptions
 
     if retrains:

@@ -22,9 +22,13 @@ from kmnist_search.cli.options import (
     is_typed,
     per_gpu_option,
     storage_option,
+    typed_command,
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kmnist_search.api.planned import Desk
     from kmnist_search.run.options import RunOptions
 
 
@@ -37,6 +41,13 @@ def devices_here(options: "RunOptions") -> list[str]:
     from kmnist_search.run.placement import devices_of
 
     return devices_of(options, insist_on_workers=is_typed("workers"))
+
+
+def desk_at(console: "Console", devices: Sequence[str]) -> "Desk":
+    """Return where a command works on planned trainings: what was typed resumes it."""
+    from kmnist_search.api.planned import Desk
+
+    return Desk(console=console, devices=devices, resume=typed_command())
 
 
 def _run_options(**values: Any) -> "RunOptions":

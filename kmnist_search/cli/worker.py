@@ -24,6 +24,7 @@ from kmnist_search.cli.options import (
 )
 from kmnist_search.cli.work_options import (
     check_result_options,
+    desk_at,
     devices_here,
     result_options,
     retrain_flag,
@@ -85,7 +86,7 @@ def worker(
 
     from rich.console import Console
 
-    from kmnist_search.cli.planned import check_result_folder, retrain_study
+    from kmnist_search.api.planned import check_result_folder, retrain_as_planned
     from kmnist_search.database.errors import when_it_answers
     from kmnist_search.database.url import check_url
     from kmnist_search.host.signals import StopSignals
@@ -109,7 +110,8 @@ def worker(
     if signals.received is not None:
         sys.exit(INTERRUPTED)
     if retrains and stopped_by == "budget":
-        retrain_study(console, search.study, options, out, force=force)
+        desk = desk_at(console, devices_here(options))
+        retrain_as_planned(desk, search.study, options, out, force=force)
 
 
 def _work(
@@ -120,7 +122,7 @@ def _work(
     Returns:
         The study, what was worked on last, and why that ended.
     """
-    from kmnist_search.cli.run_workers import run_workers
+    from kmnist_search.api.work import run_workers
     from kmnist_search.errors import ConfigError
     from kmnist_search.retrain.retraining import enlist, is_waiting, rejoin
     from kmnist_search.run.join import already_reached, join

@@ -12,7 +12,7 @@ from optuna.storages import InMemoryStorage
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from kmnist_search.dashboard_content.plots import Plot
+from kmnist_search.charts.plot import Plot
 from kmnist_search.database.tables import put, study_system_attributes
 from kmnist_search.optuna_internals import NOTE_KEY_PREFIX, PLOT_KEY_PREFIX, study_id_of
 

@@ -1,15 +1,11 @@
-"""The plots of a study in the dashboard.
-
-The dashboard draws each plot without a title in a box 450 pixels high, on white or on nearly black. So each plot has
-its own title, and colours that are readable on both.
-"""
+"""The plots of a study in the dashboard, which draws each without a title in a box 450 pixels high."""
 
 from collections.abc import Mapping
 
 from optuna.study import StudyDirection
 
 from kmnist_search.charts import cost_charts, search_charts, trials as read, work_charts
-from kmnist_search.charts.chart import Chart
+from kmnist_search.charts.plot import Plot
 from kmnist_search.dashboard_content.snapshot import Snapshot
 
 #: The most trials drawn as dots, the best ones; fewer dots mean less to write at each update.
@@ -17,41 +13,6 @@ MAX_DOTS = 1000
 #: The most attempts drawn as bars, the last ones; only so many trials are read for them.
 MAX_BARS = 500
 TOP = 10
-
-#: The value of each colour name; its luminance is between white and the dark theme's cards (#1e1e1e).
-COLOURS = {
-    "blue": "#4a8fd8",
-    "orange": "#e07b28",
-    "green": "#3fa66b",
-    "red": "#dc5650",
-    "purple": "#9a6fd0",
-    "grey": "#8a929a",
-    "ink": "#7d858d",
-    "line": "rgba(128, 136, 144, 0.28)",
-    "card": "rgba(0, 0, 0, 0)",
-}
-
-
-class Plot:
-    """A chart in the form that the dashboard accepts."""
-
-    def __init__(self, chart: Chart) -> None:
-        assert chart.figure is not None
-        self._figure = chart.figure
-        self._figure.update_layout(
-            height=None,
-            title={"text": chart.title, "x": 0.02, "y": 0.97, "yanchor": "top", "font": {"size": 15}},
-            margin={"l": 8, "r": 16, "t": 76, "b": 8},
-            font={"size": 13},
-            hoverlabel={"bgcolor": "#2b3137", "font": {"color": "#e6e9ec"}},
-        )
-
-    def to_json(self) -> str:
-        """Return the figure as JSON, with colour names replaced by colours."""
-        text: str = self._figure.to_json()
-        for name, colour in COLOURS.items():
-            text = text.replace(f"var(--{name})", colour)
-        return text
 
 
 def plots(snapshot: Snapshot) -> Mapping[str, Plot]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     cast,
+    func,
     literal,
     null,
     or_,
@@ -189,6 +190,17 @@ def read_reports(connection: Connection, trial_ids: Collection[int]) -> Mapping[
     for trial_id, step, kind, value in rows:
         found[trial_id][step] = _INFINITE.get(kind.name, value)
     return found
+
+
+def count_reports(connection: Connection, study_id: int) -> Mapping[int, int]:
+    """Return the number of reports by trial id, for the trials of a study that have any."""
+    query = (
+        select(reports.c.trial_id, func.count().label("reports"))
+        .join(trials, trials.c.trial_id == reports.c.trial_id)
+        .where(trials.c.study_id == study_id)
+        .group_by(reports.c.trial_id)
+    )
+    return {row.trial_id: row.reports for row in connection.execute(query)}
 
 
 def local_time(utc: datetime | None) -> datetime | None:

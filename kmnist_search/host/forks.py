@@ -5,8 +5,12 @@ reads its input. It has one thread and never uses a GPU, so it can be forked.
 """
 
 import multiprocessing
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
+from types import ModuleType
 
 from kmnist_search.host.resources import usable_cores
 from kmnist_search.host.signals import StopSignals, blocked
@@ -30,3 +34,17 @@ def import_ahead(device: str, workers: int | None) -> None:
         return
     with blocked(*StopSignals.SIGNALS):  # as its children are, until they can handle them
         forkserver.ensure_running()
+
+
+@contextmanager
+def without_main_module() -> Iterator[None]:
+    """While entered, a process that is started does not import this program's main module.
+
+    It needs nothing from there, and a script that is not written for it would begin again in each process.
+    """
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before

@@ -1,19 +1,17 @@
 """The report of a study and its final models, as one web page that works offline and as Markdown."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.study import StudyDirection
 
-from kmnist_search.charts import cost_charts, search_charts, trials, work_charts
-from kmnist_search.charts.importance import importances
+from kmnist_search.charts import trials
 from kmnist_search.charts.predictions import Predictions
 from kmnist_search.errors import ReportError
 from kmnist_search.evaluation.metrics import Metrics
-from kmnist_search.report import model_charts, parallel_chart
+from kmnist_search.report import model_charts
+from kmnist_search.report.search_charts import SearchCharts
 from kmnist_search.report.templating import environment, page
 from kmnist_search.study.halving import rung_of
 from kmnist_search.study.ranking import duplicates
@@ -62,29 +60,27 @@ def _search_half(study: SearchStudy) -> dict[str, Any]:
             f"study {study.name!r} has no running or finished trial, so there is nothing to report; {counts.waiting} "
             f"are waiting. See: kmnist-search status {study.name}"
         )
-    metric, maximize = study.metric, study.direction == StudyDirection.MAXIMIZE
-    history, clock = trials.history(found, study.direction), trials.clock_name(found)
-    ranked = study.ranked(trials.complete(found))
+    charts = SearchCharts(study, found)
     return {
         "name": study.name,
-        "metric": metric,
+        "metric": study.metric,
         "counts": counts,
         "paused": sum(rung_of(trial) is not None for trial in found),
-        "clock": clock,
-        "seconds": float(history.seconds[-1]) if len(history.seconds) else 0.0,
+        "clock": charts.clock,
+        "seconds": float(charts.past.seconds[-1]) if len(charts.past.seconds) else 0.0,
         "hyperparameters": list(trials.searched(found)),
-        "top": ranked[:NUM_TOP],
-        "same_as": duplicates(ranked[:NUM_TOP]),
+        "top": charts.ranked[:NUM_TOP],
+        "same_as": duplicates(charts.ranked[:NUM_TOP]),
         "failures": trials.failures(found),
         "savings": trials.saved(found, study.epochs),
-        "best_by_trials": search_charts.best_by_trials(history, metric, maximize=maximize),
-        "best_by_seconds": search_charts.best_by_seconds(history, metric, maximize=maximize, clock=clock),
-        "size": cost_charts.size_and_value(ranked, metric, maximize=maximize, most=len(ranked)),
-        "importance": search_charts.importance(importances(ranked, study.direction)),
-        "slices": search_charts.slices(found, metric, maximize=maximize),
-        "parallel": parallel_chart.parallel(found, metric, maximize=maximize),
-        "curves": work_charts.learning_curves(found, ranked[0] if ranked else None, metric, maximize=maximize),
-        "timeline": work_charts.timeline(trials.attempts(found, datetime.now(UTC))),
+        "best_by_trials": charts.history(),
+        "best_by_seconds": charts.seconds(),
+        "size": charts.size(),
+        "importance": charts.importance(),
+        "slices": charts.slices(),
+        "parallel": charts.parallel(),
+        "curves": charts.curves(),
+        "timeline": charts.timeline(),
     }
 
 

@@ -20,7 +20,7 @@ from kmnist_search.engine.device import first_line, is_lost, is_out_of_memory
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.engine.verdict import Verdict
 from kmnist_search.errors import DeviceLostError, KmnistSearchError, WorkerDiedError, WorkError
-from kmnist_search.host.forks import FORKED
+from kmnist_search.host.forks import FORKED, without_main_module
 from kmnist_search.host.signals import StopSignals, blocked
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
@@ -75,7 +75,8 @@ class WorkerProcess:
         self.pipe, theirs = context.Pipe(duplex=False)
         arguments = theirs, place, prepare, options, verdict.known()
         self._process = context.Process(target=_work_for_parent, args=arguments, name=f"worker {number}")
-        with blocked(*StopSignals.SIGNALS):  # the child handles them after it has imported torch
+        # The child handles signals after it has imported torch.
+        with blocked(*StopSignals.SIGNALS), without_main_module():
             self._process.start()
         theirs.close()  # so that ours reaches its end when the child ends
 

@@ -56,11 +56,20 @@ class Classifier(nn.Module):
 
 
 class SavedModel:
-    """A classifier on the CPU, in evaluation mode, with its description `info`."""
+    """A trained classifier on the CPU, in evaluation mode; `load_model` reads one.
+
+    Attributes:
+        info: data set, classes, net, configuration and seed.
+        classifier: the net as a module of torch, which takes pixels as they are.
+    """
 
     def __init__(self, *, info: ModelInfo, classifier: Classifier) -> None:
         self.info = info
         self.classifier = classifier.cpu().eval()
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.classifier.parameters())
+        return f"<SavedModel for {self.info.dataset}: {parameters:,} parameters, recipe {self.info.recipe_digest}>"
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -78,12 +87,19 @@ class SavedModel:
             found[start : start + BATCH_SIZE] = self.classifier(batch).softmax(dim=1).numpy()
         return found
 
-    def predict(self, images: Iterable[Path | str | Image.Image]) -> list[Prediction]:
-        """Return a prediction for each image, which is the path of a PNG or JPEG file or an image of Pillow.
+    def predict(self, images: Iterable[Path | str | Image.Image] | Tensor | NDArray[np.uint8]) -> list[Prediction]:
+        """Return a prediction for each image.
+
+        Args:
+            images: paths of PNG or JPEG files, or images of Pillow, which are prepared by `preprocess`; or uint8
+                (B, 28, 28) pixels as in KMNIST, 0 = background, which are taken as they are.
 
         Raises:
             ImageError: some cannot be read or are empty; the message names each of them.
+            ValueError: pixels are of another shape or type.
         """
+        if isinstance(images, np.ndarray | Tensor):
+            return self._named(images)
         prepared, problems = [], []
         for image in images:
             try:
@@ -92,9 +108,9 @@ class SavedModel:
                 problems.append(str(error))
         if problems:
             raise ImageError("\n".join(problems))
-        return self.named(np.stack(prepared)) if prepared else []
+        return self._named(np.stack(prepared)) if prepared else []
 
-    def named(self, images: Tensor | NDArray[np.uint8]) -> list[Prediction]:
+    def _named(self, images: Tensor | NDArray[np.uint8]) -> list[Prediction]:
         """Return a prediction for each of uint8 (B, 28, 28) images, 0 = background."""
         probabilities = self.probabilities(images)
         labels = probabilities.argmax(axis=1)

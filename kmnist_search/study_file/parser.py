@@ -3,6 +3,7 @@
 Every error names the file, the table and the key, and suggests the nearest known name for an unknown one.
 """
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,14 +49,31 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> SearchFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{path}: cannot be read: {error}") from None
-    tables = _tables(text, str(path))
-    if not tables and not overrides:
-        raise StudyFileError(f"{path}: is empty. Name hyperparameters to search in [space], or fix some in [fixed].")
-    for override in overrides:
-        _override(tables, override)
     builtin = {file: name for name, file in builtin_studies().items()}
     label = f"built-in study {builtin[path]}" if path in builtin else str(path)
-    file = _Checker(" with ".join((label, *overrides))).checked(tables, default_name=path.stem)
+    return of_tables(_tables(text, str(path)), source=label, default_name=path.stem, overrides=overrides)
+
+
+def of_tables(
+    tables: Mapping[str, Any], *, source: str, default_name: str, overrides: Sequence[str] = ()
+) -> SearchFile:
+    """Check the tables of a study file.
+
+    Args:
+        tables: by name.
+        source: where they come from, for messages.
+        default_name: name of the study if the tables give none.
+        overrides: see `load`.
+
+    Raises:
+        StudyFileError: a table or an override is wrong; the message says where, and what to do.
+    """
+    changed = copy.deepcopy(dict(tables))
+    if not changed and not overrides:
+        raise StudyFileError(f"{source}: is empty. Name hyperparameters to search in [space], or fix some in [fixed].")
+    for override in overrides:
+        _override(changed, override)
+    file = _Checker(" with ".join((source, *overrides))).checked(changed, default_name=default_name)
     if file.study.name.endswith(RETRAINING_SUFFIX):
         raise StudyFileError(
             f"a study cannot be called {file.study.name!r}: names that end in {RETRAINING_SUFFIX} are those of "

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from importlib.util import find_spec
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -40,7 +41,7 @@ OUTCOME_STYLES = {
 
 
 def follow(console: Console, search: Search, progress: Callable[[], Progress], events: Iterator[Event]) -> None:
-    """Show the events, as a live table in a terminal and as lines elsewhere.
+    """Show the events, as a live table in a terminal or a notebook with ipywidgets, and as lines elsewhere.
 
     Args:
         console: to show them on.
@@ -48,7 +49,7 @@ def follow(console: Console, search: Search, progress: Callable[[], Progress], e
         progress: returns the present progress.
         events: of the run.
     """
-    if not console.is_terminal:
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         for event in events:
             if line := _log_line(event, search, progress):
                 print_line(console, line)

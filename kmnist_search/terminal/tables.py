@@ -1,9 +1,9 @@
 """The best trials of a study, its ledger, and the studies of a storage, as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -56,6 +56,59 @@ def _in_full(metric: str, trial: Mapping[str, Any]) -> Table:
             *((name, Text(f"{each:,}" if isinstance(each, int) else str(each))) for name, each in cost.items()),
         ]
     )
+
+
+def trial_view(metric: str, summary: Mapping[str, Any]) -> RenderableType:
+    """Return the result of `trial_summary` with its state, its attempts and its figures after each epoch."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    curves = {name: curve for name, curve in sorted(summary["curves"].items()) if curve}
+    table.add_column("epoch", justify="right")
+    for name in curves:
+        table.add_column(name, justify="right")
+    for epoch in range(max(map(len, curves.values()), default=0)):
+        cells = (metric_text(name, curve[epoch]) if epoch < len(curve) else "" for name, curve in curves.items())
+        table.add_row(str(epoch + 1), *cells)
+    attempts = [f"{each['host']}, process {each['pid']}: {each['how'] or 'running'}" for each in summary["attempts"]]
+    lines = [("" if index else "attempts", Text(line)) for index, line in enumerate(attempts)]
+    return Group(_in_full(metric, summary), "", labelled([("state", Text(summary["state"])), *lines]), "", table)
+
+
+def print_trials(console: Console, rows: Sequence[Mapping[str, Any]], metrics: Collection[str]) -> None:
+    """Print the rows of `trial_rows`, one line each; a terminal cuts what is too long for it.
+
+    Args:
+        console: to print on.
+        rows: what to print; those of several studies have the key "study".
+        metrics: the names of their metrics.
+    """
+    figures = ("study", "number", "state", *sorted(metrics), "epochs", "seconds", "parameters")
+    columns = [name for name in figures if any(name in row for row in rows)]
+    cells = [[_cell(name, row.get(name)) for name in columns] for row in rows]
+    titles = ["time" if name == "seconds" else name for name in columns]
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    lines = [(titles, "hyperparameters", "dim")]
+    for row, texts in zip(rows, cells, strict=True):
+        params = {name: value for name, value in row.items() if name not in figures and value is not None}
+        lines.append((texts, shown_params(params), ""))
+    if not rows:
+        lines = [([], "no such trial has been started", "")]
+    for texts, params_text, style in lines:
+        padded = "  ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
+        line = Text(f"{padded}  {params_text}".strip("\n"), style=style)
+        if console.is_terminal:
+            console.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            console.print(line, soft_wrap=True)
+
+
+def _cell(name: str, found: Any) -> str:
+    if found is None:
+        return ""
+    if name == "seconds":
+        return duration_text(found)
+    if name == "parameters":
+        return f"{found:,}"
+    return metric_text(name, found) if isinstance(found, float) else str(found)
 
 
 def studies_view(studies: Sequence[Progress]) -> RenderableType:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from kmnist_search.cli.options import set_up_runtimes
 from kmnist_search.config import TrainConfig, TrialConfig, trial_config
+from kmnist_search.host.runtimes import set_up_runtimes
 
 CORES = len(os.sched_getaffinity(0))
 #: What is measured, and in how many processes at once.

@@ -24,7 +24,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
         *("kmnist_search.cli.main", "kmnist_search.run.search", "kmnist_search.terminal.run_messages"),
-        *("kmnist_search.run.supervisor", "kmnist_search.run.join", "kmnist_search.cli.run_workers"),
+        *("kmnist_search.run.supervisor", "kmnist_search.run.join", "kmnist_search.api.work"),
         # What is imported on the way.
         *("torch._dynamo", "alembic.command", "alembic.config", "alembic.migration", "platformdirs", "psycopg"),
         *("sklearn.datasets", "sklearn.model_selection", "kmnist_search.study.summary"),

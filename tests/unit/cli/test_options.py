@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kmnist_search.cli.options import set_up_runtimes
+from kmnist_search.host.runtimes import set_up_runtimes
 from tests.support.command import environment
 
 

@@ -210,7 +210,7 @@ def test_what_the_card_tells_to_run_runs(
         Image.fromarray(image).save(folder / name)
     monkeypatch.chdir(folder)
     python, onnx = re.findall(r"```python\n(.*?)```", model_card(metrics("digits"), saved.info), re.DOTALL)
-    (expected,) = saved.named(image[None])
+    (expected,) = saved.predict(image[None])
     exec(python, {})
     assert capsys.readouterr().out == f"{expected.label} {expected.name} {expected.probability}\n"
     exec(onnx, {})

@@ -246,7 +246,7 @@ def test_predict_takes_paths_and_pillow_images_and_names_what_it_found(
     one, two = (Image.fromarray(image.numpy()) for image in digits.train_images[:2])
     one.save(tmp_path / "one.png")
     found = saved.predict([tmp_path / "one.png", str(tmp_path / "one.png"), two])
-    assert found == saved.named(digits.train_images[[0, 0, 1]])
+    assert found == saved.predict(digits.train_images[[0, 0, 1]])
     assert [str(prediction.name) for prediction in found] == [str(prediction.label) for prediction in found]
     assert saved.predict([]) == []
 

@@ -300,7 +300,7 @@ def test_a_model_says_of_a_file_what_it_says_of_the_28_pixels(
     shown: Callable[[Pixels], Image.Image],
 ) -> None:
     images = kmnist_data.val_images[:200]
-    expected = [prediction.label for prediction in kmnist_model.named(images)]
+    expected = [prediction.label for prediction in kmnist_model.predict(images)]
     files = []
     for position, image in enumerate(images.numpy()):
         exif = Image.Exif()

@@ -1,18 +1,57 @@
-"""The work of a command in one or several worker processes, shown in a terminal."""
+"""The work on a study in one or several worker processes, shown on a console."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
 
+from kmnist_search.database.errors import when_it_answers
 from kmnist_search.host.signals import StopSignals
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import Place
 from kmnist_search.run.search import Search
+from kmnist_search.run.submission import prepare
 from kmnist_search.run.supervisor import Supervisor
+from kmnist_search.study.status import Status, status_of
+from kmnist_search.terminal.run_messages import announce
 from kmnist_search.terminal.run_progress import follow
 from kmnist_search.worker.stop import StoppedBy
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ended:
+    """A search whose work has ended here: its status then, what ended it, and whether a signal asked for that."""
+
+    search: Search
+    status: Status
+    stopped_by: StoppedBy
+    interrupted: bool
+
+
+def work_on(
+    console: Console, search: Search, devices: Sequence[str], *, timeout: float | None, options: str = ""
+) -> Ended:
+    """Announce a search and work on it with all processes of this machine, until a limit or a signal.
+
+    Args:
+        console: to show the work on.
+        search: what is worked on.
+        devices: where to work.
+        timeout: seconds until no more work is done; None means no limit.
+        options: what the commands that are shown take.
+
+    Raises:
+        KmnistSearchError: what ended the work.
+    """
+    places = search.places(devices)
+    announce(console, search, places, options=options)
+    search = search.for_at_most(timeout)
+    with StopSignals() as signals:
+        stopped_by = run_workers(console, search, partial(prepare, search.file), places, signals=signals)
+        status = when_it_answers()(status_of, search.study)
+    return Ended(search=search, status=status, stopped_by=stopped_by, interrupted=signals.received is not None)
 
 
 def run_workers(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from kmnist_search.cli.completion import study_names
 from kmnist_search.errors import KmnistSearchError, StoppedError
 from kmnist_search.host.runtimes import set_up_runtimes
 
@@ -124,7 +125,7 @@ def _auto_or_number(_ctx: click.Context, _param: click.Parameter, value: str) ->
 
 
 #: The name of a study in the storage.
-study_argument = click.argument("study", required=False)
+study_argument = click.argument("study", required=False, shell_complete=study_names)
 storage_option = click.option(
     "--storage",
     "storage_url",

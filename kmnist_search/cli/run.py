@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kmnist_search.cli.completion import study_names
 from kmnist_search.cli.options import (
     INTERRUPTED,
     TIME,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     "--from",
     "earlier",
     metavar="STUDY",
+    shell_complete=study_names,
     help="Begin a new study with the five best configurations of another one in the storage.",
 )
 @click.option("--timeout", type=TIME, help="Stop after this time, such as 90m or 2h.")

@@ -45,6 +45,7 @@ def _or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> str | 
 @click.command(epilog="Example: kmnist-search submit slurm kmnist --trials 200 --workers 16 --time 4:00:00")
 @study_options
 @click.option("--workers", type=click.IntRange(min=1), required=True, help="Tasks of the array, each with one worker.")
+@click.option("--max-running", type=click.IntRange(min=1), help="The most tasks at the same time.  [default: no limit]")
 @click.option("--partition", help="Partition.  [default: Slurm's]")
 @click.option(
     "--gres", default="gpu:1", show_default=True, callback=_or_none, help="Resources of a task; none is a CPU only."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kmnist_search.cli.completion import study_names
 from kmnist_search.cli.options import (
     Commands,
     artifacts_option,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from kmnist_search.archive.studies import Arrival
     from kmnist_search.database.storage import Storage
 
-study_argument = click.argument("study")
+study_argument = click.argument("study", shell_complete=study_names)
 name_option = click.option("--name", metavar="NAME", help="Name of the study there.  [default: the same]")
 
 
@@ -88,7 +89,7 @@ def show(study: str, storage_url: str, as_json: bool) -> None:
 
 
 @studies.command(epilog="Example: kmnist-search studies ledger quickstart")
-@click.argument("study", required=False)
+@click.argument("study", required=False, shell_complete=study_names)
 @storage_option
 @json_option
 def ledger(study: str | None, storage_url: str, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kmnist_search.cli.completion import study_sources
 from kmnist_search.cli.options import grouped
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class AskedStudy:
 study_options = grouped(
     "asked",
     AskedStudy,
-    click.argument("source", metavar="[STUDY|FILE]", default="kmnist"),
+    click.argument("source", metavar="[STUDY|FILE]", default="kmnist", shell_complete=study_sources),
     click.option("--trials", type=click.IntRange(min=1), help="Trials in all.  [default: the study file's]"),
     click.option("--name", metavar="NAME", help="Name of the study in the storage.  [default: the study file's]"),
     click.option("--seed", type=click.IntRange(min=0), help="Seed of the study.  [default: the study file's]"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kmnist_search.cli.completion import study_names, trial_numbers
 from kmnist_search.cli.options import json_option, print_json, storage_option, stored_study
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ STATES = ("complete", "paused", "pruned", "failed", "running")
 
 
 @click.command(epilog="Example: kmnist-search trials kmnist-cpu --state complete --min 0.97 --sort=-seconds")
-@click.argument("studies", metavar="[STUDY]...", nargs=-1)
+@click.argument("studies", metavar="[STUDY]...", nargs=-1, shell_complete=study_names)
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only trials in this state.")
 @click.option("--min", "least", type=float, help="Only trials whose metric is at least this, such as 0.97.")
 @click.option("--max", "most", type=float, help="Only trials whose metric is at most this.")
@@ -32,7 +33,7 @@ STATES = ("complete", "paused", "pruned", "failed", "running")
     metavar="COLUMN",
     help="Lowest first by this column; --sort=-COLUMN is highest first.",
 )
-@click.option("--number", type=click.IntRange(min=0), help="Show this trial whole.")
+@click.option("--number", type=click.IntRange(min=0), shell_complete=trial_numbers, help="Show this trial whole.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, all columns.")
 @json_option
 @storage_option
@@ -47,11 +48,11 @@ def trials(
     as_json: bool,
     storage_url: str,
 ) -> None:
-    """List the trials of a study that have been started, or show one whole.
+    """List the trials of a study, or show one whole.
 
     STUDY is its name in the storage; without it, the only one or the one last worked on. The trials of several studies
-    are listed together. The columns are number, state, the metric under its name, epochs (trained), seconds (of
-    training), parameters (of the net), and the hyperparameters.
+    are listed together. Waiting trials are not shown. The columns are number, state, the metric under its name, epochs
+    (trained), seconds (of training), parameters (of the net), and the hyperparameters.
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json are two formats. Leave one of them out.")

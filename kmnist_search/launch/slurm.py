@@ -67,6 +67,7 @@ class SlurmJob:
     Attributes:
         name: the job's name.
         workers: number of tasks.
+        max_running: the most tasks that run at the same time; None for no limit.
         command: command line of one worker.
         log_dir: absolute path of the folder for the tasks' logs.
         storage_url: URL of the database; None if it has a password and is passed in sbatch's environment.
@@ -79,6 +80,7 @@ class SlurmJob:
 
     name: str
     workers: int
+    max_running: int | None = None
     command: tuple[str, ...]
     log_dir: Path
     storage_url: str | None
@@ -113,7 +115,7 @@ class SlurmJob:
         log = str(self.log_dir).replace("%", "%%") + "/%A_%a.log"
         return {
             "job-name": self.name,
-            "array": f"0-{self.workers - 1}",
+            "array": f"0-{self.workers - 1}" + ("" if self.max_running is None else f"%{self.max_running}"),
             "ntasks": 1,
             "gres": self.gres,
             "cpus-per-task": self.cpus,

@@ -61,6 +61,11 @@ def _is_untouched(postgres: PostgresServer, url: str) -> bool:
     return not postgres.execute("SELECT * FROM pg_tables WHERE schemaname = 'public'", url.rpartition("/")[2])
 
 
+def test_the_tasks_that_run_at_the_same_time_can_be_limited(invoke: Invoke) -> None:
+    shown = _submit(invoke, "--dry-run", "--storage", NOWHERE, "--max-running", "2")
+    assert "#SBATCH --array=0-3%2\n" in shown.stdout
+
+
 def test_a_dry_run_prints_the_script_and_does_nothing_else(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from kmnist_search.retrain.plan import RetrainOptions
 from kmnist_search.run.options import RunOptions
 from kmnist_search.run.placement import devices_of
 from kmnist_search.run.submission import prepare
+from kmnist_search.study import steering
 from kmnist_search.study.opening import find_study, open_study
 from kmnist_search.study.ranking import SIZE_KEY, front as front_of, up_to
 from kmnist_search.study.status import status_of
@@ -164,6 +165,24 @@ class Study:
             stopped_by = "budget"
         print_line(console, self._summary())
         return stopped_by
+
+    def enqueue(self, *chosen: Mapping[str, Any]) -> None:
+        """Let the next trials take chosen hyperparameters, such as `{"learning_rate": 0.004}`, one trial for each.
+
+        Those that are left out are left to the sampler. The trials take the place of ones that wait; if too few wait,
+        the study gets more.
+
+        Raises:
+            StudyFileError: one is not searched, or outside of its range; nothing was changed.
+        """
+        steering.enqueue(self._found, chosen)
+
+    def retry_failed(self) -> list[int]:
+        """Add a trial with the same hyperparameters for each failed one; return the numbers of the failed ones.
+
+        Those that were tried again before are left out.
+        """
+        return steering.retry_failed(self._found)
 
     def trials(self) -> "pd.DataFrame":
         """Return a table with a row for each trial that has been started.

@@ -14,6 +14,7 @@ from kmnist_search.cli.report import report
 from kmnist_search.cli.run import run
 from kmnist_search.cli.slurm import slurm
 from kmnist_search.cli.status import status
+from kmnist_search.cli.steering import enqueue, retry
 from kmnist_search.cli.studies import studies
 from kmnist_search.cli.submit import submit
 from kmnist_search.cli.trials import trials
@@ -37,6 +38,8 @@ for command in (
     status,
     trials,
     best,
+    enqueue,
+    retry,
     report,
     references,
     studies,

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from kmnist_search.database.tables import (
     leases,
+    params,
     put,
     studies,
     system_attributes,
@@ -77,6 +78,12 @@ class Counts:
 
 #: The system attribute of a trial that was added with what it shall train.
 TRAINING_KEY = "training"
+
+#: Begins the name of a system attribute of a trial whose hyperparameters were chosen by hand; a token follows.
+ENQUEUED_KEY_PREFIX = "kmnist_search:enqueued:"
+
+#: The system attribute of a trial that repeats a failed one: a list with the number of that one.
+REPEATS_KEY = "kmnist_search:repeats"
 
 #: Begins the name of a system attribute that tells that a trial resumed after pausing; the epochs follow.
 RESUMED_KEY_PREFIX = "resumed:"
@@ -176,8 +183,69 @@ class Queue:
         self.lock(connection)
         present = self.counts(connection).total
         added = [first[number] if number < len(first) else {} for number in range(present, budget)]
-        self._insert(connection, present, [{FIXED_PARAMS_KEY: params} for params in added])
+        self._insert(connection, present, [{FIXED_PARAMS_KEY: dict(each)} for each in added])
         return len(added)
+
+    def enqueue(
+        self,
+        connection: Connection,
+        chosen: Sequence[Mapping[str, Any]],
+        *,
+        token: str,
+        repeats: Sequence[int] = (),
+    ) -> int:
+        """Let the next trials take chosen hyperparameters; what a choice leaves open is sampled when it is claimed.
+
+        Args:
+            connection: in a transaction.
+            chosen: the hyperparameters of each trial.
+            token: new for each request; a repeated token changes nothing.
+            repeats: numbers of the failed trials whose hyperparameters are chosen again, if they are. Then the study
+                gets as many more trials; else it does only if too few wait.
+
+        Returns:
+            How many more trials the study has.
+        """
+        self.lock(connection)
+        token_key = f"{ENQUEUED_KEY_PREFIX}{token}"
+        of_study = trials.c.study_id == self.study_id
+        its_trials = select(trials.c.trial_id).where(of_study)
+        done_before = exists().where(system_attributes.c.key == token_key, system_attributes.c.trial_id.in_(its_trials))
+        if connection.scalar(select(done_before)):
+            return 0
+        fixed = (system_attributes.c.trial_id == trials.c.trial_id) & (system_attributes.c.key == FIXED_PARAMS_KEY)
+        tried = params.c.trial_id == trials.c.trial_id
+        free = (
+            select(trials.c.trial_id)
+            .where(of_study, trials.c.state == TrialState.WAITING, ~exists().where(fixed), ~exists().where(tried))
+            .order_by(trials.c.trial_id)
+            .limit(len(chosen))
+            .with_for_update(skip_locked=True, of=trials)
+        )
+        taken = connection.scalars(free).all()
+        marked = [{FIXED_PARAMS_KEY: dict(each), token_key: True} for each in chosen]
+        for attributes, number in zip(marked, repeats, strict=False):
+            attributes[REPEATS_KEY] = [number]
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            for trial_id, attributes in zip(taken, marked, strict=False)
+            for key, value in attributes.items()
+        ]
+        put(connection, system_attributes, rows, unique=("trial_id", "key"))
+        more = len(chosen) if repeats else len(chosen) - len(taken)
+        left = [*marked[len(taken) :], *[{} for _ in range(more)]][:more]
+        self._insert(connection, self.counts(connection).total, left)
+        return more
+
+    def repeated(self, connection: Connection) -> set[int]:
+        """Return the numbers of the failed trials whose hyperparameters were chosen again."""
+        table = system_attributes
+        query = (
+            select(table.c.value_json)
+            .join(trials, trials.c.trial_id == table.c.trial_id)
+            .where(trials.c.study_id == self.study_id, table.c.key == REPEATS_KEY)
+        )
+        return {number for text in connection.scalars(query) for number in json.loads(text)}
 
     def add(self, connection: Connection, entries: Sequence[Entry]) -> int:
         """Add a waiting trial for each of the trainings that no trial has; failed trials do not count.
@@ -189,7 +257,7 @@ class Queue:
         present = [each.training for each in self.added(connection) if each.state != TrialState.FAIL]
         missing = [entry for entry in entries if entry.training not in present]
         total = self.counts(connection).total
-        attributes = [{FIXED_PARAMS_KEY: entry.params, TRAINING_KEY: entry.training} for entry in missing]
+        attributes = [{FIXED_PARAMS_KEY: dict(entry.params), TRAINING_KEY: dict(entry.training)} for entry in missing]
         self._insert(connection, total, attributes)
         return total + len(missing)
 
@@ -219,7 +287,7 @@ class Queue:
         rows = [{**waiting, "number": number} for number in range(begin, begin + len(added))]
         new = connection.execute(insert(trials).returning(trials.c.number, trials.c.trial_id), rows).all()
         attributes = [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(dict(value))}
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
             for number, trial_id in new
             for key, value in added[number - begin].items()
             if value

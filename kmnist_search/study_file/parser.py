@@ -99,6 +99,24 @@ def loads(text: str, *, source: str, name: str) -> StudyFile:
     return _Checker(source).checked(tables, default_name=name)
 
 
+def checked_entry(file: SearchFile, entry: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """Return hyperparameters that were chosen by hand, checked as those in `[[enqueue]]`.
+
+    Args:
+        file: of the study.
+        entry: by name; those left out are left to the sampler.
+        source: where they come from, for messages.
+
+    Raises:
+        StudyFileError: one is not searched, or outside of its range.
+    """
+    checker = _Checker(source)
+    (checked,) = checker.enqueued([dict(entry)], file.space)
+    for place, problem in problems(file.model_copy(update={"enqueue": (checked,)})):
+        raise checker.error(place, problem)
+    return checked
+
+
 def _tables(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
@@ -142,22 +160,22 @@ class _Checker:
             is_table = isinstance(table, dict | list)
             self._known(name, TABLES, f"there is no table [{name}]" if is_table else f"{name!r} is in no table")
             if not isinstance(table, list if name == "enqueue" else dict):
-                raise self._error(f"[{name}]", "must be a list of tables" if name == "enqueue" else "must be a table")
+                raise self.error(f"[{name}]", "must be a list of tables" if name == "enqueue" else "must be a table")
         if "plan" in tables.get("study", {}):
             raise StudyFileError(f"{self.file}: describes planned trainings, which cannot be run from a file.")
         study = self._table("study", {"name": default_name, **tables.get("study", {})}, StudyTable)
         data = self._table("data", tables.get("data", {}), DataConfig)
         if data.val_share == 0:
-            raise self._error("[data]", "val_share: must be above 0, since trials are judged by images held out")
+            raise self.error("[data]", "val_share: must be above 0, since trials are judged by images held out")
         fixed = self._hyperparameters("fixed", tables.get("fixed", {}), self._value)
         space = self._hyperparameters("space", tables.get("space", {}), self._hyperparameter)
         if "space" in tables and not space:
-            raise self._error(
+            raise self.error(
                 "[space]", "is empty. Name a hyperparameter to search, or leave the table out to train [fixed] alone"
             )
         for name in space:
             if name in fixed:
-                raise self._error(f"[space] {name}", "is also in [fixed]. Keep one of the two")
+                raise self.error(f"[space] {name}", "is also in [fixed]. Keep one of the two")
         file = SearchFile(
             study=study,
             data=data,
@@ -166,10 +184,10 @@ class _Checker:
             constraints=self._table("constraints", tables.get("constraints", {}), ConstraintsTable),
             fixed=fixed,
             space=space,
-            enqueue=tuple(self._enqueued(tables.get("enqueue", []), space)),
+            enqueue=tuple(self.enqueued(tables.get("enqueue", []), space)),
         )
         for place, problem in problems(file):
-            raise self._error(place, problem)
+            raise self.error(place, problem)
         return file
 
     def plan(self, tables: dict[str, Any]) -> PlanFile:
@@ -181,7 +199,7 @@ class _Checker:
         }
         return PlanFile(study=study, train=train, space=space)
 
-    def _error(self, place: str, problem: str) -> StudyFileError:
+    def error(self, place: str, problem: str) -> StudyFileError:
         return StudyFileError(f"{self.file}: {place} {problem}.")
 
     def _known(self, name: str, known: Sequence[str], problem: str) -> None:
@@ -201,7 +219,7 @@ class _Checker:
         try:
             return kind(**values)
         except ConfigError as error:
-            raise self._error(f"[{table}]", str(error)) from None
+            raise self.error(f"[{table}]", str(error)) from None
 
     def _hyperparameters(
         self, table: str, values: dict[str, Any], check: Callable[[str, str, Any], Any]
@@ -217,11 +235,11 @@ class _Checker:
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
-            raise self._error(f"{place}:", "; ".join(describe(error))) from None
+            raise self.error(f"{place}:", "; ".join(describe(error))) from None
 
     def _hyperparameter(self, place: str, name: str, spec: Any) -> Hyperparameter:
         if not isinstance(spec, dict) or not ({"choices", "low", "high"} & spec.keys()):
-            raise self._error(place, f"needs {{ choices = [...] }} or {{ low = ..., high = ... }}, got {spec!r}")
+            raise self.error(place, f"needs {{ choices = [...] }} or {{ low = ..., high = ... }}, got {spec!r}")
         for key in spec:
             self._known(key, SPEC_KEYS, f"{place} has no key {key!r}")
         spec = dict(spec)
@@ -232,18 +250,18 @@ class _Checker:
 
     def _each_block(self, place: str, name: str, each_block: Any) -> bool:
         if not isinstance(each_block, bool):
-            raise self._error(f"{place}:", f"each_block must be true or false, got {each_block!r}")
+            raise self.error(f"{place}:", f"each_block must be true or false, got {each_block!r}")
         if each_block and name not in BLOCK_WIDTHS:
-            raise self._error(f"{place}:", f"each_block is for {' and '.join(BLOCK_WIDTHS)}")
+            raise self.error(f"{place}:", f"each_block is for {' and '.join(BLOCK_WIDTHS)}")
         return each_block
 
     def _when(self, place: str, name: str, when: Any) -> dict[str, tuple[Any, ...]]:
         place = f"{place}: when"
         if not isinstance(when, dict):
             problem = f'must name others and their values, such as {{ optimizer = "sgd" }}, got {when!r}'
-            raise self._error(place, problem)
+            raise self.error(place, problem)
         if when and HYPERPARAMETERS[name] == "model":
-            raise self._error(place, "is not for hyperparameters of the model, which all trials have")
+            raise self.error(place, "is not for hyperparameters of the model, which all trials have")
         found = {}
         for other, values in when.items():
             self._known(other, list(HYPERPARAMETERS), f"{place} has no hyperparameter {other!r}")
@@ -253,43 +271,43 @@ class _Checker:
 
     def _choices(self, place: str, name: str, spec: dict[str, Any]) -> Choices:
         if len(spec) > 1:
-            raise self._error(place, "takes choices, or low and high, not both")
+            raise self.error(place, "takes choices, or low and high, not both")
         choices = spec["choices"]
         if not isinstance(choices, list) or not choices:
-            raise self._error(place, "needs at least one choice")
+            raise self.error(place, "needs at least one choice")
         for choice in choices:
             if not isinstance(choice, Scalar):
-                raise self._error(place, f"choices must be numbers, words or true/false, got {choice!r}")
+                raise self.error(place, f"choices must be numbers, words or true/false, got {choice!r}")
         checked = tuple(self._value(place, name, choice) for choice in choices)
         if len(set(checked)) < len(checked):
-            raise self._error(place, f"lists a choice twice: {choices}")
+            raise self.error(place, f"lists a choice twice: {choices}")
         return Choices(choices=checked)
 
     def _range(self, place: str, name: str, spec: dict[str, Any]) -> IntRange | FloatRange:
         if missing := {"low", "high"} - spec.keys():
-            raise self._error(place, f"has no {missing.pop()!r}")
+            raise self.error(place, f"has no {missing.pop()!r}")
         low, high = (self._value(place, name, spec[end]) for end in ("low", "high"))
         if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
-            raise self._error(place, "is not a number: list its values as { choices = [...] }")
+            raise self.error(place, "is not a number: list its values as { choices = [...] }")
         if low > high:
-            raise self._error(place, f"has low {low} above high {high}")
+            raise self.error(place, f"has low {low} above high {high}")
         if spec.get("log") and (low <= 0 or "step" in spec):
-            raise self._error(place, "with log = true needs low above 0 and no step")
+            raise self.error(place, "with log = true needs low above 0 and no step")
         kind = IntRange if isinstance(low, int) else FloatRange
         try:
             return kind(**{**spec, "low": low, "high": high})
         except ConfigError as error:
-            raise self._error(place, str(error)) from None
+            raise self.error(place, str(error)) from None
 
-    def _enqueued(self, entries: list[Any], space: Mapping[str, Hyperparameter]) -> Iterator[dict[str, Any]]:
+    def enqueued(self, entries: list[Any], space: Mapping[str, Hyperparameter]) -> Iterator[dict[str, Any]]:
         for number, entry in enumerate(entries, start=1):
             place = f"[[enqueue]] {number}"
             if not isinstance(entry, dict):
-                raise self._error(place, "must be a table")
+                raise self.error(place, "must be a table")
             for name, value in entry.items():
                 self._known(name, list(space), f"{place} has {name!r}, which is not in [space]")
                 checked, spec = self._value(f"{place} {name}", name, value), space[name]
                 values = checked if spec.each_block and isinstance(checked, list | tuple) else [checked]
                 if not all(spec.contains(each) for each in values):
-                    raise self._error(place, f"has {name} = {value!r}, which [space] does not contain")
+                    raise self.error(place, f"has {name} = {value!r}, which [space] does not contain")
             yield {name: self._value(place, name, value) for name, value in entry.items()}

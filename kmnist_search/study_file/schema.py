@@ -276,10 +276,10 @@ class SearchFile(StudyFile):
         return TrainingSpec(config=self.config(params), data=self.data)
 
     def fill(self, queue: TrialQueue, budget: int) -> int:
-        queue.fill(budget, [self._block_by_block(entry) for entry in self.enqueue])
+        queue.fill(budget, [self.block_by_block(entry) for entry in self.enqueue])
         return budget
 
-    def _block_by_block(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+    def block_by_block(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry of the queue with the names that trials have."""
         found: dict[str, Any] = {}
         for name, value in entry.items():

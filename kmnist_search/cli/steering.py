@@ -1,0 +1,86 @@
+"""The commands `enqueue` and `retry`, which change what a study tries next.
+
+Imports that take time wait inside the functions, so that `--help` answers at once.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kmnist_search.cli.completion import study_names
+from kmnist_search.cli.options import storage_option, stored_study, study_argument, typed_storage
+from kmnist_search.wording import count, shown_params
+
+if TYPE_CHECKING:
+    from kmnist_search.study.study import SearchStudy
+
+
+def _value(text: str) -> Any:
+    """Return a value as in a study file: TOML, or else a plain word."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _hyperparameters(_ctx: click.Context, _param: click.Parameter, words: Sequence[str]) -> dict[str, Any]:
+    """Return the hyperparameters that were typed as NAME=VALUE."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text):
+            raise click.BadParameter(f"{word!r}: write NAME=VALUE, such as learning_rate=0.004")
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice.")
+        found[name] = _value(text)
+    return found
+
+
+@click.command(epilog="Example: kmnist-search enqueue kmnist-cpu learning_rate=0.004 dim=96")
+@click.argument("study", shell_complete=study_names)
+@click.argument("chosen", metavar="NAME=VALUE...", nargs=-1, required=True, callback=_hyperparameters)
+@storage_option
+def enqueue(study: str, chosen: dict[str, Any], storage_url: str) -> None:
+    """Let the next trial of a study take these hyperparameters.
+
+    Those that are left out are left to the sampler. The trial takes the place of one that waits; if none waits, the
+    study gets one more.
+    """
+    from kmnist_search.study.steering import enqueue as enqueue_in
+
+    found = stored_study(storage_url, study)
+    more = enqueue_in(found, [chosen])
+    total = f"; the study has {count(found.counts().total, 'trial')} now" if more else ""
+    click.echo(f"the next trial takes {shown_params(chosen)}{total}")
+    _tell_who_trains(found)
+
+
+@click.command(epilog="Example: kmnist-search retry kmnist --failed")
+@study_argument
+@click.option("--failed", is_flag=True, required=True, help="The failed trials that were not tried again before.")
+@storage_option
+def retry(study: str | None, failed: bool, storage_url: str) -> None:
+    """Try failed trials again.
+
+    Each becomes a new trial with the same hyperparameters. STUDY is its name in the storage; without it, the only one
+    or the one last worked on.
+    """
+    from kmnist_search.study.steering import retry_failed
+
+    found = stored_study(storage_url, study)
+    numbers = retry_failed(found)
+    if not numbers:
+        click.echo(f"study {found.name} has no failed trial that was not tried again")
+        return
+    click.echo(f"tried again: {', '.join(map(str, numbers))}; the study has {count(found.counts().total, 'trial')} now")
+    _tell_who_trains(found)
+
+
+def _tell_who_trains(study: "SearchStudy") -> None:
+    alive = sum(not worker.is_gone for worker in study.workers())
+    if alive:
+        click.echo(f"{count(alive, 'worker')} of the study will train it")
+    else:
+        click.echo(f"no worker is there. To train what waits: kmnist-search worker {study.name}{typed_storage()}")

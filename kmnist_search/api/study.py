@@ -28,7 +28,7 @@ from kmnist_search.study.opening import find_study, open_study
 from kmnist_search.study.ranking import SIZE_KEY, front as front_of, up_to
 from kmnist_search.study.status import status_of
 from kmnist_search.study.study import SearchStudy
-from kmnist_search.study.trial_rows import epoch_rows, trial_rows
+from kmnist_search.study.trial_rows import CURVES, epoch_rows, trial_columns, trial_rows
 from kmnist_search.study_file.builtin import find_study_file
 from kmnist_search.study_file.parser import load, of_tables
 from kmnist_search.study_file.schema import SearchFile
@@ -193,7 +193,7 @@ class Study:
         Raises:
             ConfigError: pandas is not installed.
         """
-        return _table(trial_rows(self._found))
+        return _table(trial_rows(self._found), trial_columns(self._found))
 
     def curves(self) -> "pd.DataFrame":
         """Return a table with a row for each epoch of each finished trial.
@@ -204,7 +204,7 @@ class Study:
         Raises:
             ConfigError: pandas is not installed.
         """
-        return _table(epoch_rows(self._found))
+        return _table(epoch_rows(self._found), ("number", "epoch", *CURVES))
 
     def best(self, top: int = 10, *, front: bool = False, max_parameters: int | None = None) -> "pd.DataFrame":
         """Return the best complete trials, best first, with the columns of `trials`.
@@ -224,7 +224,7 @@ class Study:
         if front:
             ranked = front_of([trial for trial in ranked if SIZE_KEY in trial.user_attrs])[::-1]
         rows = {row["number"]: row for row in trial_rows(self._found)}
-        return _table([rows[trial.number] for trial in ranked[:top]])
+        return _table([rows[trial.number] for trial in ranked[:top]], ())
 
     def plot(self, name: ChartName) -> "go.Figure":
         """Return a chart of the report as a figure of plotly.
@@ -311,9 +311,10 @@ class Study:
         return done if progress.is_plan else f"{done}; best: {best_text(progress)}"
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "pd.DataFrame":
+    """Return rows as a table; one without rows has these columns."""
     try:
         import pandas as pd
     except ImportError:
         raise ConfigError("tables need pandas: pip install 'kmnist-search[notebook]'") from None
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))

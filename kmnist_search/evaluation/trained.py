@@ -12,11 +12,10 @@ from kmnist_search.queue.queue import TRAINING_KEY
 from kmnist_search.saved_model.info import recipe_digest
 from kmnist_search.saved_model.packed import PackedModel
 from kmnist_search.study.study import SearchStudy
+from kmnist_search.study.trial_rows import CURVE_SUFFIX, CURVES
 from kmnist_search.study_file.schema import PlannedTraining, TrainingSpec, Which
 from kmnist_search.worker.trial_attributes import DIVERGED
 from kmnist_search.worker.trial_models import MODELS_KEY, TrialModels
-
-CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def _trained(trial: FrozenTrial) -> Trained | None:
     if trial.state != TrialState.COMPLETE and not diverged:
         return None
     spec = TrainingSpec.model_validate(trial.system_attrs[TRAINING_KEY])
-    columns = zip(*(known[f"{curve}_curve"] for curve in CURVES), strict=True)
+    columns = zip(*(known[f"{curve}{CURVE_SUFFIX}"] for curve in CURVES), strict=True)
     return Trained(
         number=trial.number,
         params=trial.params,

@@ -13,7 +13,8 @@ from kmnist_search.study.study import SearchStudy
 
 #: The states of a trial that has been started.
 STATES = ("complete", "paused", "pruned", "failed", "running")
-#: The user attributes of a trial that hold a figure of each epoch end so.
+#: The figures of each epoch; a trial's user attribute with those of all epochs is called so, and CURVE_SUFFIX.
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 CURVE_SUFFIX = "_curve"
 
 
@@ -21,6 +22,11 @@ def state_of(trial: FrozenTrial) -> str:
     """Return one of STATES. Optuna counts paused trials as pruned."""
     name = trial.state.name.lower()
     return "paused" if rung_of(trial) is not None else {"fail": "failed"}.get(name, name)
+
+
+def trial_columns(study: SearchStudy) -> list[str]:
+    """Return the columns that `trial_rows` has if all trials are of this study's space."""
+    return ["number", "state", study.metric, "epochs", "seconds", "parameters", *study.file.searched]
 
 
 def trial_rows(study: SearchStudy) -> list[dict[str, Any]]:
@@ -35,7 +41,7 @@ def trial_rows(study: SearchStudy) -> list[dict[str, Any]]:
         trials = read_trials(connection, study_id, with_reports=False)
         epochs = count_reports(connection, study_id)
         seconds, sizes = (read_attribute(connection, study_id, key) for key in ("seconds", SIZE_KEY))
-    names = {name: None for trial in trials for name in trial.params}
+    names = dict.fromkeys([*study.file.searched, *(name for trial in trials for name in trial.params)])
 
     def row(trial: FrozenTrial) -> dict[str, Any]:
         trial_id = trial_id_of(trial)
@@ -64,8 +70,8 @@ def epoch_rows(study: SearchStudy) -> list[dict[str, Any]]:
 
 
 def _epochs(number: int, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    curves = {key.removesuffix(CURVE_SUFFIX): curve for key, curve in attributes.items() if key.endswith(CURVE_SUFFIX)}
-    epochs = max(map(len, curves.values()), default=0)
+    curves = {name: attributes.get(f"{name}{CURVE_SUFFIX}", []) for name in CURVES}
+    epochs = max(map(len, curves.values()))
     return [
         {
             "number": number,

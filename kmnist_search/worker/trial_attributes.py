@@ -9,6 +9,7 @@ from kmnist_search.engine.device import device_title, is_out_of_memory
 from kmnist_search.engine.training import Training
 from kmnist_search.host.environment import versions
 from kmnist_search.study.ranking import DIGEST_KEY
+from kmnist_search.study.trial_rows import CURVE_SUFFIX, CURVES
 
 #: Begins the reason of a trial that ended because a loss was no longer finite.
 DIVERGED = "diverged: "
@@ -31,9 +32,8 @@ def description(config: TrialConfig, data_digest: str, seed: int, device: torch.
 def results(training: Training) -> dict[str, Any]:
     """Return the curves so far, the seconds, and the speed in images per second."""
     seconds = training.seconds_so_far
-    curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     return {
-        **{f"{curve}_curve": [getattr(epoch, curve) for epoch in training.history] for curve in curves},
+        **{f"{curve}{CURVE_SUFFIX}": [getattr(epoch, curve) for epoch in training.history] for curve in CURVES},
         "seconds": seconds,
         "images_per_second": training.images_trained / seconds if seconds else None,
     }

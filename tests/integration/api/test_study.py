@@ -39,6 +39,8 @@ def test_a_study_is_created_run_looked_at_and_retrained(
 ) -> None:
     assert "0 of 4 trials finished; best: no trial is complete yet" in repr(made)
     assert made.trials().empty
+    assert list(made.trials().columns)[-2:] == ["learning_rate", "dim"]
+    assert list(made.curves().columns)[:2] == ["number", "epoch"]
     assert made.run(workers=1) == "budget"
     assert "[4/4] trial 3 complete" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kmnist_search.cli.options import TIME, data_dir_option, is_given, per_gpu_option, storage_option
-from kmnist_search.cli.study_options import AskedStudy, study_options
+from kmnist_search.cli.study_options import AskedStudy, More, study_options
 from kmnist_search.cli.work_options import retrain_flag
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def kubernetes(
 
     if artifacts is not None:
         check_bucket(artifacts)
+    if isinstance(asked.trials, More):
+        raise click.UsageError("--trials +N would mean more each time a pod starts. Write the trials in all.")
     file, is_builtin = asked.file(), asked.source in builtin_studies()
     job = KubernetesJob(
         study=file.study.name,

@@ -22,6 +22,8 @@ from kmnist_search.host.runtimes import set_up_runtimes
 if TYPE_CHECKING:
     from kmnist_search.study.study import SearchStudy
 
+#: Where a context keeps what typed values meant.
+RESOLVED = "kmnist_search.resolved"
 WORK_FAILED = 1
 INTERRUPTED = 130
 
@@ -190,12 +192,20 @@ def stored_study(storage_url: str, name: str | None, checkpoint_dir: Path | None
     return find_study(open_storage(storage_url, create=False, checkpoint_dir=checkpoint_dir), name)
 
 
+def resolve_typed(value: str, meant: str) -> None:
+    """Let `typed_command` show what a value meant that would mean something else when it is typed again."""
+    click.get_current_context().meta.setdefault(RESOLVED, {})[value] = meant
+
+
 def typed_command() -> str:
     """Return the command line of this process as it may be shown, without passwords."""
     from kmnist_search.database.url import without_password
 
     shown = ["kmnist-search"]
-    for argument in sys.argv[1:]:
+    resolved = click.get_current_context().meta.get(RESOLVED, {})
+    for typed in sys.argv[1:]:
+        before, equals, last = typed.rpartition("=")
+        argument = f"{before}{equals}{resolved.get(last, last)}"
         option, equals, value = argument.rpartition("=") if argument.startswith("--storage=") else ("", "", argument)
         shown.append(f"{option}{equals}{without_password(value)}" if "://" in value else argument)
     return shlex.join(shown)

@@ -87,7 +87,7 @@ def run(
 
     devices = devices_here(options)
     limits = Limits(target=target, patience=patience, waits="for others" if retrains else "never")
-    options = replace(options, trials=asked.trials, limits=limits)
+    options = replace(options, trials=asked.budget(options.storage_url), limits=limits)
     taken = 0
     if earlier is not None:
         file, taken = warm_started(file, options.storage_url, earlier)

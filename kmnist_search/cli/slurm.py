@@ -150,7 +150,9 @@ def slurm(
 
     if retrains:
         check_result_folder(file.study.name, out, force=force)
-    options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
+    options = RunOptions(
+        storage_url=storage_url, trials=asked.budget(storage_url), data_dir=data_dir, checkpoint_dir=checkpoint_dir
+    )
     _submit(job, file, options, watches=watches, retrains=retrains)
 
 

@@ -47,7 +47,7 @@ def queue(
     from kmnist_search.run.submission import prepare
 
     file = asked.file()
-    options = RunOptions(storage_url=storage_url, trials=asked.trials, data_dir=data_dir)
+    options = RunOptions(storage_url=storage_url, trials=asked.budget(storage_url), data_dir=data_dir)
     if database_timeout is not None:
         for reason in until_reachable(replace(options, database_timeout=database_timeout)):
             click.echo(f"Waiting: {reason}")

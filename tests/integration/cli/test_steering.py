@@ -113,3 +113,18 @@ def test_a_request_that_is_repeated_after_a_broken_connection_counts_once(
     assert study.counts().waiting == 2
     assert enqueue(study, [{"learning_rate": 0.003}]) == 1
     assert study.counts().waiting == 3
+
+
+def test_more_trials_are_added_to_those_that_there_are_and_the_command_to_resume_names_all(
+    typed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("run", "tiny.toml", "--trials", "+2", "--workers", "1", "--timeout", "1h")
+    monkeypatch.setattr("sys.argv", ["kmnist-search", *arguments])
+    for total in (2, 4):
+        assert f"{total} of {total} trials are finished" in typed(*arguments)
+    monkeypatch.setattr("sys.argv", ["kmnist-search", "run", "tiny.toml", "--trials=+500"])
+    assert "To resume: kmnist-search run tiny.toml --trials=504\n" in typed(*arguments[:3], "+500", "--timeout", "1s")
+    assert "is no number of trials. Write 40 (in all) or +20" in typed("run", "--trials", "+0", exit_code=2)
+    assert "Write the trials in all" in typed(
+        "submit", "kubernetes", "kmnist", "--trials", "+2", "--workers", "1", "--image", "x", exit_code=2
+    )

@@ -1,6 +1,7 @@
 """Signals that ask the process to stop."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ class StopSignals:
 
     Schedulers send SIGUSR1 or SIGTERM some time before they kill, and some send them more than once. The terminal sends
     a Ctrl-C to all processes, and a parent may pass it on to this one again: a repetition at once is not a second one.
+    Only the main thread gets signals; in another one nothing asks for a stop.
 
     Attributes:
         received: the last signal, None before the first.
@@ -30,7 +32,8 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:

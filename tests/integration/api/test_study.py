@@ -139,6 +139,14 @@ def test_an_interrupt_hands_the_trial_back_and_the_next_run_resumes_it(made: ks.
     assert made.run(workers=1, timeout=0.01) == "timeout"
 
 
+def test_a_study_runs_in_a_thread_too(made: ks.Study) -> None:
+    ended: list[str] = []
+    thread = threading.Thread(target=lambda: ended.append(made.run(workers=1)))
+    thread.start()
+    thread.join(240)
+    assert ended == ["budget"]
+
+
 def test_a_script_without_a_guard_may_use_several_processes(tiny_study: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "import kmnist_search as ks\nprint('begins')\nprint(ks.Study.create('tiny.toml', trials=4).run(workers=2))\n"

@@ -7,15 +7,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kmnist_search.api.study import Study
     from kmnist_search.api.winner import Winner
+    from kmnist_search.errors import KmnistSearchError
     from kmnist_search.saved_model.folder import load_model
     from kmnist_search.saved_model.model import Prediction, SavedModel
     from kmnist_search.saved_model.preprocessing import preprocess
 
     __version__: str
 
-__all__ = ["Prediction", "SavedModel", "Study", "Winner", "__version__", "load_model", "preprocess"]
+__all__ = [
+    "KmnistSearchError",
+    "Prediction",
+    "SavedModel",
+    "Study",
+    "Winner",
+    "__version__",
+    "load_model",
+    "preprocess",
+]
 
 _HOMES = {
+    "KmnistSearchError": "kmnist_search.errors",
     "Prediction": "kmnist_search.saved_model.model",
     "SavedModel": "kmnist_search.saved_model.model",
     "Study": "kmnist_search.api.study",

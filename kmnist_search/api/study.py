@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import optuna
 from rich.console import Console
 
+from kmnist_search.api.arguments import Count, Seconds, checked
 from kmnist_search.api.planned import Desk, result_folder_of, retrain
 from kmnist_search.api.winner import Winner
 from kmnist_search.api.work import work_on
@@ -21,7 +22,7 @@ from kmnist_search.errors import ConfigError, StoppedError
 from kmnist_search.report.search_charts import SearchCharts
 from kmnist_search.retrain.plan import RetrainOptions
 from kmnist_search.run.options import RunOptions
-from kmnist_search.run.placement import devices_of
+from kmnist_search.run.placement import check_device, devices_of
 from kmnist_search.run.submission import prepare
 from kmnist_search.study import steering
 from kmnist_search.study.opening import find_study, open_study
@@ -57,15 +58,16 @@ class Study:
         self._found, self._storage = found, storage
 
     @classmethod
+    @checked
     def create(
         cls,
-        source: str | Path | Mapping[str, Any] | SearchFile,
+        source: str | Path | SearchFile | Mapping[str, Any],
         *,
-        trials: int | None = None,
+        trials: Count | None = None,
         name: str | None = None,
         settings: Mapping[str, Any] | None = None,
         storage: str = STORAGE,
-    ) -> "Study":
+    ) -> Self:
         """Create a study with its trials waiting; if it exists with the same settings, it is opened.
 
         Args:
@@ -94,7 +96,8 @@ class Study:
         return cls(found, storage)
 
     @classmethod
-    def open(cls, name: str | None = None, *, storage: str = STORAGE) -> "Study":
+    @checked
+    def open(cls, name: str | None = None, *, storage: str = STORAGE) -> Self:
         """Open a study of a database; without a name the only one, or the one last worked on.
 
         Raises:
@@ -112,15 +115,16 @@ class Study:
         """The study as Optuna sees it, for its plots. Read only: `optimize` and `ask` would ignore the queue."""
         return self._found.optuna
 
+    @checked
     def run(
         self,
         *,
-        trials: int | None = None,
-        timeout: float | None = None,
+        trials: Count | None = None,
+        timeout: Seconds | None = None,
         target: float | None = None,
-        patience: int | None = None,
+        patience: Count | None = None,
         device: str = "auto",
-        workers: int | None = None,
+        workers: Count | None = None,
         data_dir: Path | str | None = None,
     ) -> StoppedBy:
         """Train the trials on this machine, and show how it goes, until none is left or a limit is reached.
@@ -130,7 +134,7 @@ class Study:
 
         Args:
             trials: in all, if more than the study has.
-            timeout: seconds.
+            timeout: seconds, from now; starting the processes is part of them.
             target: a value of the metric that is good enough, such as 0.98.
             patience: finished trials without a new best after which none is started.
             device: "auto" (all GPUs, else the CPU), "cpu", "cuda" or "cuda:N".
@@ -153,6 +157,7 @@ class Study:
             data_dir=None if data_dir is None else Path(data_dir),
             limits=Limits(target=target, patience=patience),
         )
+        check_device(options)
         devices = devices_of(options, insist_on_workers=workers is not None)
         search = prepare(self._found.file, options.on(devices[0]))
         console = Console()
@@ -166,16 +171,21 @@ class Study:
         print_line(console, self._summary())
         return stopped_by
 
-    def enqueue(self, *chosen: Mapping[str, Any]) -> None:
+    @checked
+    def enqueue(self, *chosen: Mapping[str, Any]) -> int:
         """Let the next trials take chosen hyperparameters, such as `{"learning_rate": 0.004}`, one trial for each.
 
         Those that are left out are left to the sampler. The trials take the place of ones that wait; if too few wait,
         the study gets more.
 
+        Returns:
+            How many trials the study has then.
+
         Raises:
             StudyFileError: one is not searched, or outside of its range; nothing was changed.
         """
         steering.enqueue(self._found, chosen)
+        return self._found.counts().total
 
     def retry_failed(self) -> list[int]:
         """Add a trial with the same hyperparameters for each failed one; return the numbers of the failed ones.
@@ -185,10 +195,11 @@ class Study:
         return steering.retry_failed(self._found)
 
     def trials(self) -> "pd.DataFrame":
-        """Return a table with a row for each trial that has been started.
+        """Return a table with a row for each trial that runs or is finished; those that wait are not in it.
 
         The columns are `number`, `state` ("complete", "paused", "pruned", "failed" or "running"), the metric under its
         name, `epochs` (that were trained), `seconds` (of training), `parameters` (of the net), and the hyperparameters.
+        A paused trial goes on only if it comes among the best while others are trained.
 
         Raises:
             ConfigError: pandas is not installed.
@@ -207,7 +218,7 @@ class Study:
         return _table(epoch_rows(self._found), ("number", "epoch", *CURVES))
 
     def best(self, top: int = 10, *, front: bool = False, max_parameters: int | None = None) -> "pd.DataFrame":
-        """Return the best complete trials, best first, with the columns of `trials`.
+        """Return the best complete trials, best first, with the columns of `trials`; paused ones are not complete.
 
         They were chosen on validation images: expect less on new ones.
 
@@ -220,6 +231,8 @@ class Study:
             NoCompleteTrialError: there is none.
             ConfigError: pandas is not installed.
         """
+        if top < 1:
+            raise ConfigError(f"best(): top must be 1 or more, got {top}")
         ranked = up_to(max_parameters, self._found.complete())
         if front:
             ranked = front_of([trial for trial in ranked if SIZE_KEY in trial.user_attrs])[::-1]
@@ -240,22 +253,23 @@ class Study:
             raise ConfigError(f"there is no chart {name!r}. There are: {', '.join(get_args(ChartName))}")
         chart: Chart = getattr(SearchCharts(self._found, read_with_details(self._found)), name)()
         if chart.figure is None:
-            raise ConfigError(f"there is nothing to draw yet: {chart.caption}")
+            raise ConfigError(f"plot({name!r}) has nothing to draw yet. {chart.caption}")
         return Plot(chart).figure
 
+    @checked
     def retrain(
         self,
         folder: Path | str | None = None,
         *,
-        top: int | None = None,
-        reruns: int | None = None,
-        rerun_epochs: int | None = None,
-        models: int | None = None,
-        epochs: int | None = None,
-        max_parameters: int | None = None,
+        top: Count | None = None,
+        reruns: Count | None = None,
+        rerun_epochs: Count | None = None,
+        models: Count | None = None,
+        epochs: Count | None = None,
+        max_parameters: Count | None = None,
         force: bool = False,
         device: str = "auto",
-        workers: int | None = None,
+        workers: Count | None = None,
     ) -> Winner:
         """Retrain the best configurations, freeze the winner's recipe, train final models by it, and test each once.
 
@@ -288,6 +302,7 @@ class Study:
             max_parameters=max_parameters,
         )
         options = RunOptions(storage_url=self._storage, device=device, workers=workers)
+        check_device(options)
         devices = devices_of(options, insist_on_workers=workers is not None)
         desk = Desk(console=Console(), devices=devices, resume="retrain() again, as it was")
         try:

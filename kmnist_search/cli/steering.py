@@ -53,7 +53,7 @@ def enqueue(study: str, chosen: dict[str, Any], storage_url: str) -> None:
     found = stored_study(storage_url, study)
     more = enqueue_in(found, [chosen])
     total = f"; the study has {count(found.counts().total, 'trial')} now" if more else ""
-    click.echo(f"the next trial takes {shown_params(chosen)}{total}")
+    click.echo(f"one of the next trials takes {shown_params(chosen)}{total}")
     _tell_who_trains(found)
 
 
@@ -72,7 +72,7 @@ def retry(study: str | None, failed: bool, storage_url: str) -> None:
     found = stored_study(storage_url, study)
     numbers = retry_failed(found)
     if not numbers:
-        click.echo(f"study {found.name} has no failed trial that was not tried again")
+        click.echo(f"nothing to retry: study {found.name} has no failed trial, or each was tried again before")
         return
     click.echo(f"tried again: {', '.join(map(str, numbers))}; the study has {count(found.counts().total, 'trial')} now")
     _tell_who_trains(found)

@@ -58,13 +58,16 @@ def trials(
         raise click.UsageError("--csv and --json are two formats. Leave one of them out.")
     found = [stored_study(storage_url, name) for name in studies or (None,)]
     if number is not None:
-        if as_csv or len(found) > 1:
-            raise click.UsageError("--number shows one trial of one study, as text or with --json.")
+        if as_csv or len(found) > 1 or states or least is not None or most is not None:
+            raise click.UsageError("--number shows one trial of one study, as text or with --json, whatever it is.")
         _show_one(found[0], number, as_json=as_json)
         return
 
-    from kmnist_search.study.trial_rows import trial_rows
+    from kmnist_search.study.trial_rows import trial_columns, trial_rows
 
+    for limit in (least, most):
+        if limit is not None and limit > 1 and found[0].metric.endswith("accuracy"):
+            raise click.UsageError(f"{limit:g}: no accuracy is above 1. 98 % is written 0.98")
     rows = [
         {"study": study.name, **row} if len(found) > 1 else row
         for study in found
@@ -75,7 +78,7 @@ def trials(
     if as_json:
         print_json([{key: _strict(value) for key, value in row.items()} for row in rows])
     elif as_csv:
-        columns = {key: None for row in rows for key in row}
+        columns = dict.fromkeys(key for row in rows for key in row) or dict.fromkeys(trial_columns(found[0]))
         writer = csv.DictWriter(sys.stdout, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -96,6 +99,8 @@ def _sorted(rows: Sequence[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
     Raises:
         UsageError: there is no such column.
     """
+    if sort == "number":
+        return list(rows)  # study after study
     column = sort.removeprefix("-")
     columns = {key: None for row in rows for key in row}
     if rows and column not in columns:
@@ -128,8 +133,11 @@ def _show_one(study: "SearchStudy", number: int, *, as_json: bool) -> None:
     """
     from rich.console import Console
 
+    from kmnist_search.database.trial_writer import REASON_KEY
     from kmnist_search.errors import TrialNotFoundError
+    from kmnist_search.study.study import TRACEBACK_KEY
     from kmnist_search.study.summary import trial_summary
+    from kmnist_search.study.trial_rows import state_of
     from kmnist_search.terminal.tables import trial_view
 
     found = [trial for trial in study.trials() if trial.number == number]
@@ -139,8 +147,14 @@ def _show_one(study: "SearchStudy", number: int, *, as_json: bool) -> None:
             f"All that have: kmnist-search trials {study.name}"
         )
     study.with_details(found)
-    summary = trial_summary(found[0], study.metric)
+    attributes = found[0].user_attrs
+    summary = {
+        **trial_summary(found[0], study.metric),
+        "state": state_of(found[0]),
+        "reason": attributes.get(REASON_KEY),
+        "traceback": attributes.get(TRACEBACK_KEY),
+    }
     if as_json:
-        print_json({**summary, "config": found[0].user_attrs.get("config")})
+        print_json({**summary, "config": attributes.get("config")})
     else:
         Console().print(trial_view(study.metric, summary))

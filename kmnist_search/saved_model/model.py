@@ -80,19 +80,22 @@ class SavedModel:
         """
         images_BHW = torch.as_tensor(images)
         if images_BHW.dtype != torch.uint8 or images_BHW.shape[1:] != (28, 28):
-            raise ValueError(f"images must be uint8 (B, 28, 28), got {images_BHW.dtype} {tuple(images_BHW.shape)}")
+            kind = str(images_BHW.dtype).removeprefix("torch.")
+            raise ValueError(f"images must be uint8 (B, 28, 28), got {kind} {tuple(images_BHW.shape)}")
         found = np.empty((len(images_BHW), NUM_CLASSES), np.float32)
         for start in range(0, len(images_BHW), BATCH_SIZE):
             batch = images_BHW[start : start + BATCH_SIZE].cpu()
             found[start : start + BATCH_SIZE] = self.classifier(batch).softmax(dim=1).numpy()
         return found
 
-    def predict(self, images: Iterable[Path | str | Image.Image] | Tensor | NDArray[np.uint8]) -> list[Prediction]:
+    def predict(
+        self, images: Iterable[Path | str | Image.Image] | Path | str | Image.Image | Tensor | NDArray[np.uint8]
+    ) -> list[Prediction]:
         """Return a prediction for each image.
 
         Args:
-            images: paths of PNG or JPEG files, or images of Pillow, which are prepared by `preprocess`; or uint8
-                (B, 28, 28) pixels as in KMNIST, 0 = background, which are taken as they are.
+            images: paths of PNG or JPEG files, or images of Pillow, one or several, which are prepared by `preprocess`;
+                or uint8 (B, 28, 28) pixels as in KMNIST, 0 = background, which are taken as they are.
 
         Raises:
             ImageError: some cannot be read or are empty; the message names each of them.
@@ -100,6 +103,8 @@ class SavedModel:
         """
         if isinstance(images, np.ndarray | Tensor):
             return self._named(images)
+        if isinstance(images, str | Path | Image.Image):
+            images = [images]
         prepared, problems = [], []
         for image in images:
             try:

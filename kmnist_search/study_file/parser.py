@@ -111,7 +111,9 @@ def checked_entry(file: SearchFile, entry: Mapping[str, Any], *, source: str) ->
         StudyFileError: one is not searched, or outside of its range.
     """
     checker = _Checker(source)
-    (checked,) = checker.enqueued([dict(entry)], file.space)
+    if not entry:
+        raise checker.error("enqueue", f"names no hyperparameter. There are: {', '.join(file.space)}")
+    (checked,) = checker.enqueued([dict(entry)], file.space, where="enqueue")
     for place, problem in problems(file.model_copy(update={"enqueue": (checked,)})):
         raise checker.error(place, problem)
     return checked
@@ -299,9 +301,11 @@ class _Checker:
         except ConfigError as error:
             raise self.error(place, str(error)) from None
 
-    def enqueued(self, entries: list[Any], space: Mapping[str, Hyperparameter]) -> Iterator[dict[str, Any]]:
+    def enqueued(
+        self, entries: list[Any], space: Mapping[str, Hyperparameter], where: str = ""
+    ) -> Iterator[dict[str, Any]]:
         for number, entry in enumerate(entries, start=1):
-            place = f"[[enqueue]] {number}"
+            place = where or f"[[enqueue]] {number}"
             if not isinstance(entry, dict):
                 raise self.error(place, "must be a table")
             for name, value in entry.items():

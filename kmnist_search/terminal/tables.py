@@ -53,7 +53,11 @@ def _in_full(metric: str, trial: Mapping[str, Any]) -> Table:
             ("trial", Text(str(trial["number"]))),
             (metric, Text(metric_text(metric, trial[metric]), style="bold")),
             *((name, Text(text)) for name, text in params.items()),
-            *((name, Text(f"{each:,}" if isinstance(each, int) else str(each))) for name, each in cost.items()),
+            *(
+                (name, Text(f"{each:,}" if isinstance(each, int) else str(each)))
+                for name, each in cost.items()
+                if each is not None
+            ),
         ]
     )
 
@@ -70,7 +74,10 @@ def trial_view(metric: str, summary: Mapping[str, Any]) -> RenderableType:
         table.add_row(str(epoch + 1), *cells)
     attempts = [f"{each['host']}, process {each['pid']}: {each['how'] or 'running'}" for each in summary["attempts"]]
     lines = [("" if index else "attempts", Text(line)) for index, line in enumerate(attempts)]
-    return Group(_in_full(metric, summary), "", labelled([("state", Text(summary["state"])), *lines]), "", table)
+    state = [("state", Text(summary["state"])), ("reason", Text(summary["reason"] or "")), *lines]
+    traceback: list[RenderableType] = [Text(summary["traceback"], style="dim"), ""] if summary["traceback"] else []
+    shown: list[RenderableType] = [labelled([(name, text) for name, text in state if text.plain]), "", *traceback]
+    return Group(_in_full(metric, summary), "", *shown, table)
 
 
 def print_trials(console: Console, rows: Sequence[Mapping[str, Any]], metrics: Collection[str]) -> None:
@@ -84,17 +91,17 @@ def print_trials(console: Console, rows: Sequence[Mapping[str, Any]], metrics: C
     figures = ("study", "number", "state", *sorted(metrics), "epochs", "seconds", "parameters")
     columns = [name for name in figures if any(name in row for row in rows)]
     cells = [[_cell(name, row.get(name)) for name in columns] for row in rows]
-    titles = ["time" if name == "seconds" else name for name in columns]
-    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
-    lines = [(titles, "hyperparameters", "dim")]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    lines = [(columns, "hyperparameters", "dim")]
     for row, texts in zip(rows, cells, strict=True):
         params = {name: value for name, value in row.items() if name not in figures and value is not None}
         lines.append((texts, shown_params(params), ""))
     if not rows:
-        lines = [([], "no such trial has been started", "")]
+        console.print("no trial matches", highlight=False)
+        return
     for texts, params_text, style in lines:
         padded = "  ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
-        line = Text(f"{padded}  {params_text}".strip("\n"), style=style)
+        line = Text(f"{padded}  {params_text}", style=style)
         if console.is_terminal:
             console.print(line, no_wrap=True, overflow="ellipsis")
         else:

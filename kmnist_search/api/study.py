@@ -143,7 +143,7 @@ class Study:
 
         Returns:
             What ended it: "budget" (all trials are finished), "queue" (the last ones run elsewhere), "timeout",
-            "target" or "patience".
+            "target", "patience" or "command" (`stop`, from anywhere).
 
         Raises:
             KmnistSearchError: something cannot be used, or the work failed.
@@ -186,6 +186,21 @@ class Study:
         """
         steering.enqueue(self._found, chosen)
         return self._found.counts().total
+
+    def stop(self) -> None:
+        """End all workers of the study, on all machines: each hands back what it trains, with a checkpoint.
+
+        Those that join later end at once, until `run` or `resume`.
+        """
+        steering.halt(self._found, "stopped")
+
+    def pause(self) -> None:
+        """Let all workers of the study, on all machines, hand back what they train, and wait for `resume`."""
+        steering.halt(self._found, "paused")
+
+    def resume(self) -> None:
+        """Let a paused or stopped study be worked on again. Workers that have ended are not started."""
+        steering.resume(self._found)
 
     def retry_failed(self) -> list[int]:
         """Add a trial with the same hyperparameters for each failed one; return the numbers of the failed ones.

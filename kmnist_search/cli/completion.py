@@ -43,6 +43,29 @@ def trial_numbers(ctx: click.Context, _param: click.Parameter, incomplete: str) 
     return []
 
 
+def trial_columns(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Sequence[str]:
+    """Return the columns of the list of trials that begin so."""
+    from kmnist_search.errors import KmnistSearchError
+    from kmnist_search.study import trial_rows
+    from kmnist_search.study.opening import find_study
+
+    with suppress(KmnistSearchError), _storage(ctx) as storage:
+        study = find_study(storage, next(iter(ctx.params.get("studies") or ()), None))
+        return [name for name in trial_rows.trial_columns(study) if name.startswith(incomplete)]
+    return []
+
+
+def hyperparameters(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Sequence[str]:
+    """Return NAME= for the hyperparameters that the study which was typed searches."""
+    from kmnist_search.errors import KmnistSearchError
+    from kmnist_search.study.opening import find_study
+
+    with suppress(KmnistSearchError), _storage(ctx) as storage:
+        names = find_study(storage, ctx.params.get("study")).file.space
+        return [f"{name}=" for name in names if name.startswith(incomplete)]
+    return []
+
+
 @contextmanager
 def _storage(ctx: click.Context) -> Iterator["Storage"]:
     """Yield the storage of the command that is typed. One that is away or empty is an error, and completes nothing."""

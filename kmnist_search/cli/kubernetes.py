@@ -141,9 +141,12 @@ def _check_database(storage_url: str, file: "StudyFile", *, own_postgres: bool) 
 def _fill_queue(file: "StudyFile", trials: int, storage_url: str, data_dir: Path | None) -> None:
     from rich.console import Console
 
+    from kmnist_search.api.work import let_go_on
     from kmnist_search.cli.submitted import announce
     from kmnist_search.run.options import RunOptions
     from kmnist_search.run.submission import prepare
 
     made = prepare(file, RunOptions(storage_url=storage_url, trials=trials, data_dir=data_dir))
-    announce(Console(stderr=True), made)
+    console = Console(stderr=True)
+    let_go_on(console, made.study)
+    announce(console, made)

@@ -14,7 +14,7 @@ from kmnist_search.cli.report import report
 from kmnist_search.cli.run import run
 from kmnist_search.cli.slurm import slurm
 from kmnist_search.cli.status import status
-from kmnist_search.cli.steering import enqueue, retry
+from kmnist_search.cli.steering import enqueue, pause, resume, retry, stop
 from kmnist_search.cli.studies import studies
 from kmnist_search.cli.submit import submit
 from kmnist_search.cli.trials import trials
@@ -40,6 +40,9 @@ for command in (
     best,
     enqueue,
     retry,
+    stop,
+    pause,
+    resume,
     report,
     references,
     studies,

@@ -3,12 +3,13 @@
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
 
-import functools
 import json
+import logging
 import re
 import shlex
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +62,7 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except KmnistSearchError as error:
             click.echo(f"Error: {error}", err=True)
+            logging.getLogger("kmnist_search").info("Error: %s", error)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted. To resume, run the same command again.", err=True)
@@ -85,7 +87,7 @@ def grouped(parameter: str, make: Callable[..., Any], *options: Callable[[Any], 
     """Return a decorator that gives a command the options, and a single parameter for them: `make` of their values."""
 
     def decorate(command: Command) -> Command:
-        @functools.wraps(command)
+        @wraps(command)
         def gathered(**values: Any) -> Any:
             own = {name: values.pop(name) for name in names}
             return command(**{parameter: make(**own)}, **values)
@@ -198,7 +200,7 @@ def resolve_typed(value: str, meant: str) -> None:
 
 
 def typed_command() -> str:
-    """Return the command line of this process as it may be shown, without passwords."""
+    """Return the command line of this process as it may be shown, without passwords and secret paths of webhooks."""
     from kmnist_search.database.url import without_password
 
     shown = ["kmnist-search"]
@@ -207,6 +209,8 @@ def typed_command() -> str:
         before, equals, last = typed.rpartition("=")
         argument = f"{before}{equals}{resolved.get(last, last)}"
         option, equals, value = argument.rpartition("=") if argument.startswith("--storage=") else ("", "", argument)
+        if webhook := re.match(r"(?:--notify=)?https?://[^/]*", argument):
+            argument, value = f"{webhook[0]}/...", ""
         shown.append(f"{option}{equals}{without_password(value)}" if "://" in value else argument)
     return shlex.join(shown)
 

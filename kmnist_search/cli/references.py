@@ -102,6 +102,7 @@ def references(
 
 def _train(console: "Console", search: "Search", file: "PlanFile", options: "RunOptions") -> None:
     """Train the waiting trials, and wait for those that others train; after a signal end the process."""
+    from kmnist_search.api.work import let_go_on
     from kmnist_search.run.submission import prepare
     from kmnist_search.terminal.run_messages import announce
 
@@ -109,6 +110,7 @@ def _train(console: "Console", search: "Search", file: "PlanFile", options: "Run
         return
     desk = desk_at(console, devices_here(options))
     places = search.places(desk.devices)
+    let_go_on(console, search.study)
     announce(console, search, places)
     if search.device.type == "cpu":
         _print_estimate(console, search, file, len(places))

@@ -103,7 +103,7 @@ def run(
     conclude(console, ended.search, status.progress, stopped_by, **texts, retrains=retrains)
     if as_json:
         print_json({**status_summary(status), "stopped_by": stopped_by})
-    if ended.interrupted:
+    if ended.interrupted or stopped_by == "command":
         sys.exit(INTERRUPTED)
     if retrains and stopped_by in ("budget", "target", "patience"):
         limits = ended.search.options.limits  # with the deadline

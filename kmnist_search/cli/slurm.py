@@ -160,6 +160,7 @@ def _submit(job: "SlurmJob", file: "StudyFile", options: "RunOptions", *, watche
     """Create a study and its queue, and submit a job for it. Slurm and the log folder are checked first."""
     from rich.console import Console
 
+    from kmnist_search.api.work import let_go_on
     from kmnist_search.cli.submitted import announce
     from kmnist_search.host.files import check_writable
     from kmnist_search.launch import sbatch
@@ -170,6 +171,7 @@ def _submit(job: "SlurmJob", file: "StudyFile", options: "RunOptions", *, watche
     check_writable(job.log_dir, option="--logs")
     made = prepare(file, options)
     console = Console()
+    let_go_on(console, made.study)
     announce(console, made)
     counts = made.study.counts()
     if counts.finished >= made.goal(counts) and not retrains:

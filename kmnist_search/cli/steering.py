@@ -1,4 +1,4 @@
-"""The commands `enqueue` and `retry`, which change what a study tries next.
+"""The commands that steer a study: `enqueue` and `retry` what it tries next, `stop`, `pause` and `resume` its workers.
 
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmnist_search.cli.completion import study_names
+from kmnist_search.cli.completion import hyperparameters, study_names
 from kmnist_search.cli.options import storage_option, stored_study, study_argument, typed_storage
 from kmnist_search.wording import count, shown_params
 
 if TYPE_CHECKING:
+    from kmnist_search.queue.halt import Halt
     from kmnist_search.study.study import SearchStudy
 
 
@@ -40,7 +41,14 @@ def _hyperparameters(_ctx: click.Context, _param: click.Parameter, words: Sequen
 
 @click.command(epilog="Example: kmnist-search enqueue kmnist-cpu learning_rate=0.004 dim=96")
 @click.argument("study", shell_complete=study_names)
-@click.argument("chosen", metavar="NAME=VALUE...", nargs=-1, required=True, callback=_hyperparameters)
+@click.argument(
+    "chosen",
+    metavar="NAME=VALUE...",
+    nargs=-1,
+    required=True,
+    callback=_hyperparameters,
+    shell_complete=hyperparameters,
+)
 @storage_option
 def enqueue(study: str, chosen: dict[str, Any], storage_url: str) -> None:
     """Let the next trial of a study take these hyperparameters.
@@ -76,6 +84,59 @@ def retry(study: str | None, failed: bool, storage_url: str) -> None:
         return
     click.echo(f"tried again: {', '.join(map(str, numbers))}; the study has {count(found.counts().total, 'trial')} now")
     _tell_who_trains(found)
+
+
+@click.command(epilog="Example: kmnist-search stop kmnist")
+@study_argument
+@storage_option
+def stop(study: str | None, storage_url: str) -> None:
+    """End all workers of a study, on all machines.
+
+    Each hands back what it trains, with a checkpoint, and ends; so do workers that join later, until the study is
+    resumed, run or submitted again. STUDY is its name in the storage; without it, the only one or the one last worked
+    on.
+    """
+    _halt(storage_url, study, "stopped")
+
+
+@click.command(epilog="Example: kmnist-search pause kmnist")
+@study_argument
+@storage_option
+def pause(study: str | None, storage_url: str) -> None:
+    """Let all workers of a study wait, on all machines.
+
+    Each hands back what it trains, with a checkpoint, and waits until the study is resumed. STUDY is its name in the
+    storage; without it, the only one or the one last worked on.
+    """
+    _halt(storage_url, study, "paused")
+
+
+@click.command(epilog="Example: kmnist-search resume kmnist")
+@study_argument
+@storage_option
+def resume(study: str | None, storage_url: str) -> None:
+    """Let a paused or stopped study be worked on again.
+
+    Workers that wait go on; those that have ended are not started. STUDY is its name in the storage; without it, the
+    only one or the one last worked on.
+    """
+    from kmnist_search.study.steering import resume as resume_study
+
+    found = stored_study(storage_url, study)
+    before = resume_study(found)
+    click.echo(f"study {found.name} was {'neither paused nor stopped' if before is None else f'{before}; it goes on'}")
+    if found.counts().unfinished:
+        _tell_who_trains(found)
+
+
+def _halt(storage_url: str, name: str | None, how: "Halt") -> None:
+    from kmnist_search.study.steering import halt
+
+    found = stored_study(storage_url, name)
+    alive = halt(found, how)
+    done = "wait" if how == "paused" else "end"
+    who = f"{count(alive, 'worker')} will hand back what they train and {done}" if alive else "no worker is there now"
+    click.echo(f"study {found.name} is {how}: {who}. To go on: kmnist-search resume {found.name}{typed_storage()}")
 
 
 def _tell_who_trains(study: "SearchStudy") -> None:

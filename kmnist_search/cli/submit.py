@@ -41,6 +41,7 @@ def queue(
 
     from rich.console import Console
 
+    from kmnist_search.api.work import let_go_on
     from kmnist_search.cli.submitted import announce, follow, invite
     from kmnist_search.run.join import already_reached, until_reachable
     from kmnist_search.run.options import RunOptions
@@ -54,6 +55,7 @@ def queue(
     with nullcontext() if database_timeout is None else already_reached():
         made = prepare(file, options)
     console = Console()
+    let_go_on(console, made.study)
     announce(console, made)
     invite(console, made)
     if watches:

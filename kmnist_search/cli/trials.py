@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmnist_search.cli.completion import study_names, trial_numbers
+from kmnist_search.cli.completion import study_names, trial_columns, trial_numbers
 from kmnist_search.cli.options import json_option, print_json, storage_option, stored_study
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ STATES = ("complete", "paused", "pruned", "failed", "running")
     default="number",
     show_default=True,
     metavar="COLUMN",
+    shell_complete=trial_columns,
     help="Lowest first by this column; --sort=-COLUMN is highest first.",
 )
 @click.option("--number", type=click.IntRange(min=0), shell_complete=trial_numbers, help="Show this trial whole.")

@@ -3,8 +3,10 @@
 Imports that take time wait inside the functions, so that `--help` answers at once.
 """
 
+import logging
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +52,43 @@ def desk_at(console: "Console", devices: Sequence[str]) -> "Desk":
     return Desk(console=console, devices=devices, resume=typed_command())
 
 
-def _run_options(**values: Any) -> "RunOptions":
+def _run_options(
+    *, log_file: Path | None, webhook: str | None, tensorboard: Path | None, **values: Any
+) -> "RunOptions":
+    """Return the options of a run, whose messages, curves and log can be written; the log is open.
+
+    Raises:
+        ConfigError: one of them cannot be written, or options contradict each other.
+    """
     from kmnist_search.run.options import RunOptions
 
-    return RunOptions(**values)
+    if log_file is not None:
+        _log_to(log_file)
+    if webhook is not None:
+        from kmnist_search.outlets.webhook import check_webhook
+
+        check_webhook(webhook)
+    if tensorboard is not None:
+        from kmnist_search.outlets.tensorboard import check_tensorboard
+
+        check_tensorboard(tensorboard)
+    return RunOptions(webhook=webhook, tensorboard=tensorboard, **values)
+
+
+def _log_to(path: Path) -> None:
+    """Let the log of this command also go to a file; earlier lines in it stay."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"--log-file {path} cannot be written: {error.strerror}.") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    log = logging.getLogger("kmnist_search")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    # Of the program, not of the command: an error that ends the command is logged after it.
+    program = click.get_current_context().find_root()
+    program.call_on_close(handler.close)
+    program.call_on_close(partial(log.removeHandler, handler))
 
 
 def _gpu_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sequence[int] | None:
@@ -138,4 +173,29 @@ work_options = grouped(
         help="Give up on a database that is away for longer.",
     ),
     data_dir_option,
+    click.option(
+        "--notify",
+        "webhook",
+        metavar="URL",
+        envvar="KMNIST_SEARCH_NOTIFY",
+        show_envvar=True,
+        help="Webhook, such as Slack's, that gets a message on a new best, a failed trial, a database that is away and "
+        "the end.",
+    ),
+    click.option(
+        "--tensorboard",
+        metavar="FOLDER",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="KMNIST_SEARCH_TENSORBOARD",
+        show_envvar=True,
+        help="Folder for the curves of each trial, as TensorBoard reads them.",
+    ),
+    click.option(
+        "--log-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="KMNIST_SEARCH_LOG_FILE",
+        show_envvar=True,
+        help="File to which every line is also written, with its time.",
+    ),
 )

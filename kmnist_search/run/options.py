@@ -1,4 +1,4 @@
-"""The options of a run: database, devices, folders and limits."""
+"""The options of a run: database, devices, folders, limits, and where its events also go."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,8 @@ class RunOptions:
         artifacts: folder or bucket for artifacts; None means the folder beside the database.
         database_timeout: seconds that the database may be away while trials run.
         limits: when each worker stops.
+        webhook: URL that gets messages about the run; None sends none.
+        tensorboard: folder that gets the curves for TensorBoard; None writes none.
 
     Raises:
         ConfigError: the options contradict each other.
@@ -40,6 +42,8 @@ class RunOptions:
     artifacts: str | None = None
     database_timeout: float = 600.0
     limits: Limits = field(default_factory=Limits)
+    webhook: str | None = None
+    tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
         if self.gpus is not None and self.device != "auto":

@@ -198,7 +198,7 @@ class Supervisor:
                 self._fail(child.ending)
             case reason:
                 self._reasons.add(reason)
-                if reason == "target":
+                if reason in ("target", "command"):
                     self._stop()
 
     def _died(self, child: WorkerProcess, how: str) -> Iterator[Event]:
@@ -270,6 +270,6 @@ class Supervisor:
             return "budget"
         if self.signals.received is not None:
             return "signal"
-        # After "target" the others were stopped by a signal of ours.
-        order: Sequence[StoppedBy] = ("target", "patience", "signal", "timeout", "max_trials", "elsewhere")
+        # After "target" and "command" the others were stopped by a signal of ours.
+        order: Sequence[StoppedBy] = ("target", "command", "patience", "signal", "timeout", "max_trials", "elsewhere")
         return next((reason for reason in order if reason in self._reasons), "queue")

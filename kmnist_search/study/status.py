@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmnist_search.database.trial_writer import REASON_KEY
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.queue.halt import Halt
 from kmnist_search.queue.queue import Counts
 from kmnist_search.queue.workers import RegisteredWorker
 from kmnist_search.study.cached_storage import CachedStorage
@@ -116,7 +117,8 @@ class Status:
     """The status of a study: its progress, its workers, and its running and failed trials.
 
     `bests` are the best metric after each trial that is over, in order of their ends, from the first complete trial on.
-    `outlook` is None while too little is known, and `noise` while no configuration was repeated, see `patience.py`.
+    `outlook` is None while too little is known, `noise` while no configuration was repeated, see `patience.py`, and
+    `halt` while the study may be worked on.
     """
 
     progress: Progress
@@ -126,6 +128,7 @@ class Status:
     failures: Sequence[TrialFailure]
     outlook: Outlook | None = None
     noise: float | None = None
+    halt: Halt | None = None
 
 
 def status_of(study: SearchStudy) -> Status:
@@ -150,6 +153,7 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
         failures=[_failure(trial) for trial in failed],
         outlook=outlook(bests, progress.forecast, running=counts.running),
         noise=None if study.is_plan else noise_of(trials),
+        halt=study.halt(),
     )
 
 

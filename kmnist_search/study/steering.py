@@ -1,4 +1,4 @@
-"""What a user changes in a study while it is searched: hyperparameters to try next, and failed trials to try again."""
+"""What a user changes in a study while it is searched: what it tries next, and whether its workers work."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,8 @@ from uuid import uuid4
 from optuna.trial import TrialState
 
 from kmnist_search.errors import ConfigError
+from kmnist_search.queue.halt import Halt
+from kmnist_search.study.opening import find_companion
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import checked_entry
 from kmnist_search.study_file.schema import SearchFile
@@ -48,6 +50,33 @@ def retry_failed(study: SearchStudy) -> list[int]:
         if again:
             study.queue.enqueue(connection, [trial.params for trial in again], token=token, repeats=numbers)
     return numbers
+
+
+def halt(study: SearchStudy, how: Halt) -> int:
+    """Let all workers of a study, and of the retraining of its winner, hand back their trials, and wait or end.
+
+    Returns:
+        How many workers were seen lately.
+    """
+    studies = _with_companion(study)
+    for each in studies:
+        each.set_halt(how)
+    return sum(not worker.is_gone for each in studies for worker in each.workers())
+
+
+def resume(study: SearchStudy) -> Halt | None:
+    """Let a study, and the retraining of its winner, be worked on again; return what the halt was."""
+    halts = []
+    for each in _with_companion(study):
+        halts.append(each.halt())
+        if halts[-1] is not None:
+            each.set_halt(None)
+    return next((each for each in halts if each is not None), None)
+
+
+def _with_companion(study: SearchStudy) -> list[SearchStudy]:
+    companion = find_companion(study)
+    return [study] if companion is None else [study, companion]
 
 
 def _search_file(study: SearchStudy) -> SearchFile:

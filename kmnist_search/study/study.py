@@ -20,6 +20,7 @@ from kmnist_search.database.trial_reader import read_attribute, read_attributes,
 from kmnist_search.errors import NoCompleteTrialError, StudyChangedError, StudyNotFoundError
 from kmnist_search.optuna_internals import study_id_of, trial_id_of
 from kmnist_search.queue import leases
+from kmnist_search.queue.halt import Halt, read_halt, write_halt
 from kmnist_search.queue.queue import Added, Counts, Entry, Queue
 from kmnist_search.queue.workers import RegisteredWorker, registered_workers, remove_gone_workers
 from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY
@@ -193,6 +194,16 @@ class SearchStudy:
         """Return the workers of the study."""
         with self.storage.reading() as connection:
             return registered_workers(connection, self.queue.study_id)
+
+    def halt(self) -> Halt | None:
+        """Return whether its workers shall wait or end; None if they shall work."""
+        with self.storage.reading() as connection:
+            return read_halt(connection, self.queue.study_id)
+
+    def set_halt(self, halt: Halt | None) -> None:
+        """Let its workers wait or end; None lets them work again."""
+        with self.storage.writing() as connection:
+            write_halt(connection, self.queue.study_id, halt)
 
     def trials(self) -> list[FrozenTrial]:
         """Return the running and finished trials by number, without reports and user attributes."""

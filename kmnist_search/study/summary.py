@@ -60,6 +60,7 @@ def status_summary(status: Status) -> dict[str, Any]:
     """Return the status of a study, with its workers and its running and failed trials."""
     return {
         **progress_summary(status.progress),
+        "halt": status.halt,
         "workers": [asdict(worker) for worker in status.workers],
         "running": [{**asdict(running), "attempts": _attempts(running.attempts)} for running in status.running],
         "failures": [asdict(failure) for failure in status.failures],

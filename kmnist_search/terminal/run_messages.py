@@ -108,6 +108,8 @@ def conclude(
             print_line(console, f"Time is up: {state}. To resume: {command}")
         case "max_trials":
             print_line(console, f"This worker has done --max-trials trials: {state}. To resume: {command}")
+        case "command":
+            print_line(console, f"The study was stopped: {state}, none is left running here. To resume: {command}")
         case "target":
             print_line(console, f"The target is reached: {state}.")
         case "patience":

@@ -14,7 +14,7 @@ from kmnist_search.engine.replica import Epoch
 from kmnist_search.run.search import Search
 from kmnist_search.study.status import Progress
 from kmnist_search.terminal.control_keys import no_control_keys_shown
-from kmnist_search.terminal.printing import print_line
+from kmnist_search.terminal.printing import LOG, print_line
 from kmnist_search.terminal.progress import Row, finished_bar, labelled, progress_rows
 from kmnist_search.wording import count, duration_text, metric_text, named_metric, shown_params
 from kmnist_search.worker.events import (
@@ -59,6 +59,8 @@ def follow(console: Console, search: Search, progress: Callable[[], Progress], e
         for event in events:
             if isinstance(event, RunWarning):  # printed above the table, where it stays
                 print_line(console, event.text)
+            elif line := _log_line(event, search, progress):
+                LOG.info(line)
             view.take(event)
 
 
@@ -82,6 +84,8 @@ def _state_text(event: Event) -> str:
             return f"the database is back after {duration_text(event.seconds)}"
         case Stopping():
             return f"stopping, waiting at most {duration_text(event.seconds)} for the database"
+        case Waiting(is_paused=True):
+            return "the study is paused; waiting until it is resumed (kmnist-search resume)"
         case Waiting():
             return "nothing is left to claim; waiting for more"
         case RunWarning():

@@ -52,6 +52,7 @@ class StatusView:
                 ("study", Text(progress.name, style="bold")),
                 ("finished", Text(f"{finished} of {total}{share}")),
                 *progress_rows(progress, total, self.now),
+                *halt_rows(self.status),
                 *outlook_rows(self.status),
             ]
         )
@@ -60,6 +61,15 @@ class StatusView:
                 yield Text("")
                 yield listing.title
                 yield listing
+
+
+def halt_rows(status: Status) -> list[Row]:
+    """Return a row that says that the study is paused or stopped, if it is."""
+    if status.halt is None:
+        return []
+    waits = "its workers wait" if status.halt == "paused" else "workers that join it end at once"
+    resume = f"kmnist-search resume {status.progress.name}"
+    return [("halt", Text(f"{status.halt}: {waits}. To go on: {resume}", style="bold yellow"))]
 
 
 def outlook_rows(status: Status) -> list[Row]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from kmnist_search.study.status import Status
 from kmnist_search.terminal.progress import finished_bar, progress_rows
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
-from kmnist_search.terminal.status import listings
+from kmnist_search.terminal.status import halt_rows, listings
 from kmnist_search.watch.layout import Page, shared_out
 from kmnist_search.wording import duration_text, metric_text
 
@@ -91,6 +91,8 @@ def _state(status: Status, *, is_away: bool) -> Text:
         return Text("as last seen", style="red")
     if counts.running:
         return Text("running", style="bold green")
+    if status.halt is not None:
+        return Text(status.halt, style="bold yellow")
     if not counts.waiting:
         return Text("done", style="bold green")
     return Text("nothing runs", style="bold yellow")
@@ -107,7 +109,7 @@ def _body(status: Status, page: Page, height: int, now: datetime) -> list[Table 
 
 def _head(status: Status, page: Page, now: datetime, *, best_lines: int) -> list[Table | Text]:
     progress = status.progress
-    rows = progress_rows(progress, progress.total, now)
+    rows = [*halt_rows(status), *progress_rows(progress, progress.total, now)]
     if progress.best is not None:
         *rows, (label, params) = rows
         rows += [(label, line) for line in _folded(params, page, best_lines)]

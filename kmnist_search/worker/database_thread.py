@@ -21,6 +21,7 @@ from kmnist_search.database.retry import MAX_PAUSE_SECONDS, Retry
 from kmnist_search.database.trial_writer import PAUSED_KEY, write_changes
 from kmnist_search.host.process import Owner
 from kmnist_search.queue import leases
+from kmnist_search.queue.halt import Halt, read_halt
 from kmnist_search.queue.queue import Claim, Counts
 from kmnist_search.queue.workers import Registration, WorkerInfo, registered_workers
 from kmnist_search.study.cached_storage import CachedStorage
@@ -55,6 +56,7 @@ class DatabaseThread:
         failure: the error after which the thread gave up, or None; it then does no more work.
         registration: this worker as others see it.
         counts: the study's, as of the last claim or ending of a trial in this process.
+        halt: the study's, as of the last heartbeat.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class DatabaseThread:
         self.retry = Retry(study.storage, database_timeout=database_timeout)
         self.failure: BaseException | None = None
         self.counts = counts
+        self.halt: Halt | None = None
         self._held: dict[str, Claim] = {}
         self._lost: set[str] = set()
         self._jobs: thread_queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = thread_queue.SimpleQueue()
@@ -98,7 +101,10 @@ class DatabaseThread:
         self._thread.join(max(self.retry.seconds_left(), 0.5))
 
     def claim(self, *, budget: int | None) -> "Future[Claim | None]":
-        """Claim the next waiting trial; None if there is none, or if `budget` trials are finished or running."""
+        """Claim the next waiting trial.
+
+        The result is None if there is none, if `budget` trials are finished or running, or if the study is halted.
+        """
         return self._submit(lambda: self._claim(budget))
 
     def claim_twins(self, claim: Claim, *, most: int) -> "Future[list[Claim]]":
@@ -190,6 +196,7 @@ class DatabaseThread:
     def _heartbeat(self, connection: Connection) -> None:
         now = time.monotonic()
         self.registration.heartbeat(connection, finished=self._finished, age=now - self._began_at)
+        self.halt = read_halt(connection, self.queue.study_id)
         self._heartbeat_at = now + min(self._shared(HEARTBEAT_SECONDS), self.lease_seconds / 4)
 
     def _counts_when_seen(self, connection: Connection) -> Counts:
@@ -197,7 +204,12 @@ class DatabaseThread:
         return self.queue.counts(connection)
 
     def _claim(self, budget: int | None) -> Claim | None:
-        self._heartbeat_if_due()
+        if self.halt is None:
+            self._heartbeat_if_due()
+        else:
+            self.retry.do(self._heartbeat)
+        if self.halt is not None:
+            return None
         if time.monotonic() >= self._recover_at and self._is_calm():
             self._recover()
         claim = self._claim_once(budget)

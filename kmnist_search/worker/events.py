@@ -92,7 +92,9 @@ class Stopping:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """Nothing is left to claim; the worker keeps looking for trials that others add or lose."""
+    """Nothing is left to claim, or the study is paused; the worker looks again from time to time."""
+
+    is_paused: bool
 
 
 Event = (

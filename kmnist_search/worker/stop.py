@@ -6,7 +6,7 @@ from typing import Literal
 
 from kmnist_search.host.signals import StopSignals
 
-StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "patience", "max_trials", "elsewhere"]
+StoppedBy = Literal["budget", "queue", "signal", "timeout", "target", "patience", "max_trials", "command", "elsewhere"]
 Waits = Literal["never", "for others", "forever"]
 
 
@@ -33,9 +33,10 @@ class Limits:
 
 
 class Stop:
-    """The request to stop; it is never withdrawn.
+    """The request to stop, which is never withdrawn; and whether the study is paused.
 
     Attributes:
+        is_paused: whether the trials shall be handed back, and the worker shall wait.
         why: the reason, as the attempts of handed-back trials record it; empty before the request.
         by: the limit that was reached, if any.
         urgent_at: when a signal came or time was up, by `time.monotonic`; infinity before.
@@ -45,7 +46,13 @@ class Stop:
         self.signals, self.deadline = signals, deadline
         self.why = ""
         self.by: StoppedBy | None = None
+        self.is_paused = False
         self.urgent_at = float("inf")
+
+    @property
+    def why_hand_back(self) -> str:
+        """Why the running trials shall be handed back; empty if they shall go on."""
+        return self.why or ("the study is paused" if self.is_paused else "")
 
     def check(self) -> None:
         """Request a stop if a signal has come or time is up."""

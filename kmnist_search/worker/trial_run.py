@@ -128,7 +128,7 @@ class TrialRun:
         while needed and not budget.fits(needed):
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
-            if context.stop.why:
+            if context.stop.why_hand_back:
                 return "handed back", "before its training started"
             yield State.IDLE
         budget.reserve(self.claim.trial_id, needed)
@@ -164,7 +164,7 @@ class TrialRun:
         while not training.finished:
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
-            if self.context.stop.why:
+            if self.context.stop.why_hand_back:
                 return "handed back", _save(self.checkpoints, training)
             if not training.advance():
                 yield state
@@ -232,7 +232,7 @@ class TrialRun:
             self.database_thread.abandon(self.claim)
             return "lost"
         if ended.outcome == "handed back":
-            why = ended.reason if self.ran_out_beside_others else self.context.stop.why
+            why = ended.reason if self.ran_out_beside_others else self.context.stop.why_hand_back
             kept = yield from wait_for(self.database_thread.hand_back(self.claim, epochs=ended.epochs, reason=why))
             return "handed back" if kept else "lost"
         for key, value in attributes.items():

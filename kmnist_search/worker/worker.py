@@ -49,7 +49,8 @@ class Worker:
 
     Attributes:
         stopped_by: why the work ended, set at its end: "budget", "queue" (nothing is left to claim, but others still
-            run), "signal", "timeout", "target", "patience", "max_trials" or "elsewhere" (trials of another study wait).
+            run), "signal", "timeout", "target", "patience", "max_trials", "command" (the study was stopped,
+            from anywhere) or "elsewhere" (trials of another study wait).
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Worker:
         """
         with self.database_thread:
             while True:
-                self.stop.check()
+                self._check_stop()
                 if self.database_thread.failure is not None:
                     self.stop.request("the database failed")
                 if self._wants_another():
@@ -110,11 +111,19 @@ class Worker:
                 elif self._stays():
                     if not self._is_idle:
                         self._is_idle = True
-                        yield Waiting()
+                        yield Waiting(is_paused=self.stop.is_paused)
                     time.sleep(0.1)
                 else:
                     break
             self._conclude()
+
+    def _check_stop(self) -> None:
+        """Take in signals, the deadline, and whether the study was halted."""
+        self.stop.check()
+        halt = self.database_thread.halt
+        self.stop.is_paused = halt == "paused"
+        if halt == "stopped":
+            self.stop.request("the study was stopped", by="command")
 
     def _stays(self) -> bool:
         """Return whether to wait while there is nothing to do."""
@@ -145,12 +154,15 @@ class Worker:
         if claim is None:
             counts = self.database_thread.counts
             may_come_back, waits = counts.running > 0, self.limits.waits
-            if self._is_out_of_patience:
+            if self.database_thread.halt == "paused":
+                waits = "forever"
+            elif self._is_out_of_patience:
                 waits = "for others"  # what runs may be a new best
             else:
                 may_come_back = may_come_back or counts.claimable(self.limits.budget)
             self._may_come_more = waits == "forever" or (waits == "for others" and may_come_back)
-            self._claim_at = time.monotonic() + CLAIM_SECONDS[waits if self._may_come_more else "never"]
+            seconds = min(CLAIM_SECONDS[waits], self.database_thread.lease_seconds / 4)  # else it seems gone
+            self._claim_at = time.monotonic() + (seconds if self._may_come_more else math.inf)
             if self.limits.waits == "forever" and len(self._tasks) == 1 and self.is_wanted_elsewhere():
                 self.stop.request("trials of another study wait", by="elsewhere")
             return

@@ -54,6 +54,8 @@ def test_studies_trials_and_study_files_are_completed(
     assert tab("trials", "second", "--number", "") == {"0", "1", "2"}
     assert tab("run", "kmnist-") == {"kmnist-cpu", "kmnist-hour", "kmnist-wide"}
     assert "trials" in tab("tr")
+    assert tab("trials", "second", "--sort", "lear") == {"learning_rate"}
+    assert tab("enqueue", "second", "lear") == {"learning_rate="}
 
 
 def test_a_database_that_is_no_database_completes_nothing(tab: Callable[..., set[str]], tmp_path: Path) -> None:

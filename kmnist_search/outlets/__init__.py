@@ -1,0 +1,1 @@
+"""Where the events of a run also go: messages to a webhook, and TensorBoard."""

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kmnist_search.charts.colours import CARD, INK, LINE
 
+#: The web font of a report's page, which has the ten hiragana of KMNIST alone.
+HIRAGANA_FONT = "KMNIST Hiragana"
 #: Plotly draws at most so many ticks. An axis that ends earlier would get some between whole numbers.
 MOST_TICKS = 10
 
@@ -23,7 +25,7 @@ _AXIS = {
 }
 _TEMPLATE = {
     "layout": {
-        "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        "font": {"family": f'"{HIRAGANA_FONT}", system-ui, sans-serif', "size": 12, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 8, "r": 12, "t": 8, "b": 8},

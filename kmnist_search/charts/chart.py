@@ -16,6 +16,7 @@ HIRAGANA_FONT = "KMNIST Hiragana"
 #: Plotly draws at most so many ticks. An axis that ends earlier would get some between whole numbers.
 MOST_TICKS = 10
 
+_FONT = {"family": f'"{HIRAGANA_FONT}", system-ui, sans-serif', "color": INK}
 _AXIS = {
     "automargin": True,
     "gridcolor": LINE,
@@ -25,7 +26,7 @@ _AXIS = {
 }
 _TEMPLATE = {
     "layout": {
-        "font": {"family": f'"{HIRAGANA_FONT}", system-ui, sans-serif', "size": 12, "color": INK},
+        "font": {**_FONT, "size": 12},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
@@ -34,7 +35,7 @@ _TEMPLATE = {
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         "hovermode": "closest",
         "annotationdefaults": {"showarrow": False, "xanchor": "left", "xshift": 4, "bgcolor": CARD, "opacity": 0.9},
-        "hoverlabel": {"bgcolor": CARD, "bordercolor": LINE, "font": {"color": INK}},
+        "hoverlabel": {"bgcolor": CARD, "bordercolor": LINE, "align": "left", "font": _FONT},
     }
 }
 

@@ -12,6 +12,8 @@ from kmnist_search.charts.trials import PruningSavings
 from kmnist_search.study.ranking import SIZE_KEY, front
 from kmnist_search.wording import count, duration_text, value as shown
 
+DOT_SIZE = 6
+
 
 def size_and_value(
     ranked: Sequence[FrozenTrial], metric: str, *, maximize: bool, most: int, described: bool = True
@@ -36,7 +38,7 @@ def size_and_value(
         text=_settings(known[:most]) if described else None,
         mode="markers",
         name="complete trial",
-        marker={"color": BLUE, "size": 6, "opacity": 0.6},
+        marker={"color": BLUE, "size": DOT_SIZE, "opacity": 0.6},
         hovertemplate=hover + ("<br>%{text}" if described else "") + "<extra></extra>",
     )
     line = go.Scatter(
@@ -45,7 +47,8 @@ def size_and_value(
         mode="lines+markers",
         name="Pareto front",
         line={"color": ORANGE, "width": 2, "shape": "hv"},
-        marker={"size": 9},
+        # The pointer finds the smaller marker of two at one place, or the later one, so only the outline is wider.
+        marker={"size": DOT_SIZE, "line": {"color": ORANGE, "width": 3}},
         hovertemplate=hover + "<br>%{text}<extra>Pareto front</extra>",
     )
     return metric_chart(

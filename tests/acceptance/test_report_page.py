@@ -198,14 +198,17 @@ def test_the_classes_of_kmnist_are_seen_without_a_japanese_font(opened: Callable
 
 def test_the_pointer_on_the_front_is_told_trial_and_settings(opened: Callable[..., "Page"], report: Path) -> None:
     page = opened(report)
-    dot = page.locator("#size .points path").last
+    dot = page.locator("#size .points path").last  # the front is drawn on top
     dot.scroll_into_view_if_needed()
     box = dot.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     _wait_for(page, "document.querySelector('#size .hovertext .nums') !== null")
-    told = page.evaluate("document.querySelector('#size .hovertext .nums').textContent")
+    told, which = page.evaluate(
+        "['nums', 'name'].map(e => document.querySelector(`#size .hovertext .${e}`).textContent)"
+    )
     assert re.fullmatch(r"trial \d+: [\d.]+%, [\d,]+ parameterslearning_rate [\d.]+dim (8|16)", told), told
+    assert which == "Pareto front"
 
 
 def test_the_markdown_has_the_same_headline_as_the_page(opened: Callable[..., "Page"], report: Path) -> None:

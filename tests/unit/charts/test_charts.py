@@ -243,6 +243,7 @@ def test_the_front_is_a_step_line_and_tells_the_settings_of_its_trials() -> None
         assert "trial %{customdata}" in trace.hovertemplate
         assert "%{text}" in trace.hovertemplate
     bare, line = _drawn(cost_charts.size_and_value(sized, "val_loss", maximize=False, most=2, described=False))
+    assert line.text
     assert bare.text is None
     assert "%{text}" not in bare.hovertemplate
 

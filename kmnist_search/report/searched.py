@@ -58,21 +58,18 @@ def searched(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Searched:
     """
     file = study.file
     used = [f"{package} {' and '.join(each)}" for package, each in versions(trials).items()]
-    return Searched(
-        facts={
-            **(_search_facts(file, study) if isinstance(file, SearchFile) else _plan_facts(file)),
-            "seed": str(file.study.seed),
-            "versions": ", ".join(used) or "not recorded",
-        },
-        space=[
-            SearchedHyperparameter(
-                name=name, values=values_text(spec), scale=scale_text(spec), condition=condition_text(spec)
-            )
-            for name, spec in file.space.items()
-        ],
-        fixed={name: setting_text(each) for name, each in file.fixed.items()} if isinstance(file, SearchFile) else {},
-        machines=machines(trials),
-    )
+    told = {"seed": str(file.study.seed), "versions": ", ".join(used) or "not recorded"}
+    where = machines(trials)
+    if not isinstance(file, SearchFile):  # its space is what the trainings are listed with
+        return Searched(facts={**_plan_facts(file), **told}, space=[], fixed={}, machines=where)
+    space = [
+        SearchedHyperparameter(
+            name=name, values=values_text(spec), scale=scale_text(spec), condition=condition_text(spec)
+        )
+        for name, spec in file.space.items()
+    ]
+    fixed = {name: setting_text(each) for name, each in file.fixed.items()}
+    return Searched(facts={**_search_facts(file, study), **told}, space=space, fixed=fixed, machines=where)
 
 
 def _search_facts(file: SearchFile, study: SearchStudy) -> dict[str, str]:

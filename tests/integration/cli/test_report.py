@@ -18,6 +18,8 @@ from kmnist_search.report.page import study_report
 from kmnist_search.study.opening import open_study
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import PlanFile, PlanTable
+from kmnist_search.study_file.space import IntRange
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -86,6 +88,16 @@ def test_conditions_of_hyperparameters_have_a_column_of_their_own(storage: Stora
     assert '<td>log</td><td class="text">always</td>' in searched
     assert "not recorded" in searched  # neither versions nor the digest of the images
     assert "The trials do not say where they were trained." in searched
+
+
+def test_planned_trainings_have_no_search_space(storage: Storage) -> None:
+    planned = PlanTable(name="tiny-retraining", plan="best", retrains="tiny")
+    study = open_study(storage, PlanFile(study=planned, space={"repeat": IntRange(low=0, high=10**9)}))
+    study.optuna.add_trial(create_trial(value=0.5))
+    searched = _section(study_report(study), "searched")
+    assert '<td class="text">kmnist-search best tiny --retrain</td>' in searched
+    assert "Nothing was searched." in searched
+    assert "repeat" not in searched
 
 
 def _section(page: str, name: str) -> str:

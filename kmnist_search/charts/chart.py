@@ -1,6 +1,6 @@
 """One chart: its style, and its figure for the report page and the dashboard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from kmnist_search.charts.colours import CARD, INK, LINE
 
-EPOCH_AXIS = {"title": {"text": "epoch"}, "rangemode": "tozero"}
+#: The web font of a report's page, which has the ten hiragana of KMNIST alone.
+HIRAGANA_FONT = "KMNIST Hiragana"
+#: Plotly draws at most so many ticks. An axis that ends earlier would get some between whole numbers.
+MOST_TICKS = 10
 
+_FONT = {"family": f'"{HIRAGANA_FONT}", system-ui, sans-serif', "color": INK}
 _AXIS = {
     "automargin": True,
     "gridcolor": LINE,
@@ -22,7 +26,7 @@ _AXIS = {
 }
 _TEMPLATE = {
     "layout": {
-        "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        "font": {**_FONT, "size": 12},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
@@ -31,7 +35,7 @@ _TEMPLATE = {
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         "hovermode": "closest",
         "annotationdefaults": {"showarrow": False, "xanchor": "left", "xshift": 4, "bgcolor": CARD, "opacity": 0.9},
-        "hoverlabel": {"bgcolor": CARD, "bordercolor": LINE, "font": {"color": INK}},
+        "hoverlabel": {"bgcolor": CARD, "bordercolor": LINE, "align": "left", "font": _FONT},
     }
 }
 
@@ -66,24 +70,6 @@ def figure(traces: Sequence[Any], *, height: int = 340, **layout: Any) -> go.Fig
     return go.Figure(traces, {"template": _TEMPLATE, "height": height, **layout})
 
 
-def joined(curves: Sequence[Mapping[int, float]], ids: Sequence[int]) -> dict[str, Any]:
-    """Return curves as one line with gaps, because one line each would add a thousand elements to the page.
-
-    A curve with a single point becomes a dot, because a line of one point is invisible.
-
-    Args:
-        curves: value by epoch.
-        ids: the `customdata` of each curve.
-    """
-    x, y, names = [], [], []
-    for curve, name in zip(curves, ids, strict=True):
-        x += [*curve.keys(), 0]
-        y += [*curve.values(), np.nan]
-        names += [name] * (len(curve) + 1)
-    mode = "lines" if any(len(curve) > 1 for curve in curves) else "markers"
-    return {"x": small(x), "y": single(y), "customdata": small(names), "mode": mode}
-
-
 def single(values: ArrayLike | Sequence[float | None]) -> NDArray[np.float32]:
     """Return numbers as 32-bit floats, None as nan; a chart needs no more than seven digits."""
     return np.asarray(values, dtype=np.float32)
@@ -93,6 +79,13 @@ def small(numbers: ArrayLike) -> NDArray[Any]:
     """Return non-negative integers in the smallest type that holds the largest."""
     whole = np.asarray(numbers, dtype=np.uint32)
     return whole.astype(np.min_scalar_type(whole.max(initial=0)))
+
+
+def whole_axis(title: str, last: int, **more: Any) -> dict[str, Any]:
+    """Return an axis of whole numbers from 1 to `last`, with ticks at whole numbers alone."""
+    if last <= 1:
+        return {"title": {"text": title}, "range": [0, 2], "tickvals": [1]}
+    return {"title": {"text": title}, "dtick": 1 if last <= MOST_TICKS else None, **more}
 
 
 def value_range(values: ArrayLike, *, maximize: bool, leave_out: float = 0.1) -> list[float] | None:

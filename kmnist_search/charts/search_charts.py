@@ -20,6 +20,7 @@ from kmnist_search.charts.chart import (
     single,
     small,
     value_range,
+    whole_axis,
 )
 from kmnist_search.charts.colours import BLUE, GREY, ORANGE
 from kmnist_search.charts.importance import Importances
@@ -37,7 +38,8 @@ def best_by_trials(history: SearchHistory, metric: str, *, maximize: bool) -> Ch
     """Return the best value so far against the number of finished trials."""
     caption = "Each dot is a complete trial, in the order in which they ended. The line is the best value so far."
     x = np.arange(1, len(history.values) + 1, dtype=np.int32)
-    return _best(history, x, "trials", "finished trials", caption, metric, maximize=maximize)
+    axis = whole_axis("finished trials", len(x))
+    return _best(history, x, "trials", axis, caption, metric, maximize=maximize)
 
 
 def best_by_seconds(history: SearchHistory, metric: str, *, maximize: bool, clock: str) -> Chart:
@@ -45,13 +47,14 @@ def best_by_seconds(history: SearchHistory, metric: str, *, maximize: bool, cloc
     caption = f"The same against the {clock} of all trials up to then, including pruned and failed ones."
     if history.num_untimed:
         caption += f" The time of {count(history.num_untimed, 'trial')} is not known and counts as 0."
-    return _best(history, single(history.seconds), "seconds", clock, caption, metric, maximize=maximize)
+    axis = {"title": {"text": clock}}
+    return _best(history, single(history.seconds), "seconds", axis, caption, metric, maximize=maximize)
 
 
 def _best(
-    history: SearchHistory, x: NDArray[Any], by: str, x_title: str, caption: str, metric: str, *, maximize: bool
+    history: SearchHistory, x: NDArray[Any], by: str, axis: dict[str, Any], caption: str, metric: str, *, maximize: bool
 ) -> Chart:
-    name, title = f"best-by-{by}", f"Best so far, by {x_title}"
+    name, title = f"best-by-{by}", f"Best so far, by {axis['title']['text']}"
     done = np.isfinite(history.values)
     if not done.any():
         return Chart(name=name, title=title, caption=NOTHING_COMPLETE, figure=None)
@@ -80,7 +83,7 @@ def _best(
         values=history.values,
         metric=metric,
         maximize=maximize,
-        xaxis_title_text=x_title,
+        xaxis=axis,
     )
 
 

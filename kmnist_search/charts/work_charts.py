@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.charts.chart import EPOCH_AXIS, Chart, figure, joined, metric_chart, metric_format, single, small
+from kmnist_search.charts.chart import Chart, figure, metric_chart, metric_format, single, small
 from kmnist_search.charts.colours import BLUE, CARD, GREEN, GREY, ORANGE, PURPLE, RED
+from kmnist_search.charts.curves import curve_traces, epoch_axis
 from kmnist_search.charts.trials import OUTCOMES, TimedAttempt
 
-BY_EPOCH = {"height": 420, "xaxis": EPOCH_AXIS}
+CURVES_HEIGHT = 420
 _COLOURS = dict(zip(OUTCOMES, (BLUE, GREY, RED, GREEN, ORANGE, PURPLE), strict=True))
 #: With more rows than this, their names would be unreadable.
 MOST_NAMED_ROWS = 60
@@ -28,19 +29,28 @@ def learning_curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, met
         ("best", ORANGE, 3, 1, [best] if best else []),
     )
     traces = [
-        go.Scatter(
-            **joined([trial.intermediate_values for trial in group], [trial.number for trial in group]),
+        trace
+        for name, colour, width, opacity, group in groups
+        for trace in curve_traces(
+            [trial.intermediate_values for trial in group],
+            [trial.number for trial in group],
             name=name,
             line={"color": colour, "width": width},
             opacity=opacity,
             hovertemplate=f"trial %{{customdata}}, epoch %{{x}}: %{{y:{metric_format(metric)}}}<extra>{name}</extra>",
         )
-        for name, colour, width, opacity, group in groups
-        if any(trial.intermediate_values for trial in group)
     ]
-    caption = f"{metric} after each epoch, a line for each trial."
-    reports = [value for trial in trials for value in trial.intermediate_values.values()]
-    return metric_chart("curves", title, caption, traces, values=reports, metric=metric, maximize=maximize, **BY_EPOCH)
+    return metric_chart(
+        "curves",
+        title,
+        f"{metric} after each epoch, a line for each trial; a dot if it has one epoch.",
+        traces,
+        values=[value for trial in trials for value in trial.intermediate_values.values()],
+        metric=metric,
+        maximize=maximize,
+        height=CURVES_HEIGHT,
+        xaxis=epoch_axis([trial.intermediate_values for trial in trials]),
+    )
 
 
 def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> Chart:
@@ -62,10 +72,17 @@ def best_curves(best: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> 
         for rank, trial in enumerate(known)
     ]
     caption = f"{metric} after each epoch; the best trial is the thick line."
-    reports = [value for trial in known for value in trial.intermediate_values.values()]
-    layout = {**BY_EPOCH, "legend": {"traceorder": "reversed"}}
     return metric_chart(
-        "best-curves", title, caption, traces[::-1], values=reports, metric=metric, maximize=maximize, **layout
+        "best-curves",
+        title,
+        caption,
+        traces[::-1],
+        values=[value for trial in known for value in trial.intermediate_values.values()],
+        metric=metric,
+        maximize=maximize,
+        height=CURVES_HEIGHT,
+        xaxis=epoch_axis([trial.intermediate_values for trial in known]),
+        legend={"traceorder": "reversed"},
     )
 
 

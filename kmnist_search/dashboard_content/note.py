@@ -6,7 +6,6 @@ Text that people write below its last line is kept.
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
 
 import jinja2
 
@@ -14,7 +13,14 @@ from kmnist_search import wording
 from kmnist_search.charts import trials as read
 from kmnist_search.dashboard_content.snapshot import Snapshot
 from kmnist_search.data.catalog import title_of
-from kmnist_search.study_file.schema import PrunerConfig
+from kmnist_search.study_file.description import (
+    condition_text,
+    pruner_text,
+    sampler_text,
+    scale_text,
+    setting_text,
+    values_text,
+)
 
 #: It is in the notes of existing studies, so it does not change.
 END = "*kmnist-search writes all above this line. What you write below it stays.*"
@@ -40,7 +46,8 @@ def note(snapshot: Snapshot, before: str = "") -> str:
         seconds=float(history.seconds[-1]) if len(history.seconds) else None,
         seconds_saved=read.saved(snapshot.trials, snapshot.file.train.epochs).seconds,
         clock="GPU time" if read.clock_name(snapshot.trials) == "GPU-seconds" else "training",
-        pruner=_pruner(snapshot.file.study.pruner, snapshot.file.train.epochs),
+        pruner=pruner_text(snapshot.file.study.pruner, snapshot.file.train.epochs),
+        sampler=sampler_text(snapshot.file.study),
         pids=_pids(snapshot),
         failures=list(read.failures(snapshot.trials).items()),
         most_reasons=MAX_REASONS,
@@ -61,22 +68,15 @@ def _template() -> jinja2.Template:
         templates.filters[each.__name__] = each
     templates.filters.update(
         quote=shlex.quote,
-        fixed=_fixed,
+        fixed=setting_text,
+        values=values_text,
+        scale=scale_text,
+        condition=condition_text,
         reason=_reason,
         metric_text=lambda number, metric: wording.metric_text(metric, number),
     )
     templates.globals["count"] = wording.count
     return templates.get_template("note.md.jinja")
-
-
-def _pruner(pruner: PrunerConfig, epochs: int) -> str:
-    if pruner.name == "none":
-        return "every trial trains to its end"
-    after = wording.count(pruner.first_rung(epochs), "epoch")
-    if pruner.name == "asha":
-        return f"trials pause first after {after}, and about one in {pruner.reduction_factor} goes on"
-    kept = "" if pruner.name == "median" else f", and about one trial in {pruner.reduction_factor} is kept"
-    return f"the {pruner.name.replace('_', ' ')} pruner ends trials after {after} or more{kept}"
 
 
 def _pids(snapshot: Snapshot) -> Mapping[str, Sequence[int]]:
@@ -86,14 +86,6 @@ def _pids(snapshot: Snapshot) -> Mapping[str, Sequence[int]]:
         if not worker.is_gone:
             pids.setdefault(worker.owner.host, []).append(worker.owner.pid)
     return pids
-
-
-def _fixed(setting: Any) -> str:
-    if isinstance(setting, Mapping):
-        return " ".join(f"{name}={wording.value(each)}" for name, each in setting.items())
-    if isinstance(setting, Sequence) and not isinstance(setting, str):
-        return wording.count(len(setting), "entry", "entries")
-    return wording.value(setting)
 
 
 def _reason(text: str) -> str:

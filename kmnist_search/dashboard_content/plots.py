@@ -23,7 +23,7 @@ def plots(snapshot: Snapshot) -> Mapping[str, Plot]:
     attempts = read.attempts(trials[-MAX_BARS:], snapshot.at)[-MAX_BARS:]
     charts = (
         search_charts.best_by_seconds(history, metric, maximize=maximize, clock=clock),
-        cost_charts.size_and_value(ranked, metric, maximize=maximize, most=MAX_DOTS),
+        cost_charts.size_and_value(ranked, metric, maximize=maximize, most=MAX_DOTS, described=False),
         work_charts.best_curves(ranked[:TOP], metric, maximize=maximize),
         cost_charts.spent(read.seconds_by_outcome(trials), read.saved(trials, snapshot.file.train.epochs), clock),
         work_charts.timeline(attempts),

@@ -74,6 +74,10 @@ IDX_DATASETS: dict[str, IdxDataset] = {
 }
 
 
+#: The images of each data set that a search may see.
+TRAINING_IMAGES = {**dict.fromkeys(IDX_DATASETS, 60_000), "digits": 1_437}
+
+
 def title_of(dataset: str) -> str:
     """Return the name of a data set that people read."""
     return IDX_DATASETS[dataset].title if dataset in IDX_DATASETS else f"scikit-learn's {dataset}"

@@ -15,6 +15,7 @@ from torch import Tensor
 from kmnist_search.config import NUM_CLASSES, DataConfig
 from kmnist_search.data import digits, files, idx
 from kmnist_search.data.catalog import IDX_DATASETS
+from kmnist_search.data.part_sizes import part_sizes
 from kmnist_search.data.resize import resized
 from kmnist_search.errors import DataError
 
@@ -187,12 +188,12 @@ def _split(labels: NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.in
     if config.val_share == 0:
         return np.arange(len(labels)), np.arange(0)
 
-    val_size = round(len(labels) * config.val_share)
-    if min(val_size, len(labels) - val_size) < NUM_CLASSES:
+    sizes = part_sizes(len(labels), config.val_share)
+    if min(sizes) < NUM_CLASSES:
         raise DataError(
             f"[data] val_share = {config.val_share} of {len(labels):,} images leaves a part without some class"
         )
     train, val = train_test_split(
-        np.arange(len(labels)), test_size=val_size, stratify=labels, random_state=config.split_seed
+        np.arange(len(labels)), test_size=sizes.val, stratify=labels, random_state=config.split_seed
     )
     return train, val

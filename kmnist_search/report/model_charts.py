@@ -6,8 +6,9 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from kmnist_search.charts.chart import EPOCH_AXIS, Chart, figure, joined, metric_axis, metric_format, single
+from kmnist_search.charts.chart import Chart, figure, metric_axis, metric_format, single
 from kmnist_search.charts.colours import BLUE, GREY, INK, ORANGE
+from kmnist_search.charts.curves import Curve, curve_traces, epoch_axis
 from kmnist_search.evaluation.metrics import CalibrationBin, Candidate, EpochFigures, Metrics
 from kmnist_search.wording import percent
 
@@ -86,7 +87,8 @@ def curves(
     remark: str = "",
 ) -> Chart:
     """Return the chart of training curves of some trainings and validation curves of others, by epoch."""
-    traces = []
+    traces: list[go.Scatter] = []
+    drawn_curves: list[Curve] = []
     for by_seed, label, colour, field in zip(
         (trained, validated), labels, (BLUE, ORANGE), (f"train_{metric}", f"val_{metric}"), strict=True
     ):
@@ -94,22 +96,21 @@ def curves(
             {epoch.number: value for epoch in epochs if (value := getattr(epoch, field)) is not None}
             for epochs in by_seed.values()
         ]
-        if any(values):
-            traces.append(
-                go.Scatter(
-                    **joined(values, list(by_seed)),
-                    name=label,
-                    line={"color": colour, "width": 1.5},
-                    opacity=0.8,
-                    hovertemplate=f"seed %{{customdata}}, epoch %{{x}}: %{{y:{metric_format(metric)}}}<extra></extra>",
-                )
-            )
+        drawn_curves += values
+        traces += curve_traces(
+            values,
+            list(by_seed),
+            name=label,
+            line={"color": colour, "width": 1.5},
+            opacity=0.8,
+            hovertemplate=f"seed %{{customdata}}, epoch %{{x}}: %{{y:{metric_format(metric)}}}<extra></extra>",
+        )
     title = f"{metric.capitalize()} curves"
     caption = (
         f"{metric.capitalize()} after each epoch, a line for each seed. Training images may be augmented, and their "
         f"labels smoothed in the loss, so training figures can be worse than validation figures.{remark}"
     )
-    drawn = figure(traces, xaxis=EPOCH_AXIS, yaxis=metric_axis(metric)) if traces else None
+    drawn = figure(traces, xaxis=epoch_axis(drawn_curves), yaxis=metric_axis(metric)) if traces else None
     return Chart(name=name, title=title, caption=caption, figure=drawn)
 
 

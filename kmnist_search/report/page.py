@@ -12,6 +12,7 @@ from kmnist_search.errors import ReportError
 from kmnist_search.evaluation.metrics import Metrics
 from kmnist_search.report import model_charts
 from kmnist_search.report.search_charts import SearchCharts
+from kmnist_search.report.searched import searched
 from kmnist_search.report.templating import environment, page
 from kmnist_search.study.halving import rung_of
 from kmnist_search.study.ranking import duplicates
@@ -71,6 +72,7 @@ def _search_half(study: SearchStudy) -> dict[str, Any]:
         "hyperparameters": list(trials.searched(found)),
         "top": charts.ranked[:NUM_TOP],
         "same_as": duplicates(charts.ranked[:NUM_TOP]),
+        "searched": searched(study, found),
         "failures": trials.failures(found),
         "savings": trials.saved(found, study.epochs),
         "best_by_trials": charts.history(),

@@ -9,8 +9,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from kmnist_search.charts import trials as read
-from kmnist_search.charts.chart import Chart, figure, joined
+from kmnist_search.charts.chart import Chart, figure
 from kmnist_search.charts.colours import BLUE, GREY, LINE, ORANGE
+from kmnist_search.charts.curves import joined
 from kmnist_search.charts.search_charts import NOTHING_COMPLETE
 from kmnist_search.wording import metric_text, value as shown
 
@@ -45,6 +46,7 @@ def parallel(trials: Sequence[FrozenTrial], metric: str, *, maximize: bool) -> C
         go.Scatter(
             **joined([dict(enumerate(heights(trial))) for trial in group], [trial.number for trial in group]),
             name=name,
+            mode="lines",
             line={"color": colour, "width": width},
             opacity=opacity,
             hovertemplate="trial %{customdata}<extra>" + name + "</extra>",

@@ -18,6 +18,7 @@ from PIL import Image
 from kmnist_search import wording
 from kmnist_search.data.catalog import title_of
 from kmnist_search.report import sentences
+from kmnist_search.report.hiragana_font import font_face
 
 
 @cache
@@ -49,6 +50,7 @@ def page(template: str, **values: Any) -> str:
             **values,
             made_at=datetime.now(UTC),
             version=version("kmnist-search"),
+            font_face=font_face(),
             plotly_js=Markup(plotly.offline.get_plotlyjs()),
         )
     )

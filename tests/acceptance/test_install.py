@@ -29,11 +29,14 @@ def test_the_wheel_carries_studies_and_templates_and_nothing_of_the_tests(wheel:
     assert not [name for name in names if "tests" in name or "benchmarks" in name]
 
 
-def test_the_wheel_carries_the_templates_of_the_report(wheel: Path) -> None:
-    folder = "kmnist_search/report/templates"
+@pytest.mark.parametrize(
+    ("folder", "file"), [("templates", "page.html"), ("fonts", "hiragana.woff2"), ("fonts", "OFL.txt")]
+)
+def test_the_wheel_carries_the_templates_and_the_font_of_the_report(wheel: Path, folder: str, file: str) -> None:
+    folder = f"kmnist_search/report/{folder}"
     carried = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(folder)}
     assert carried == {f"{folder}/{path.name}" for path in (CHECKOUT / folder).iterdir()}
-    assert f"{folder}/page.html" in carried
+    assert f"{folder}/{file}" in carried
 
 
 def test_installed_from_the_wheel_it_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page of a report in a real Chromium: it draws all it promises and asks nothing of any network."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,19 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
-SEARCH_SECTIONS = ["search", "hyperparameters", "trainings", "failures", "top"]
+SEARCH_SECTIONS = ["search", "searched", "hyperparameters", "trainings", "failures", "top"]
 MODEL_SECTIONS = ["result", "choice", "final-model", "recipe", "references", "reproduce"]
-SEARCH_CHARTS = ["best-by-trials", "best-by-seconds", "parallel", "curves", "timeline", "slice-0", "slice-1"]
+SEARCH_CHARTS = [
+    "best-by-trials",
+    "best-by-seconds",
+    "importance",
+    "parallel",
+    "size",
+    "curves",
+    "timeline",
+    "slice-0",
+    "slice-1",
+]
 MODEL_CHARTS = ["reruns", "loss-curves", "accuracy-curves", "calibration"]
 DRAWN = ".points path, .point path, .lines path, .bars path"
 
@@ -168,6 +179,36 @@ def test_paper_is_light_and_no_chart_is_cut(opened: Callable[..., "Page"], repor
     assert max(widths) <= 688  # what A4 leaves between its margins
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+
+
+def test_the_classes_of_kmnist_are_seen_without_a_japanese_font(opened: Callable[..., "Page"], report: Path) -> None:
+    page = opened(report)
+    places = ("h1", "#curves .xtitle")
+    for place in places:
+        page.evaluate(f"document.querySelector('{place}').textContent = 'おきすつなはまやれを'")
+    session = page.context.new_cdp_session(page)
+    session.send("DOM.enable")
+    session.send("CSS.enable")
+    root = session.send("DOM.getDocument")["root"]["nodeId"]
+    for place in places:
+        node = session.send("DOM.querySelector", {"nodeId": root, "selector": place})["nodeId"]
+        (font,) = session.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]
+        assert (font["familyName"], font["isCustomFont"], font["glyphCount"]) == ("KMNIST Hiragana", True, 10)
+
+
+def test_the_pointer_on_the_front_is_told_trial_and_settings(opened: Callable[..., "Page"], report: Path) -> None:
+    page = opened(report)
+    dot = page.locator("#size .points path").last  # the front is drawn on top
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    _wait_for(page, "document.querySelector('#size .hovertext .nums') !== null")
+    told, which = page.evaluate(
+        "['nums', 'name'].map(e => document.querySelector(`#size .hovertext .${e}`).textContent)"
+    )
+    assert re.fullmatch(r"trial \d+: [\d.]+%, [\d,]+ parameterslearning_rate [\d.]+dim (8|16)", told), told
+    assert which == "Pareto front"
 
 
 def test_the_markdown_has_the_same_headline_as_the_page(opened: Callable[..., "Page"], report: Path) -> None:

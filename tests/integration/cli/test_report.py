@@ -1,7 +1,10 @@
 """`kmnist-search report` on real studies: what it writes, what it refuses, and studies that lack nearly everything."""
 
 import json
+import re
+import socket
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,8 @@ from kmnist_search.report.page import study_report
 from kmnist_search.study.opening import open_study
 from kmnist_search.study.study import SearchStudy
 from kmnist_search.study_file.parser import load
+from kmnist_search.study_file.schema import PlanFile, PlanTable
+from kmnist_search.study_file.space import IntRange
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -52,6 +57,51 @@ def test_a_report_tells_how_many_of_the_pruned_trials_are_paused(invoke: Invoke)
     assert paused > 0
     assert invoke("report").exit_code == 0
     assert f"pruned, {paused} of them paused" in Path("tiny-report.html").read_text()
+
+
+def test_a_report_says_what_was_searched_how_and_where(invoke: Invoke) -> None:
+    assert invoke("run", "tiny.toml", "--trials", 3, "--set", "constraints.max_parameters=100000").exit_code == 0
+    assert invoke("report").exit_code == 0
+    searched = _section(Path("tiny-report.html").read_text(), "searched")
+    facts = dict(re.findall(r'<tr><th scope="row">([^<]*)</th><td class="text">([^<]*)</td></tr>', searched))
+    assert facts["data set"] == "scikit-learn&#39;s digits"
+    assert facts["images"] == "1,197 to train on, 240 to validate with; split by seed 0"
+    assert facts["epochs"] == "at most 4 a trial"
+    assert facts["sampler"] == "tpe: TPE proposes configurations after 3 random trials"
+    assert facts["pruner"].startswith("successive_halving: the successive halving pruner ends trials after 1 epoch")
+    assert facts["constraints"] == "at most 100,000 parameters"
+    assert facts["seed"] == "0"
+    assert f"torch {version('torch')}, optuna {version('optuna')}" in facts["versions"]
+    assert '<tr><th scope="row">learning_rate</th><td class="text">0.001 to 0.01</td><td>log</td></tr>' in searched
+    assert '<tr><th scope="row">dim</th><td class="text">8, 16</td><td>ordered list</td></tr>' in searched
+    assert "<code>batch_size</code>&nbsp;128. All other settings have their defaults." in searched
+    assert f'<th scope="row">{socket.gethostname()}</th><td>CPU, threads: 1</td>' in searched
+
+
+def test_conditions_of_hyperparameters_have_a_column_of_their_own(storage: Storage, tiny_study: Path) -> None:
+    only_sgd = "space.momentum={ low = 0.5, high = 0.9, when = { optimizer = 'sgd' } }"
+    overrides = ["space.optimizer={ choices = ['sgd', 'adamw'] }", only_sgd]
+    study = open_study(storage, load(tiny_study, overrides=overrides))
+    study.optuna.add_trial(create_trial(value=0.5))
+    searched = _section(study_report(study), "searched")
+    assert '<td>linear</td><td class="text">if optimizer is sgd</td>' in searched
+    assert '<td>log</td><td class="text">always</td>' in searched
+    assert "not recorded" in searched  # neither versions nor the digest of the images
+    assert "The trials do not say where they were trained." in searched
+
+
+def test_planned_trainings_have_no_search_space(storage: Storage) -> None:
+    planned = PlanTable(name="tiny-retraining", plan="best", retrains="tiny")
+    study = open_study(storage, PlanFile(study=planned, space={"repeat": IntRange(low=0, high=10**9)}))
+    study.optuna.add_trial(create_trial(value=0.5))
+    searched = _section(study_report(study), "searched")
+    assert '<td class="text">kmnist-search best tiny --retrain</td>' in searched
+    assert "Nothing was searched." in searched
+    assert "repeat" not in searched
+
+
+def _section(page: str, name: str) -> str:
+    return page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
 
 
 def test_a_file_that_is_there_is_kept_unless_forced(invoke: Invoke, study: SearchStudy) -> None:

@@ -1,6 +1,7 @@
 """What the charts of a report are drawn from, and what goes with them into the page."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.charts import search_charts, trials as read, work_charts
-from kmnist_search.charts.chart import Chart, figure, joined, metric_axis, small, value_range
+from kmnist_search.charts import cost_charts, search_charts, trials as read, work_charts
+from kmnist_search.charts.chart import Chart, figure, metric_axis, small, value_range
+from kmnist_search.charts.curves import joined
 from kmnist_search.charts.trials import TimedAttempt
-from kmnist_search.evaluation.metrics import CalibrationBin
+from kmnist_search.evaluation.metrics import CalibrationBin, EpochFigures
 from kmnist_search.report import model_charts, parallel_chart
 from tests.unit.charts.test_trials import trial
 
@@ -181,6 +183,72 @@ def test_no_text_in_a_figure_can_end_the_script_it_stands_in() -> None:
     assert json.loads(chart.json)["data"][0]["y"] == [name]
 
 
-def test_curves_of_a_single_epoch_are_dots_for_a_line_of_one_point_is_not_seen() -> None:
-    assert joined([{1: 0.5}, {1: 0.6}], [1, 2])["mode"] == "markers"
-    assert joined([{1: 0.5}, {1: 0.6, 2: 0.7}], [1, 2])["mode"] == "lines"
+@pytest.mark.parametrize("trials", [TRIALS[:1], [trial(0, 0.5, reports={1: 0.5}), trial(1, 0.6, reports={1: 0.6})]])
+def test_epochs_and_trials_are_whole_numbers_on_their_axes_however_few_there_are(trials: list[FrozenTrial]) -> None:
+    history, last = read.history(trials, StudyDirection.MAXIMIZE), max(len(trials[0].intermediate_values), 1)
+    charts = (
+        (work_charts.learning_curves(trials, None, "val_accuracy", maximize=True), last),
+        (work_charts.best_curves(trials, "val_accuracy", maximize=True), last),
+        (search_charts.best_by_trials(history, "val_accuracy", maximize=True), len(trials)),
+        (model_charts.curves("loss", {7: _epochs(last)}, {8: _epochs(last)}, name="loss"), last),
+    )
+    for chart, whole in charts:
+        assert chart.figure is not None
+        axis = chart.figure.layout.xaxis
+        assert (axis.tickvals, axis.range) == ((1,), (0, 2)) if whole == 1 else (axis.dtick == 1), chart.name
+
+
+def _epochs(number: int) -> list[EpochFigures]:
+    return [
+        EpochFigures(number=epoch, train_loss=1 / epoch, train_accuracy=0.5, val_loss=1 / epoch, val_accuracy=0.5)
+        for epoch in range(1, number + 1)
+    ]
+
+
+def test_many_epochs_have_the_ticks_that_fit() -> None:
+    drawn = work_charts.learning_curves(
+        [trial(0, 0.5, reports=dict.fromkeys(range(1, 101), 0.5))], None, "val_accuracy", maximize=True
+    ).figure
+    assert drawn is not None
+    assert (drawn.layout.xaxis.dtick, drawn.layout.xaxis.tickvals) == (None, None)
+
+
+def test_a_trial_of_a_single_epoch_is_a_dot_for_a_line_of_one_point_is_not_seen() -> None:
+    ended = [trial(n, state=TrialState.PRUNED, reports=reports) for n, reports in enumerate([{1: 0.2}, {}, {1: 0.3}])]
+    longer = trial(3, state=TrialState.PRUNED, reports={1: 0.3, 2: 0.4})
+    (dots,) = _drawn(work_charts.learning_curves(ended, None, "val_accuracy", maximize=True))
+    assert (dots.mode, dots.showlegend, dots.x[~np.isnan(dots.y)].tolist()) == ("markers", True, [1, 1])
+    line, dots = _drawn(work_charts.learning_curves([*ended, longer], None, "val_accuracy", maximize=True))
+    assert (line.mode, set(line.customdata)) == ("lines", {3})
+    assert (dots.mode, set(dots.customdata)) == ("markers", {0, 2})
+    assert dots.marker.color == line.line.color
+    assert (dots.legendgroup, dots.showlegend) == (line.legendgroup, False)
+
+
+def _drawn(chart: Chart) -> Sequence[Any]:
+    assert chart.figure is not None
+    return tuple(chart.figure.data)
+
+
+def test_the_front_is_a_step_line_and_tells_the_settings_of_its_trials() -> None:
+    sized = [searched(n, 0.5 + n / 10, 1e-3, n, 32) for n in (1, 2, 3)]
+    for each, size in zip(sized, (100, 5000, 4000), strict=True):
+        each.user_attrs["num_parameters"] = size
+    dots, line = _drawn(cost_charts.size_and_value(sized[::-1], "val_accuracy", maximize=True, most=2))
+    assert (dots.name, line.name, line.line.shape) == ("complete trial", "Pareto front", "hv")
+    assert (dots.customdata.tolist(), line.customdata.tolist()) == ([3, 2], [1, 3])
+    assert line.text[1] == "rate 0.001<br>depth 3<br>width 32"
+    assert dots.text == (line.text[1], "rate 0.001<br>depth 2<br>width 32")
+    for trace in (dots, line):
+        assert "trial %{customdata}" in trace.hovertemplate
+        assert "%{text}" in trace.hovertemplate
+    bare, line = _drawn(cost_charts.size_and_value(sized, "val_loss", maximize=False, most=2, described=False))
+    assert line.text
+    assert bare.text is None
+    assert "%{text}" not in bare.hovertemplate
+
+
+def test_the_chart_of_sizes_is_called_after_the_metric() -> None:
+    sized = trial(0, 0.5, num_parameters=10)
+    titles = [cost_charts.size_and_value([sized], m, maximize=True, most=1).title for m in ("val_accuracy", "val_loss")]
+    assert titles == ["Accuracy against parameters", "Loss against parameters"]

@@ -181,8 +181,9 @@ def test_importance_finds_the_hyperparameter_that_decides() -> None:
 def test_too_few_trials_or_equal_ones_have_no_importance_and_a_reason() -> None:
     spaces: dict[str, BaseDistribution] = {"rate": RATE}
     equal = [trial(number, 0.5, params={"rate": 1e-3}, distributions=spaces) for number in range(12)]
-    few, same = importances(equal[:9], StudyDirection.MAXIMIZE), importances(equal, StudyDirection.MAXIMIZE)
-    assert few.note == "Importance needs at least 10 complete trials; there are 9."
+    few, same = importances(equal[:1], StudyDirection.MAXIMIZE), importances(equal, StudyDirection.MAXIMIZE)
+    assert few.note == "Importance needs at least 2 complete trials; there is 1."
+    assert importances([], StudyDirection.MAXIMIZE).note == few.note.replace("1", "none")
     assert same.note == "All complete trials have the same value, so no hyperparameter made a difference."
     assert not few.shares
     assert not same.shares
@@ -192,6 +193,8 @@ def test_a_hint_from_few_trials_is_called_one() -> None:
     spaces: dict[str, BaseDistribution] = {"rate": RATE}
     done = [trial(n, n / 20, params={"rate": 1e-4 * (n + 1)}, distributions=spaces) for n in range(20)]
     assert "From so few trials it is a hint" in importances(done, StudyDirection.MAXIMIZE).note
+    assert "From the 10 complete trials" in (note := importances(done[:10], StudyDirection.MAXIMIZE).note)
+    assert "That is one trial, so this may well be chance" in note
 
 
 def test_trials_that_disagree_on_their_hyperparameters_have_importances_without_a_warning(

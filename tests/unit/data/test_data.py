@@ -23,7 +23,8 @@ import torchvision
 
 from kmnist_search.config import DataConfig
 from kmnist_search.data import files, search_data
-from kmnist_search.data.catalog import IDX_DATASETS
+from kmnist_search.data.catalog import IDX_DATASETS, TRAINING_IMAGES
+from kmnist_search.data.part_sizes import part_sizes
 from kmnist_search.data.search_data import SearchData
 from kmnist_search.errors import DataError
 
@@ -437,3 +438,12 @@ def test_standard_pixels_have_no_mean_and_a_spread_of_one() -> None:
     pixels = (data.train_images.double() / 255 - data.mean) / data.std
     assert pixels.mean().item() == pytest.approx(0, abs=1e-6)
     assert pixels.std().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "kmnist"])
+def test_the_numbers_of_images_are_known_without_reading_them(dataset: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue("real_data_dir") if dataset in IDX_DATASETS else Path()
+    config = DataConfig(dataset=dataset, val_share=0.3)  # type: ignore[arg-type]
+    data = search_data.load(config, folder)
+    known = part_sizes(TRAINING_IMAGES[dataset], config.val_share)
+    assert (len(data.train_labels), len(data.val_labels)) == known

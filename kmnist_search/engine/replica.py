@@ -61,6 +61,11 @@ class Replica:
         self._is_validated = False
 
     @property
+    def share_of_epoch(self) -> float:
+        """How much of the present epoch is trained, from 0 to 1."""
+        return self.position / self.steps_per_epoch
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.program.steps_per_epoch
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal
@@ -29,6 +29,10 @@ from kmnist_search.study.halving import rung_of
 from kmnist_search.study.outlook import Outlook, outlook
 from kmnist_search.study.patience import noise_of
 from kmnist_search.study.study import TRACEBACK_KEY, SearchStudy
+from kmnist_search.study.trial_rows import state_of
+
+#: How many of the trials that ended last are shown.
+RECENT_TRIALS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,22 @@ class Running:
     params: Mapping[str, Any]
     reports: Mapping[int, float]
     is_ahead: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedTrial:
+    """A trial that has ended: the metric after its last epoch, and how long it was trained.
+
+    `reason` says why a trial failed.
+    """
+
+    number: int
+    outcome: str
+    value: float | None
+    epochs: int
+    seconds: float | None
+    params: Mapping[str, Any]
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +102,7 @@ class TrialFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study has come, and its forecast, which is None while too few trials are over.
+    """How far a study has come, and its forecast, which is None while too few trials are over, as of the time `at`.
 
     `total` is the number of its trials, with planned trainings that are queued later. `paused` counts the pruned trials
     that may resume. `best` is None while no trial is complete, and for planned trainings, whose accuracies are of
@@ -97,6 +117,7 @@ class Progress:
     is_plan: bool
     best: FrozenTrial | None
     forecast: Forecast | None
+    at: datetime = field(compare=False)
     paused: int = 0
 
     @property
@@ -114,8 +135,9 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The status of a study: its progress, its workers, and its running and failed trials.
+    """The status of a study: its progress, its workers, its running and failed trials.
 
+    `recent` are the trials that ended last, the newest last.
     `bests` are the best metric after each trial that is over, in order of their ends, from the first complete trial on.
     `outlook` is None while too little is known, `noise` while no configuration was repeated, see `patience.py`, and
     `halt` while the study may be worked on.
@@ -125,6 +147,7 @@ class Status:
     bests: Sequence[float]
     workers: Sequence[WorkerStatus]
     running: Sequence[Running]
+    recent: Sequence[FinishedTrial]
     failures: Sequence[TrialFailure]
     outlook: Outlook | None = None
     noise: float | None = None
@@ -142,14 +165,18 @@ def status_from(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial
     # A pruned trial without a value is infeasible, or diverged in its first epoch.
     failed = [trial for trial in trials if trial.state == TrialState.FAIL or _has_no_value(trial)]
     best = [] if study.is_plan else study.ranked(trials)[:1]
+    ended = sorted((trial for trial in trials if trial.datetime_complete is not None), key=_ended_at)
+    recent = ended[-RECENT_TRIALS:]
     # Finished trials do not change any more, so their details may be from an earlier read.
-    study.with_details([*running, *(trial for trial in [*best, *failed] if not trial.user_attrs)])
+    without = {trial.number: trial for trial in [*best, *failed, *recent] if not trial.user_attrs}
+    study.with_details([*running, *without.values()])
     progress, bests = _progress(study, counts, trials), _bests(study, trials)
     return Status(
         progress=progress,
         bests=bests,
         workers=_workers(study.workers(), running),
         running=[_running(study, trial, best) for trial in running],
+        recent=[_finished(trial) for trial in recent],
         failures=[_failure(trial) for trial in failed],
         outlook=outlook(bests, progress.forecast, running=counts.running),
         noise=None if study.is_plan else noise_of(trials),
@@ -173,6 +200,7 @@ def _progress(study: SearchStudy, counts: Counts, trials: Sequence[FrozenTrial])
         is_plan=study.is_plan,
         best=ranked[0] if ranked and not study.is_plan else None,
         forecast=_forecast(study, trials),
+        at=datetime.now(),
         paused=sum(rung_of(trial) is not None for trial in trials),
     )
 
@@ -222,8 +250,7 @@ def _seconds(local: datetime | None) -> float:
 
 def _bests(study: SearchStudy, trials: Sequence[FrozenTrial]) -> list[float]:
     bests: list[float] = []
-    over = [trial for trial in trials if trial.datetime_complete is not None]
-    for trial in sorted(over, key=lambda trial: (trial.datetime_complete, trial.number)):
+    for trial in sorted((trial for trial in trials if trial.datetime_complete is not None), key=_ended_at):
         value = trial.values[0] if trial.state == TrialState.COMPLETE else None
         if value is not None and (not bests or study.is_as_good(value, bests[-1])):
             bests.append(value)
@@ -270,6 +297,23 @@ def _running(study: SearchStudy, trial: FrozenTrial, best: Sequence[FrozenTrial]
         params=trial.params,
         reports=trial.intermediate_values,
         is_ahead=value is not None and then is not None and value != then and study.is_as_good(value, then),
+    )
+
+
+def _ended_at(trial: FrozenTrial) -> tuple[datetime, int]:
+    assert trial.datetime_complete is not None
+    return trial.datetime_complete, trial.number
+
+
+def _finished(trial: FrozenTrial) -> FinishedTrial:
+    return FinishedTrial(
+        number=trial.number,
+        outcome=state_of(trial),
+        value=trial.values[0] if trial.values else None,
+        epochs=trial.last_step or 0,
+        seconds=trial.user_attrs.get("seconds"),
+        params=trial.params,
+        reason=trial.user_attrs.get(REASON_KEY, ""),
     )
 
 

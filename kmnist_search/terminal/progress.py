@@ -56,7 +56,8 @@ def _time_text(progress: Progress, goal: int, now: datetime) -> Text:
         return Text("not known while nothing runs" if counts.waiting else "nothing runs, and nothing is left to do")
     if pace is None or left is None:
         return Text("not known yet: too few trials have ended", style="dim")
-    end = now + left
+    end = progress.at + left
+    left = max(end - now, timedelta())
     clock = f"{end:%H:%M}" if left < SAME_DAY else f"{end:%a %H:%M}"
     return Text.assemble((f"about {duration_text(left)} left, done at {clock}", "bold"), f"  {pace:.0f} trials/hour")
 

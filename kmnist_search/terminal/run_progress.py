@@ -1,22 +1,27 @@
 """The view of a run: a live table in a terminal, elsewhere one line for each event."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.engine.replica import Epoch
 from kmnist_search.run.search import Search
-from kmnist_search.study.status import Progress
+from kmnist_search.study.status import RECENT_TRIALS, FinishedTrial, Progress, Running
+from kmnist_search.study.study import SearchStudy
 from kmnist_search.terminal.control_keys import no_control_keys_shown
+from kmnist_search.terminal.layout import Page
+from kmnist_search.terminal.listings import recent_listing, running_listing
+from kmnist_search.terminal.picture import CURVE_SHARE, head, sections
 from kmnist_search.terminal.printing import LOG, print_line
-from kmnist_search.terminal.progress import Row, finished_bar, labelled, progress_rows
-from kmnist_search.wording import count, duration_text, metric_text, named_metric, shown_params
+from kmnist_search.terminal.progress import Row, progress_rows
+from kmnist_search.wording import count, duration_text, named_metric, shown_params
 from kmnist_search.worker.events import (
     DatabaseAway,
     DatabaseBack,
@@ -27,17 +32,11 @@ from kmnist_search.worker.events import (
     TrialEnded,
     TrialStarted,
     Waiting,
+    WithinEpoch,
 )
 
-RECENT_TRIALS = 8
-OUTCOME_STYLES = {
-    "complete": "green",
-    "paused": "yellow",
-    "pruned": "yellow",
-    "failed": "red",
-    "handed back": "cyan",
-    "lost": "cyan",
-}
+#: The progress of a run is read again after an epoch if it is older.
+PROGRESS_AGE = timedelta(seconds=5)
 
 
 def follow(console: Console, search: Search, progress: Callable[[], Progress], events: Iterator[Event]) -> None:
@@ -102,28 +101,28 @@ def _ending(metric: str, ended: TrialEnded) -> str:
 
 
 class RunView:
-    """The live table of a run, drawn from the events so far."""
+    """The live picture of a run, drawn from the events so far; it fits the terminal."""
 
     def __init__(self, search: Search, progress: Callable[[], Progress]) -> None:
         self.search, self._seen = search, progress
         self.progress = progress()
         self.database = self.stopping = self.waiting = ""
-        self.recent: deque[TrialEnded] = deque(maxlen=RECENT_TRIALS)
-        self.started: dict[int, TrialStarted] = {}
-        self.epochs: dict[int, Epoch] = {}
+        self.recent: deque[FinishedTrial] = deque(maxlen=RECENT_TRIALS)
+        self.running: dict[int, _AtWork] = {}
 
     def take(self, event: Event) -> None:
         """Take in one event; the work of other processes is read from the storage when a trial starts or ends."""
         match event:
             case TrialStarted():
-                self.started[event.number] = event
+                self.running[event.number] = _AtWork(started=event, at=time.monotonic(), epoch=event.epochs_done)
                 self.waiting = ""
-            case EpochDone():
-                self.epochs[event.number] = event.epoch
+            case EpochDone() if event.number in self.running:
+                self.running[event.number].add(event.epoch, self.search.study.metric)
+            case WithinEpoch() if event.number in self.running:
+                self.running[event.number].share = event.share
             case TrialEnded():
-                self.recent.append(event)
-                self.started.pop(event.number, None)
-                self.epochs.pop(event.number, None)
+                self.recent.append(_finished(event))
+                self.running.pop(event.number, None)
             case DatabaseAway():
                 self.database = _state_text(event)
             case DatabaseBack():
@@ -132,59 +131,85 @@ class RunView:
                 self.stopping = _state_text(event)
             case Waiting():
                 self.waiting = _state_text(event)
-        # The length of planned trainings is known after the first epoch of one.
-        tells_length = isinstance(event, EpochDone) and self.progress.is_plan and self.progress.forecast is None
-        if isinstance(event, TrialStarted | TrialEnded) or tells_length:
+        # The time left changes with each epoch of a trial at work.
+        is_old = datetime.now() - self.progress.at > PROGRESS_AGE
+        if isinstance(event, TrialStarted | TrialEnded) or (isinstance(event, EpochDone) and is_old):
             self.progress = self._seen()
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        page = Page(width=options.max_width, ascii_only=options.ascii_only)
         goal = self.search.goal(self.progress.counts)
-        rows = progress_rows(self.progress, goal, datetime.now())
+        rows = [*progress_rows(self.progress, goal, datetime.now()), *self._state_rows()]
+        top = head(self.progress, goal, rows, page)
+        shown = [
+            running_listing(
+                [each.seen(self.search.study, self.progress) for each in list(self.running.values())],
+                self.progress,
+                curve_width=page.width // CURVE_SHARE,
+                ascii_only=page.ascii_only,
+                with_worker=set(self.running),
+                shares={number: each.share for number, each in list(self.running.items())},
+            ),
+            recent_listing(list(self.recent), self.search.study.metric),
+        ]
+        yield from top
+        yield from sections(shown, page, max(options.size.height - len(top) - 1, 0))
+
+    def _state_rows(self) -> list[Row]:
+        """Return rows for what is unusual: a database that is away, nothing to do, a stop."""
+        rows: list[Row] = []
         if self.database:
             rows.append(("database", Text(self.database, style="red")))
-        return Group(finished_bar(self.progress, goal), labelled([*rows, *self._now()]), self._recent_table())
-
-    def _now(self) -> list[Row]:
-        """Return a line for each running trial; a single one, or a planned one, also shows its hyperparameters."""
-        lines = [Text(self._line(number)) for number in sorted(self.started)]
-        if self.progress.is_plan:
-            lines = [
-                Text.assemble(line, (f"  {shown_params(self.started[number].params)}", "dim"))
-                for number, line in zip(sorted(self.started), lines, strict=True)
-            ]
-        elif len(lines) == 1:
-            lines += [Text(shown_params(started.params)) for started in self.started.values()]
-        if not lines and self.waiting:
-            lines = [Text(self.waiting, style="cyan")]
-        if not lines and not self.recent and not self.stopping:
-            lines = [Text("claiming a trial ...")]
+        if not self.running and self.waiting:
+            rows.append(("now", Text(self.waiting, style="cyan")))
+        elif not self.running and not self.recent and not self.stopping:
+            rows.append(("now", Text("claiming a trial ...")))
         if self.stopping:
-            lines.append(Text(self.stopping, style="cyan"))
-        return [("" if index else "now", line) for index, line in enumerate(lines)]
+            rows.append(("now", Text(self.stopping, style="cyan")))
+        return rows
 
-    def _line(self, number: int) -> str:
-        if (epoch := self.epochs.get(number)) is None:
-            return f"trial {number}"
-        metric = self.search.study.metric
-        return (
-            f"trial {number}  epoch {epoch.number}/{self.search.study.epochs_of(self.started[number].params)}  "
-            f"{named_metric(metric, getattr(epoch, metric))}  train_loss {epoch.train_loss:.4f}"
+
+@dataclass(kw_only=True)
+class _AtWork:
+    """A trial that is trained here: since when, by `time.monotonic`, its last epoch, and the metric by epoch."""
+
+    started: TrialStarted
+    at: float
+    epoch: int
+    share: float = 0.0
+    reports: dict[int, float] = field(default_factory=dict)
+
+    def add(self, epoch: Epoch, metric: str) -> None:
+        """Take in an epoch that is done."""
+        self.epoch, self.share = epoch.number, 0.0
+        if (value := getattr(epoch, metric)) is not None:
+            self.reports[epoch.number] = value
+
+    def seen(self, study: SearchStudy, progress: Progress) -> Running:
+        """Return it as a study's status shows it."""
+        reports = dict(self.reports)
+        value = reports.get(self.epoch)
+        then = progress.best.intermediate_values.get(self.epoch) if progress.best else None
+        return Running(
+            number=self.started.number,
+            epoch=self.epoch,
+            epochs=study.epochs_of(self.started.params),
+            value=value,
+            attempts=(),
+            seconds=time.monotonic() - self.at,
+            params=self.started.params,
+            reports=reports,
+            is_ahead=value is not None and then is not None and value != then and study.is_as_good(value, then),
         )
 
-    def _recent_table(self) -> RenderableType:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-        table.add_column("trial", justify="right", no_wrap=True)
-        table.add_column("outcome", no_wrap=True)
-        for figure in (self.search.study.metric, "epochs", "time"):
-            table.add_column(figure, justify="right", no_wrap=True)
-        table.add_column("hyperparameters", no_wrap=True, overflow="ellipsis", ratio=1)
-        for ended in self.recent:
-            table.add_row(
-                str(ended.number),
-                Text(ended.outcome, style=OUTCOME_STYLES[ended.outcome]),
-                metric_text(self.search.study.metric, ended.value),
-                str(ended.epochs),
-                duration_text(ended.seconds),
-                ended.reason if ended.outcome == "failed" else shown_params(ended.params),
-            )
-        return table
+
+def _finished(ended: TrialEnded) -> FinishedTrial:
+    return FinishedTrial(
+        number=ended.number,
+        outcome=ended.outcome,
+        value=ended.value,
+        epochs=ended.epochs,
+        seconds=ended.seconds,
+        params=ended.params,
+        reason=ended.reason,
+    )

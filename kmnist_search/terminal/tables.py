@@ -11,7 +11,7 @@ from rich.text import Text
 from kmnist_search.evaluation.metrics import Opening, Recipe
 from kmnist_search.study.status import Progress
 from kmnist_search.terminal.progress import labelled
-from kmnist_search.terminal.sparkline import MAX_CURVE, bounds, fitted, sparkline
+from kmnist_search.terminal.sparkline import MAX_CURVE, bounds, fitted, sparkline, stretched
 from kmnist_search.wording import count, duration_text, metric_text, moment, named_metric, percent, shown_params, value
 
 
@@ -24,7 +24,7 @@ def best_view(summary: Mapping[str, Any]) -> RenderableType:
 def _ranking(summary: Mapping[str, Any]) -> RenderableType:
     """Return two lines for each trial, so that hyperparameters fit into a narrow terminal."""
     metric, top = summary["metric"], summary["top"]
-    curves = [fitted(list(trial["reports"].values()), MAX_CURVE) for trial in top]
+    curves = [fitted(stretched(list(trial["reports"].values()), metric), MAX_CURVE) for trial in top]
     scale = bounds(curves)
     lines: list[RenderableType] = [
         Text(f"{'rank':>4}  {'trial':>5}  {metric:>12}  {'parameters':>11}  {'time':>10}  curve", style="dim")

@@ -10,18 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from kmnist_search.study.status import Status
-from kmnist_search.terminal.progress import finished_bar, progress_rows
-from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
-from kmnist_search.terminal.status import halt_rows, listings
-from kmnist_search.watch.layout import Page, shared_out
+from kmnist_search.terminal.layout import Page
+from kmnist_search.terminal.listings import listings
+from kmnist_search.terminal.picture import CURVE_SHARE, LABEL, folded, head, sections
+from kmnist_search.terminal.progress import progress_rows
+from kmnist_search.terminal.sparkline import bounds, fitted, sparkline, stretched
+from kmnist_search.terminal.status import halt_rows
 from kmnist_search.wording import duration_text, metric_text
 
 #: From this height on, lines for the hyperparameters of the best trial.
 BEST_LINES, TALL = 2, 28
-#: Width of a label.
-LABEL = 9
-#: The largest share of the width for the curve of a running trial.
-CURVE_SHARE = 6
 #: After this time without an answer, the database or the network has a problem.
 SILENCE = timedelta(seconds=20)
 
@@ -100,11 +98,12 @@ def _state(status: Status, *, is_away: bool) -> Text:
 
 def _body(status: Status, page: Page, height: int, now: datetime) -> list[Table | Text]:
     """Return exactly `height` lines: progress first, then listings, then what the user can do."""
-    head = _head(status, page, now, best_lines=1 if height < TALL else BEST_LINES)
+    top = _head(status, page, now, best_lines=1 if height < TALL else BEST_LINES)
     foot = [page.cut(line) for line in _foot(status)]
-    middle = _middle(status, page, max(height - len(head) - len(foot), 0))
-    blank = [Text("")] * (height - len(head) - len(foot) - len(middle))
-    return [*head, *middle, *blank, *foot]
+    shown = listings(status, curve_width=page.width // CURVE_SHARE, ascii_only=page.ascii_only)
+    middle = sections(shown, page, max(height - len(top) - len(foot), 0))
+    blank = [Text("")] * (height - len(top) - len(foot) - len(middle))
+    return [*top, *middle, *blank, *foot]
 
 
 def _head(status: Status, page: Page, now: datetime, *, best_lines: int) -> list[Table | Text]:
@@ -112,18 +111,9 @@ def _head(status: Status, page: Page, now: datetime, *, best_lines: int) -> list
     rows = [*halt_rows(status), *progress_rows(progress, progress.total, now)]
     if progress.best is not None:
         *rows, (label, params) = rows
-        rows += [(label, line) for line in _folded(params, page, best_lines)]
+        rows += [(label, line) for line in folded(params, page, best_lines)]
         rows.append(("so far", _bests_text(status, page)))
-    lines = [Text.assemble((f" {label:<{LABEL - 1}}", "dim"), text) for label, text in rows]
-    return [finished_bar(progress, progress.total), *(page.cut(line) for line in lines)]
-
-
-def _folded(text: Text, page: Page, most: int) -> list[Text]:
-    """Return a text on at most `most` lines; the last one may be too long."""
-    lines = text.wrap(Console(width=page.width), max(page.width - LABEL - 1, 1))
-    for line in lines:
-        line.rstrip()
-    return [line for line in [*lines[: most - 1], Text(" ").join(lines[most - 1 :])] if line]
+    return head(progress, progress.total, rows, page)
 
 
 def _bests_text(status: Status, page: Page) -> Text:
@@ -134,23 +124,13 @@ def _bests_text(status: Status, page: Page) -> Text:
     first, last = (metric_text(status.progress.metric, value) for value in (bests[0], bests[-1]))
     before, after = f"{first} ", f" {last}, {_ago(len(bests) - bests.index(bests[-1]) - 1)}"
     width = max(page.width - LABEL - 2 - len(before) - len(after), 1)
-    curve = sparkline(fitted(bests, width), bounds([bests]), ascii_only=page.ascii_only)
+    drawn = stretched(bests, status.progress.metric)
+    curve = sparkline(fitted(drawn, width), bounds([drawn]), ascii_only=page.ascii_only)
     return Text.assemble((before, "dim"), (curve, "green"), after)
 
 
 def _ago(trials: int) -> str:
     return "just now" if not trials else "1 trial ago" if trials == 1 else f"{trials} trials ago"
-
-
-def _middle(status: Status, page: Page, height: int) -> list[Text]:
-    shown = listings(status, curve_width=page.width // CURVE_SHARE, ascii_only=page.ascii_only)
-    sections = [(each.title, page.columns(each.rows, right=each.right)) for each in shown]
-    heights = shared_out([len(lines) + 1 if lines else 0 for _, lines in sections], height)
-    return [
-        line
-        for (title, lines), given in zip(sections, heights, strict=True)
-        for line in page.section(title, lines, given)
-    ]
 
 
 def _foot(status: Status) -> list[Text]:

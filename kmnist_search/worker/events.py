@@ -31,6 +31,14 @@ class EpochDone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WithinEpoch:
+    """A trial is within an epoch that takes long; `share` of it is trained, from 0 to 1."""
+
+    number: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialEnded:
     """A trial has ended, was handed back or was lost; `value` is the metric after its last epoch."""
 
@@ -100,6 +108,7 @@ class Waiting:
 Event = (
     TrialStarted
     | EpochDone
+    | WithinEpoch
     | TrialValidated
     | TrialEnded
     | RunWarning

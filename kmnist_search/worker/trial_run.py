@@ -21,7 +21,7 @@ from kmnist_search.study.study import TRACEBACK_KEY
 from kmnist_search.study_file.schema import TrainingSpec
 from kmnist_search.worker.checkpoints import Checkpoints
 from kmnist_search.worker.context import TrialContext
-from kmnist_search.worker.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated
+from kmnist_search.worker.events import EpochDone, Outcome, TrialEnded, TrialStarted, TrialValidated, WithinEpoch
 from kmnist_search.worker.tasks import State, Steps, wait_for
 from kmnist_search.worker.together import Together
 from kmnist_search.worker.trial_attributes import DIVERGED, description, reason_of_failure, results
@@ -29,6 +29,8 @@ from kmnist_search.worker.trial_models import MODELS_KEY, artifact_attributes
 
 #: A `kill -9` loses at most this much training; a checkpoint of a large net takes about 0.1 s.
 CHECKPOINT_EVERY_SECONDS = 30.0
+#: How often a trial within a long epoch says how far it is.
+SIGN_OF_LIFE_SECONDS = 2.0
 #: The constraint that a trial violates if it needs too much memory; the sampler learns from it.
 MEMORY_CONSTRAINT = "memory"
 
@@ -160,7 +162,7 @@ class TrialRun:
     def _epochs(self, trial: Trial, training: Training) -> Steps[tuple[Outcome, str]]:
         # A CPU can take its next step at once; a GPU has enough queued for a while.
         state = State.READY if self.context.device.type == "cpu" else State.IDLE
-        saved_at = time.monotonic()
+        saved_at = told_at = time.monotonic()
         while not training.finished:
             if self.database_thread.has_lost(self.claim):
                 return "lost", LOST
@@ -168,7 +170,11 @@ class TrialRun:
                 return "handed back", _save(self.checkpoints, training)
             if not training.advance():
                 yield state
+                if time.monotonic() - told_at > SIGN_OF_LIFE_SECONDS:
+                    told_at = time.monotonic()
+                    yield WithinEpoch(number=trial.number, share=training.share_of_epoch)
                 continue
+            told_at = time.monotonic()
             before = training.seconds
             epoch = training.read()
             self.epoch_seconds = training.seconds - before

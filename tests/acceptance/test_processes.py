@@ -74,8 +74,8 @@ def test_a_terminal_shows_a_live_table(tiny_study: Path, tmp_path: Path) -> None
     assert shown.returncode == 0, text
     assert re.search(r"4 of 4 finished\s+━+", text)
     assert re.search(r"trials\s+\d complete\s+\d pruned\s+0 failed\s+0 running\s+0 waiting", text)
-    assert re.search(r"trial\s+outcome\s+val_accuracy\s+epochs\s+time\s+hyperparameters", text)
-    assert re.search(r"0\s+complete\s+\d+\.\d\d %\s+4\s+\d+(\.\d)? s\s+learning_rate=", text)
+    assert re.search(r"latest results ─+", text)
+    assert re.search(r"trial +0 +complete +\d+\.\d\d % +4 epochs +\d+(\.\d)? s +learning_rate=", text)
     assert "Done: 4 of 4 trials are finished." in text
 
 

@@ -44,7 +44,7 @@ def test_a_search_fills_the_screen_of_any_size_and_ctrl_c_leaves_it_clean(search
         assert lines[0].startswith(" study tiny  running  seen at ")
         assert lines[1].split()[1:4] == ["of", "300", "finished"]
         assert "about " in lines[3]
-        assert re.match(r" best    val_accuracy \d+\.\d\d %", lines[4])
+        assert re.match(r" best     val_accuracy \d+\.\d\d %", lines[4])
         assert any("1 worker ─" in line for line in lines)
         assert lines[22].startswith(" Ctrl-C leaves")
         assert screen.cursor_is_hidden

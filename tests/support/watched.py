@@ -8,7 +8,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmnist_search.queue.queue import Counts
 from kmnist_search.study.forecast import Forecast
-from kmnist_search.study.status import Progress, Running, Status, TrialFailure, WorkerStatus
+from kmnist_search.study.status import (
+    RECENT_TRIALS,
+    FinishedTrial,
+    Progress,
+    Running,
+    Status,
+    TrialFailure,
+    WorkerStatus,
+)
 
 NOW = datetime(2026, 11, 21, 14, 3, 22)
 EPOCHS = 30
@@ -84,6 +92,19 @@ def failure(number: int) -> TrialFailure:
     return TrialFailure(number=number, outcome="failed", reason=reason, traceback="Traceback ...")
 
 
+def finished(number: int) -> FinishedTrial:
+    outcome = ("complete", "paused", "pruned", "failed")[number % 4]
+    return FinishedTrial(
+        number=number,
+        outcome=outcome,
+        value=None if outcome == "failed" else 0.93 + number % 7 / 200,
+        epochs=3 + number % 4,
+        seconds=14.0 + number,
+        params=PARAMS,
+        reason=REASONS[0] if outcome == "failed" else "",
+    )
+
+
 def bests(count: int) -> list[float]:
     return [0.9697 - 0.1 / (1 + index // 6) for index in range(count)]
 
@@ -108,10 +129,12 @@ def status(
             is_plan=False,
             best=best_trial() if counts.complete else None,
             forecast=forecast or None,
+            at=NOW,
         ),
         bests=bests(counts.finished) if counts.complete else [],
         workers=workers,
         running=at_work,
+        recent=[finished(number) for number in range(max(counts.finished - RECENT_TRIALS, 0), counts.finished)],
         failures=failures,
     )
 

@@ -11,9 +11,9 @@ from rich.screen import Screen
 from rich.text import Text
 
 from kmnist_search.study.status import Status, TrialFailure
+from kmnist_search.terminal.layout import Page, shared_out
+from kmnist_search.terminal.listings import failure_kinds
 from kmnist_search.terminal.sparkline import bounds, fitted, sparkline
-from kmnist_search.terminal.status import failure_kinds
-from kmnist_search.watch.layout import Page, shared_out
 from kmnist_search.watch.view import Outage, WatchView
 from tests.support import watched
 from tests.support.recorded import assert_recorded
@@ -110,6 +110,13 @@ def test_time_left_is_told_only_where_something_runs() -> None:
     assert "left" not in shown
 
 
+def test_the_time_left_ticks_and_the_end_stays_between_two_looks() -> None:
+    view = _view(STATES["middle"])
+    assert "about 11 min left, done at 14:14" in _drawn(view)
+    assert "about 10 min left, done at 14:14" in _drawn(replace(view, now=watched.NOW + timedelta(seconds=60)))
+    assert "about 0 s left, done at 14:14" in _drawn(replace(view, now=watched.NOW + timedelta(hours=1)))
+
+
 def test_a_database_that_is_silent_is_told_before_it_is_known_to_be_away() -> None:
     view = _view(STATES["middle"])
     assert "no answer" not in _drawn(replace(view, now=watched.NOW + timedelta(seconds=19)))
@@ -120,8 +127,8 @@ def test_trials_ahead_of_the_best_come_first() -> None:
     lines = _drawn(_view(STATES["huge"])).splitlines()
     first = next(index for index, line in enumerate(lines) if "256 trials running" in line)
     assert "103 ahead of where the best was" in lines[first]
-    assert all("  ahead  " in line for line in lines[first + 1 : first + 5])
-    assert lines[first + 5].strip() == "and 252 more"
+    assert all("  ahead  " in line for line in lines[first + 1 : first + 3])
+    assert lines[first + 3].strip() == "and 254 more"
 
 
 def test_what_an_error_says_does_nothing_to_the_terminal() -> None:

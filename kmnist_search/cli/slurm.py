@@ -143,6 +143,7 @@ def slurm(
     )
     if dry_run:
         click.echo(script(job), nl=False)
+        click.echo("To make the queue for this script: kmnist-search submit queue, with the same study", err=True)
         return
 
     from kmnist_search.api.planned import check_result_folder

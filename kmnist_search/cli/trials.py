@@ -138,7 +138,6 @@ def _show_one(study: "SearchStudy", number: int, *, as_json: bool) -> None:
     from kmnist_search.errors import TrialNotFoundError
     from kmnist_search.study.study import TRACEBACK_KEY
     from kmnist_search.study.summary import trial_summary
-    from kmnist_search.study.trial_rows import state_of
     from kmnist_search.terminal.tables import trial_view
 
     found = [trial for trial in study.trials() if trial.number == number]
@@ -151,7 +150,6 @@ def _show_one(study: "SearchStudy", number: int, *, as_json: bool) -> None:
     attributes = found[0].user_attrs
     summary = {
         **trial_summary(found[0], study.metric),
-        "state": state_of(found[0]),
         "reason": attributes.get(REASON_KEY),
         "traceback": attributes.get(TRACEBACK_KEY),
     }

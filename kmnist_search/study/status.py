@@ -296,7 +296,7 @@ def _running(study: SearchStudy, trial: FrozenTrial, best: Sequence[FrozenTrial]
         seconds=None if trial.datetime_start is None else (datetime.now() - trial.datetime_start).total_seconds(),
         params=trial.params,
         reports=trial.intermediate_values,
-        is_ahead=value is not None and then is not None and value != then and study.is_as_good(value, then),
+        is_ahead=value is not None and then is not None and study.is_better(value, then),
     )
 
 

@@ -247,6 +247,10 @@ class SearchStudy:
             )
         return ranked
 
+    def is_better(self, value: float, other: float) -> bool:
+        """Return whether a metric of `value` is better than one of `other`."""
+        return value != other and self.is_as_good(value, other)
+
     def is_as_good(self, value: float, target: float) -> bool:
         """Return whether a metric of `value` is at least as good as `target`."""
         return value >= target if self.direction == StudyDirection.MAXIMIZE else value <= target

@@ -11,6 +11,7 @@ from kmnist_search.queue.attempts import ATTEMPTS_KEY
 from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY, duplicates, front, up_to
 from kmnist_search.study.status import Progress, Status
 from kmnist_search.study.study import SearchStudy
+from kmnist_search.study.trial_rows import state_of
 
 #: User attributes about a trial's cost and origin; the others are curves and bookkeeping.
 FACTS = (
@@ -32,7 +33,7 @@ def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
     attributes = trial.user_attrs
     return {
         "number": trial.number,
-        "state": trial.state.name.lower(),
+        "state": state_of(trial),
         metric: trial.value,
         "params": trial.params,
         **{fact: attributes.get(fact) for fact in FACTS},

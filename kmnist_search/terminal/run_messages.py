@@ -26,7 +26,7 @@ def announce(console: Console, search: Search, places: Sequence[Place], *, optio
         done = "1 trial is" if counts.finished == 1 else f"{counts.finished} trials are"
         print_line(console, f"{done} finished, {search.goal(counts)} were asked for: nothing to do.")
         best = f"kmnist-search best {name}{options}"
-        print_line(console, f"For ten more: --trials {counts.finished + 10}. The best: {best}")
+        print_line(console, f"For ten more: --trials +10. The best: {best}")
         return
     _print_places_or_warn(console, search, places)
 

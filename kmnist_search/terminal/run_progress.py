@@ -199,7 +199,7 @@ class _AtWork:
             seconds=time.monotonic() - self.at,
             params=self.started.params,
             reports=reports,
-            is_ahead=value is not None and then is not None and value != then and study.is_as_good(value, then),
+            is_ahead=value is not None and then is not None and study.is_better(value, then),
         )
 
 

@@ -230,7 +230,7 @@ def test_no_data_and_no_network_is_one_clear_message(invoke: Invoke, monkeypatch
 def test_a_smaller_budget_than_what_is_finished_does_nothing(invoke: Invoke) -> None:
     invoke("run", "tiny.toml", "--trials", 3)
     result = invoke("run", "tiny.toml", "--trials", 2)
-    assert "3 trials are finished, 2 were asked for: nothing to do.\nFor ten more: --trials 13." in result.stdout
+    assert "3 trials are finished, 2 were asked for: nothing to do.\nFor ten more: --trials +10." in result.stdout
     assert "Done: 3 of 3 trials are finished." in result.stdout
     assert "nothing runs" in invoke("status").stdout
 

@@ -19,6 +19,7 @@ from tests.support.slurm import OTHER_PARTITION, PARTITION, SlurmCluster, wait_f
 
 Invoke = Callable[..., Result]
 
+QUEUE_FIRST = "To make the queue for this script: kmnist-search submit queue, with the same study\n"
 NOWHERE = "postgresql://me:s3cret@127.0.0.1:9/kmnist"  # nothing listens there
 
 
@@ -71,7 +72,7 @@ def test_a_dry_run_prints_the_script_and_does_nothing_else(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     shown = _submit(invoke, "--dry-run", "--storage", NOWHERE, "--time", "1:00:00", "--sbatch=--constraint=a100")
-    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert (shown.exit_code, shown.stderr) == (0, QUEUE_FIRST)
     assert shown.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=tiny\n#SBATCH --array=0-3\n")
     for line in (f"--output={tmp_path}/kmnist-search.logs/%A_%a.log", "--time=1:00:00", "--constraint=a100"):
         assert f"#SBATCH {line}\n" in shown.stdout
@@ -82,7 +83,7 @@ def test_a_dry_run_prints_the_script_and_does_nothing_else(
 
 def test_a_dry_run_needs_no_database_either(invoke: Invoke) -> None:
     shown = _submit(invoke, "--dry-run")
-    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert (shown.exit_code, shown.stderr) == (0, QUEUE_FIRST)
     assert ': "${KMNIST_SEARCH_STORAGE:?must be the URL of the database: export it, then run sbatch}"' in shown.stdout
 
 

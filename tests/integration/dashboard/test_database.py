@@ -332,14 +332,17 @@ def test_a_fault_within_optuna_dashboard_is_logged_and_not_shown(
         assert "within" in caplog.text, path
 
 
-def test_the_page_has_the_script_that_says_what_failed(storage: Storage, any_storage_url: str) -> None:
+def test_the_page_has_the_script_that_says_what_failed_and_a_style(storage: Storage, any_storage_url: str) -> None:
     ask = Asker(any_storage_url)
     page = ask("/dashboard").get_data(as_text=True)
     scripts = re.findall(r'<script[^>]* src="([^"]+)"', page)
     assert scripts == ["/kmnist-search/banner.js", "/static/bundle.js"]
-    script = ask(scripts[0])
-    assert script.mimetype == "text/javascript"
-    assert ask(scripts[0], headers={"If-None-Match": script.headers["ETag"]}).status_code == 304
+    styles = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)
+    assert styles == ["/kmnist-search/page.css"]
+    for path, mimetype in ((scripts[0], "text/javascript"), (styles[0], "text/css")):
+        file = ask(path)
+        assert file.mimetype == mimetype
+        assert ask(path, headers={"If-None-Match": file.headers["ETag"]}).status_code == 304
 
 
 def test_large_answers_are_small_on_the_way(storage: Storage, any_storage_url: str) -> None:

@@ -1,8 +1,9 @@
 """One study in memory, with all its trials, updated by reading only the trials that may have changed.
 
-Finished trials change only when they resume after a pause, and waiting trials when they are claimed. So new trials,
-running trials, and those in another state or with another end than before are read. `CachedStorage.read_news` does not
-fit: the page also shows waiting trials and attributes, and another study may get the id of a deleted one.
+Finished trials change only when they resume after a pause, or get or lose artifacts, and waiting trials when they are
+claimed. So new trials, running trials, and those with another state, another end or other artifacts than before are
+read. `CachedStorage.read_news` does not fit: the page also shows waiting trials and attributes, and another study may
+get the id of a deleted one.
 """
 
 import json
@@ -20,10 +21,11 @@ from kmnist_search.database.tables import (
     study_directions,
     study_system_attributes,
     study_user_attributes,
+    system_attributes,
     trials,
 )
 from kmnist_search.database.trial_reader import local_time, read_attributes, read_reports, read_trials
-from kmnist_search.optuna_internals import FrozenStudy, study_id_of, trial_id_of
+from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX, FrozenStudy, study_id_of, trial_id_of
 
 #: Trials that are read in one statement, whose parameters are their ids.
 BATCH = 1000
@@ -80,13 +82,17 @@ class CachedStudy:
         """Return the ids of the trials that may have changed, and of new ones."""
         columns = trials.c.trial_id, trials.c.state, trials.c.datetime_complete
         query = select(*columns).where(trials.c.study_id == study_id_of(self.study))
+        artifacts = _artifacts(connection, study_id_of(self.study))
         known = {
-            key: (trial.state, trial.datetime_complete)
+            key: (trial.state, trial.datetime_complete, _artifact_keys(trial))
             for key, trial in self._known.items()
             if trial.state != TrialState.RUNNING
         }
-        rows = connection.execute(query)
-        return sorted(trial_id for trial_id, state, end in rows if known.get(trial_id) != (state, local_time(end)))
+        return sorted(
+            trial_id
+            for trial_id, state, end in connection.execute(query)
+            if known.get(trial_id) != (state, local_time(end), artifacts.get(trial_id, set()))
+        )
 
     def _news(self, connection: Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
         """Return those of the trials that have changed, by id."""
@@ -98,10 +104,31 @@ class CachedStudy:
         }
 
 
+def _artifacts(connection: Connection, study_id: int) -> dict[int, set[str]]:
+    """Return the keys of the artifacts of trials by trial id."""
+    table = system_attributes
+    query = (
+        select(table.c.trial_id, table.c.key)
+        .join(trials, trials.c.trial_id == table.c.trial_id)
+        .where(trials.c.study_id == study_id, table.c.key.startswith(ARTIFACT_KEY_PREFIX))
+    )
+    found: dict[int, set[str]] = defaultdict(set)
+    for trial_id, key in connection.execute(query):
+        found[trial_id].add(key)
+    return found
+
+
+def _artifact_keys(trial: FrozenTrial) -> set[str]:
+    return {key for key in trial.system_attrs if key.startswith(ARTIFACT_KEY_PREFIX)}
+
+
 def _read(connection: Connection, study_id: int, trial_ids: Collection[int]) -> Iterator[FrozenTrial]:
-    """Yield trials with their attributes and reports."""
+    """Yield trials with their reports, and with their attributes but lists and dictionaries.
+
+    The page prints an attribute on one line. Curves and configurations would be lines of some hundred characters.
+    """
     read = read_trials(connection, study_id, only=trial_ids, waiting_before=MAX_ID)
-    attributes = read_attributes(connection, trial_ids)
+    attributes = read_attributes(connection, trial_ids, with_nested=False)
     running = [trial_id_of(trial) for trial in read if not trial.state.is_finished()]
     reports = read_reports(connection, running) if running else {}
     for trial in read:

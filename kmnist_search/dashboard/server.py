@@ -16,6 +16,7 @@ from kmnist_search.dashboard.page import PatchedPage
 from kmnist_search.dashboard.request_checks import RequestChecks
 from kmnist_search.dashboard.security_headers import with_security_headers
 from kmnist_search.dashboard.storage import DashboardStorage
+from kmnist_search.dashboard.trial_note import trial_note
 from kmnist_search.errors import InputError
 from kmnist_search.optuna_internals import ArtifactStore
 from kmnist_search.optuna_internals.dashboard import dashboard_app, silence_dashboard_errors
@@ -48,7 +49,7 @@ def application(database: Database, access: Access, artifact_store: ArtifactStor
         artifact_store: the store of the artifacts of studies and trials.
     """
     storage = DashboardStorage(database, is_read_only=access.is_read_only)
-    dashboard, storage.on_forgotten = dashboard_app(storage, artifact_store)
+    dashboard, storage.on_forgotten = dashboard_app(storage, artifact_store, trial_note)
     silence_dashboard_errors(lambda: storage.error is not None)
     app: WSGIApplication = AnswerCache(PatchedPage(dashboard), storage)
     app = StorageErrorPages(with_compression(app), storage)

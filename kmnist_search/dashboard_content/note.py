@@ -11,6 +11,7 @@ import jinja2
 
 from kmnist_search import wording
 from kmnist_search.charts import trials as read
+from kmnist_search.dashboard.kept_text import with_kept_text
 from kmnist_search.dashboard_content.snapshot import Snapshot
 from kmnist_search.data.catalog import title_of
 from kmnist_search.study_file.description import (
@@ -22,8 +23,6 @@ from kmnist_search.study_file.description import (
     values_text,
 )
 
-#: It is in the notes of existing studies, so it does not change.
-END = "*kmnist-search writes all above this line. What you write below it stays.*"
 #: The most failure reasons listed; `kmnist-search status` shows more.
 MAX_REASONS = 5
 #: The most characters of a reason; some contain a whole configuration.
@@ -52,8 +51,7 @@ def note(snapshot: Snapshot, before: str = "") -> str:
         failures=list(read.failures(snapshot.trials).items()),
         most_reasons=MAX_REASONS,
     )
-    theirs = before.partition(END)[2] if END in before else f"\n\n{before}" if before.strip() else ""
-    return f"{ours.strip()}\n\n---\n{END}{theirs}"
+    return with_kept_text(ours, before)
 
 
 @cache

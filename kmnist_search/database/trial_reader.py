@@ -158,13 +158,26 @@ def _assembled(rows: Iterable[Any]) -> list[FrozenTrial]:
 
 
 def read_attributes(
-    connection: Connection, trial_ids: Collection[int], *, keys: Collection[str] | None = None
+    connection: Connection,
+    trial_ids: Collection[int],
+    *,
+    keys: Collection[str] | None = None,
+    with_nested: bool = True,
 ) -> Mapping[int, dict[str, Any]]:
-    """Return the user attributes of some trials by trial id; `keys` are those to read, None means all."""
+    """Return the user attributes of some trials by trial id.
+
+    Args:
+        connection: in a transaction.
+        trial_ids: the trials.
+        keys: of the attributes to read; None means all.
+        with_nested: whether to read those that are lists or dictionaries.
+    """
     table = user_attributes
     query = select(table.c.trial_id, table.c.key, table.c.value_json).where(table.c.trial_id.in_(trial_ids))
     if keys is not None:
         query = query.where(table.c.key.in_(keys))
+    if not with_nested:
+        query = query.where(table.c.value_json.not_like("[%"), table.c.value_json.not_like("{%"))
     found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in trial_ids}
     for trial_id, key, text in connection.execute(query):
         found[trial_id][key] = json.loads(text)

@@ -5,12 +5,13 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 PLOT = ".js-plotly-plot .main-svg"
+#: The texts of the elements in one that are wider than their place.
+OVERFLOWING = """card => [card, ...card.querySelectorAll("*")]
+    .filter(each => each.scrollWidth > each.clientWidth && getComputedStyle(each).display !== "inline")
+    .map(each => each.textContent)"""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., Command]
 
@@ -103,6 +108,47 @@ def test_the_dashboard_prints_its_url_and_shows_the_study_as_soon_as_there_is_on
         assert reader.wrong == []
         with urllib.request.urlopen(f"{url}/api/studies", timeout=120) as answer:  # by a program, not a browser
             assert [study["study_name"] for study in json.load(answer)["study_summaries"]] == ["tiny"]
+    finally:
+        _end(serving)
+
+
+#: The pages of a study by what is seen once they are drawn.
+PAGES = {
+    "/dashboard": "text=1. tiny",
+    "/dashboard/studies/1": PLOT,
+    "/dashboard/studies/1/analytics": PLOT,
+    "/dashboard/studies/1/trials?numbers=0": "img[src*='/artifacts/']",
+    "/dashboard/studies/1/trials?numbers=0,1,2": "h4:has-text('Trial 2')",
+    "/dashboard/studies/1/smartSelection": "td:has-text('Complete')",  # the table of trials
+    "/dashboard/studies/1/note": "pre",
+}
+
+
+def test_no_page_is_wider_than_the_window_and_the_best_value_stays_in_its_card(
+    tiny_study: Path, tmp_path: Path, start: Start, command: Run, browser: "Browser"
+) -> None:
+    assert command("run", "tiny.toml", "--trials", "3", "--set", "study.pruner=none").returncode == 0
+    with closing(sqlite3.connect(tmp_path / "kmnist-search.db")) as database, database:
+        # Attributes and values of any length, as another program or an earlier version may have written them.
+        database.execute(
+            "INSERT INTO trial_user_attributes (trial_id, key, value_json) SELECT trial_id, 'remark', ? FROM trials",
+            (json.dumps("a long remark " * 500),),
+        )
+        database.execute("UPDATE trial_values SET value = 0.9791666666666666")
+    serving = start("dashboard", "--port", "0", "--read-only")
+    try:
+        reader = Reader(browser, _url(serving))
+        for width in (1280, 820):
+            reader.page.set_viewport_size({"width": width, "height": 900})
+            for path, drawn in PAGES.items():
+                reader.open(path)
+                reader.sees(drawn)
+                widest = reader.page.evaluate("document.documentElement.scrollWidth")
+                assert widest <= width, f"{path} is {widest} pixels wide in a window of {width}"
+            reader.open("/dashboard/studies/1")
+            card = reader.page.locator(".MuiCard-root:has-text('Best Trial')")
+            card.get_by_text("0.979167", exact=True).wait_for()
+            assert card.evaluate(OVERFLOWING) == []
     finally:
         _end(serving)
 

@@ -68,9 +68,15 @@ def test_the_dashboard_shows_the_note_every_plot_and_the_pictures_of_the_best_tr
         images = page.locator("img[src*='/artifacts/']")
         images.first.wait_for()
         page.wait_for_function("[...document.querySelectorAll(\"img[src*='/artifacts/']\")].every(i => i.naturalWidth)")
-        assert images.count() == 3
+        assert images.count() == 6
         sizes = images.evaluate_all("all => all.map(each => each.naturalWidth)")
-        assert sorted(sizes) == [588, 640, 780]
+        assert sizes[:3] == [640, 588, 780], "curves, confusion matrix and wrong images, in the note"
+        assert sorted(sizes[3:]) == [588, 640, 780]
+        # The note is above all attributes, and its first pictures are seen without scrolling.
+        first = images.first.bounding_box()
+        assert first is not None
+        assert first["y"] + first["height"] < 1000
+        assert "kmnist-search trials tiny --number" in page.locator("p:has(img) + p").inner_text()
         assert page.get_by_text(f"trial-{best[1]}.toml").count() == 1
     finally:
         serving.process.send_signal(signal.SIGINT)

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import optuna
 import optuna_dashboard
 import pytest
 import sqlalchemy
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, upload_artifact
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import event
@@ -23,6 +24,8 @@ from kmnist_search.dashboard import database as database_module, storage as stor
 from kmnist_search.dashboard.database import Database
 from kmnist_search.dashboard.server import Access, application
 from kmnist_search.database.storage import Storage, open_storage
+from kmnist_search.database.tables import system_attributes
+from kmnist_search.optuna_internals import ARTIFACT_KEY_PREFIX
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -153,6 +156,59 @@ def test_what_changed_is_shown_and_what_did_not_is_not_sent_again(storage: Stora
     noted = see(lambda: optuna_dashboard.save_note(optuna.Trial(study, study.trials[0]._trial_id), "late"))
     assert [trial["note"]["body"] for trial in noted["trials"]][:2] == ["late", ""]
     assert see(lambda: study.set_user_attr("new", 1))["user_attrs"][-1] == {"key": "new", "value": "1"}
+
+
+def test_lists_and_tables_among_the_attributes_are_not_shown(storage: Storage, any_storage_url: str) -> None:
+    study = optuna.create_study(storage=storage.rdb)
+    nested = {"config": {"dim": 64}, "val_loss_curve": [0.5, 0.25], "attempts": []}
+    shown = {"seconds": 1.5, "device": "[CPU]", "is_best": True, "none": None}
+    study.add_trial(create_trial(value=0.5, user_attrs={**nested, **shown}))
+    detail = Asker(any_storage_url)(f"/api/studies/{study._study_id}?after=0").get_json()
+    for trial in (*detail["trials"], *detail["best_trials"]):
+        assert {each["key"] for each in trial["user_attrs"]} == set(shown)
+    assert {each["key"] for each in detail["union_user_attrs"]} == set(shown)
+    assert set(study.trials[0].user_attrs) == {*nested, *shown}, "they stay in the database"
+
+
+def test_an_artifact_that_a_finished_trial_gets_or_loses_is_noticed(storage: Storage, any_storage_url: str) -> None:
+    study = optuna.create_study(storage=storage.rdb)
+    study.add_trial(create_trial(value=0.5, user_attrs={"num_parameters": 10}))
+    meta = ArtifactMeta(artifact_id="0a", filename="curves-0.png", mimetype="image/png", encoding=None)
+    row = {
+        "trial_id": study.trials[0]._trial_id,
+        "key": f"{ARTIFACT_KEY_PREFIX}0a",
+        "value_json": json.dumps(json.dumps(asdict(meta))),
+    }
+    ask, path = Asker(any_storage_url), f"/api/studies/{study._study_id}?after=0"
+
+    def shown() -> tuple[list[str], bool]:
+        (only,) = ask(path).get_json()["trials"]
+        return [each["filename"] for each in only["artifacts"]], "![learning curves](" in only["note"]["body"]
+
+    assert shown() == ([], False)
+    with storage.writing() as connection:
+        connection.execute(sqlalchemy.insert(system_attributes), [row])
+    assert shown() == (["curves-0.png"], True)
+    with storage.writing() as connection:
+        connection.execute(sqlalchemy.delete(system_attributes))
+    assert shown() == ([], False)
+
+
+def test_what_is_added_to_the_note_of_a_trial_is_stored_and_shown_once(storage: Storage, any_storage_url: str) -> None:
+    study = optuna.create_study(storage=storage.rdb)
+    study.add_trial(create_trial(value=0.5, user_attrs={"num_parameters": 10}))
+    ask, path = Asker(any_storage_url), f"/api/studies/{study._study_id}"
+    trial = study.trials[0]._trial_id
+
+    def note() -> dict[str, Any]:
+        found: dict[str, Any] = ask(f"{path}?after=0").get_json()["trials"][0]["note"]
+        return found
+
+    first = note()
+    assert first["body"].startswith("0 epochs, 10 parameters")
+    added = {"version": first["version"] + 1, "body": f"{first['body']}\n\nMine."}
+    assert ask(f"{path}/{trial}/note", "PUT", json=added).status_code == 200
+    assert note() == added
 
 
 def test_a_finished_trial_is_read_once(storage: Storage, any_storage_url: str) -> None:
@@ -332,14 +388,17 @@ def test_a_fault_within_optuna_dashboard_is_logged_and_not_shown(
         assert "within" in caplog.text, path
 
 
-def test_the_page_has_the_script_that_says_what_failed(storage: Storage, any_storage_url: str) -> None:
+def test_the_page_has_the_script_that_says_what_failed_and_a_style(storage: Storage, any_storage_url: str) -> None:
     ask = Asker(any_storage_url)
     page = ask("/dashboard").get_data(as_text=True)
     scripts = re.findall(r'<script[^>]* src="([^"]+)"', page)
     assert scripts == ["/kmnist-search/banner.js", "/static/bundle.js"]
-    script = ask(scripts[0])
-    assert script.mimetype == "text/javascript"
-    assert ask(scripts[0], headers={"If-None-Match": script.headers["ETag"]}).status_code == 304
+    styles = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)
+    assert styles == ["/kmnist-search/page.css"]
+    for path, mimetype in ((scripts[0], "text/javascript"), (styles[0], "text/css")):
+        file = ask(path)
+        assert file.mimetype == mimetype
+        assert ask(path, headers={"If-None-Match": file.headers["ETag"]}).status_code == 304
 
 
 def test_large_answers_are_small_on_the_way(storage: Storage, any_storage_url: str) -> None:

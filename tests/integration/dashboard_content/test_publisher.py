@@ -20,9 +20,9 @@ from PIL import Image
 from sqlalchemy import select
 
 from kmnist_search.archive import studies as archive
+from kmnist_search.dashboard.kept_text import END
 from kmnist_search.dashboard_content import leader, publisher
 from kmnist_search.dashboard_content.attributes import DashboardAttributes
-from kmnist_search.dashboard_content.note import END
 from kmnist_search.database.storage import Storage
 from kmnist_search.database.tables import put, study_system_attributes, system_attributes
 from kmnist_search.host.signals import StopSignals

@@ -186,7 +186,7 @@ def test_a_study_is_written_as_optuna_dashboard_does_and_each_trial_once(storage
         frozen = storage.rdb.get_all_studies()[0]
         theirs = json.loads(json.dumps(_serializer.serialize_study_detail(frozen, trials[1:2], trials, *rest)))
         assert json.loads(study_json(frozen, trials[1:2], trials, *rest)) == theirs
-        return [study_json._trial(study_id_of(study), each, attributes) for each, attributes, _ in kept.values()]
+        return [study_json._trial(study_id_of(study), each, others) for each, others, _ in kept.values()]
 
     kept = study_json._trials
     first = texts()
@@ -196,6 +196,14 @@ def test_a_study_is_written_as_optuna_dashboard_does_and_each_trial_once(storage
     third = texts()
     assert [one is other for one, other in zip(first, second, strict=True)] == [True, False, True]
     assert [one is other for one, other in zip(second, third, strict=True)] == [False, True, True]
+
+
+def test_the_best_value_is_rounded_and_no_other(storage: Storage, study: optuna.Study) -> None:
+    study.add_trial(optuna.trial.create_trial(value=0.9791666666666666))
+    app, _ = dashboard_app(storage.rdb, None)
+    answer = Client(app).get(f"/api/studies/{study_id_of(study)}", headers={"Accept-Encoding": ""}).get_json()
+    assert [trial["values"] for trial in answer["best_trials"]] == [[0.979167]]
+    assert [trial["values"] for trial in answer["trials"]] == [[0.9791666666666666]]
 
 
 def test_a_trial_is_searched_for_hyperparameters_until_it_is_finished(storage: Storage, study: optuna.Study) -> None:

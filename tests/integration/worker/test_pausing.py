@@ -154,10 +154,12 @@ def test_another_worker_reads_a_trial_again_that_has_resumed(study: SearchStudy,
     for trial in seen.get_all_trials(0):
         assert trial.state == real[trial.number].state
         assert trial.intermediate_values == real[trial.number].intermediate_values
-    assert page.trials == list(real.values())
     assert attempts == {number: trial.user_attrs["attempts"] for number, trial in real.items()}
     assert len(real) == len(seen.get_all_trials(0)) == 9
     assert any(len(trial.user_attrs["attempts"]) > 1 for trial in real.values())
+    for trial in real.values():  # the page shows no lists and dictionaries
+        trial.user_attrs = {key: each for key, each in trial.user_attrs.items() if not isinstance(each, list | dict)}
+    assert page.trials == list(real.values())
 
 
 def trials_of(study: SearchStudy) -> list[FrozenTrial]:

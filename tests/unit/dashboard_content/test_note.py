@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from kmnist_search.dashboard_content.note import END, note
+from kmnist_search.dashboard.kept_text import END
+from kmnist_search.dashboard_content.note import note
 from kmnist_search.dashboard_content.snapshot import Images, Snapshot
 from kmnist_search.host.process import Owner
 from kmnist_search.queue.queue import Counts

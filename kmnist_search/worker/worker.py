@@ -154,7 +154,7 @@ class Worker:
         if claim is None:
             counts = self.database_thread.counts
             may_come_back, waits = counts.running > 0, self.limits.waits
-            if self.database_thread.halt == "paused":
+            if self.database_thread.halt == "paused" and not counts.reach(self.limits.budget):
                 waits = "forever"
             elif self._is_out_of_patience:
                 waits = "for others"  # what runs may be a new best

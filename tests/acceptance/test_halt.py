@@ -97,3 +97,10 @@ def test_a_retraining_that_is_stopped_goes_on_where_it_was(tiny_study: Path, tmp
         again = start.finished(*retrain)
         assert "study tiny was stopped; it goes on" in again.output
     assert (tmp_path / "tiny-best" / "model.pt").exists() or list((tmp_path / "tiny-best").iterdir())
+
+
+def test_a_worker_of_a_paused_study_ends_when_all_is_done(tiny_study: Path, tmp_path: Path) -> None:
+    with forks(tmp_path) as start:
+        start.finished("run", *STUDY)
+        start.finished("pause")
+        assert "Done: 4 of 4 trials are finished" in _says(start, "worker", "tiny")

@@ -166,6 +166,8 @@ class Study:
             if ended.interrupted:
                 raise KeyboardInterrupt("all trials are handed back; run() resumes them")
             stopped_by = ended.stopped_by
+            if stopped_by == "command":
+                print_line(console, "The study was stopped. run() lets it go on.")
         else:
             stopped_by = "budget"
         print_line(console, self._summary())
@@ -187,16 +189,23 @@ class Study:
         steering.enqueue(self._found, chosen)
         return self._found.counts().total
 
-    def stop(self) -> None:
+    def stop(self) -> int:
         """End all workers of the study, on all machines: each hands back what it trains, with a checkpoint.
 
-        Those that join later end at once, until `run` or `resume`.
-        """
-        steering.halt(self._found, "stopped")
+        Those that join later end at once, until `resume`; `run` also lets the study go on.
 
-    def pause(self) -> None:
-        """Let all workers of the study, on all machines, hand back what they train, and wait for `resume`."""
-        steering.halt(self._found, "paused")
+        Returns:
+            How many workers were seen lately.
+        """
+        return steering.halt(self._found, "stopped") or 0
+
+    def pause(self) -> int:
+        """Let all workers of the study, on all machines, hand back what they train, and wait for `resume` or `run`.
+
+        Returns:
+            How many workers were seen lately.
+        """
+        return steering.halt(self._found, "paused") or 0
 
     def resume(self) -> None:
         """Let a paused or stopped study be worked on again. Workers that have ended are not started."""

@@ -200,7 +200,7 @@ def resolve_typed(value: str, meant: str) -> None:
 
 
 def typed_command() -> str:
-    """Return the command line of this process as it may be shown, without passwords and secret paths of webhooks."""
+    """Return the command line of this process as it may be shown, without passwords and addresses of webhooks."""
     from kmnist_search.database.url import without_password
 
     shown = ["kmnist-search"]
@@ -209,8 +209,8 @@ def typed_command() -> str:
         before, equals, last = typed.rpartition("=")
         argument = f"{before}{equals}{resolved.get(last, last)}"
         option, equals, value = argument.rpartition("=") if argument.startswith("--storage=") else ("", "", argument)
-        if webhook := re.match(r"(?:--notify=)?https?://[^/]*", argument):
-            argument, value = f"{webhook[0]}/...", ""
+        if webhook := re.match(r"(--notify=)?https?://", argument):
+            argument, value = f"{webhook[1] or ''}URL", ""
         shown.append(f"{option}{equals}{without_password(value)}" if "://" in value else argument)
     return shlex.join(shown)
 

@@ -105,8 +105,8 @@ def stop(study: str | None, storage_url: str) -> None:
 def pause(study: str | None, storage_url: str) -> None:
     """Let all workers of a study wait, on all machines.
 
-    Each hands back what it trains, with a checkpoint, and waits until the study is resumed. STUDY is its name in the
-    storage; without it, the only one or the one last worked on.
+    Each hands back what it trains, with a checkpoint, and waits until the study is resumed, run or submitted. STUDY is
+    its name in the storage; without it, the only one or the one last worked on.
     """
     _halt(storage_url, study, "paused")
 
@@ -134,14 +134,20 @@ def _halt(storage_url: str, name: str | None, how: "Halt") -> None:
 
     found = stored_study(storage_url, name)
     alive = halt(found, how)
+    if alive is None:
+        click.echo(f"study {found.name} is finished, and no worker is there: nothing to be {how}")
+        return
     done = "wait" if how == "paused" else "end"
     who = f"{count(alive, 'worker')} will hand back what they train and {done}" if alive else "no worker is there now"
     click.echo(f"study {found.name} is {how}: {who}. To go on: kmnist-search resume {found.name}{typed_storage()}")
 
 
 def _tell_who_trains(study: "SearchStudy") -> None:
+    if (halt := study.halt()) is not None:
+        click.echo(f"the study is {halt}, so it waits. To go on: kmnist-search resume {study.name}{typed_storage()}")
+        return
     alive = sum(not worker.is_gone for worker in study.workers())
     if alive:
-        click.echo(f"{count(alive, 'worker')} of the study will train it")
+        click.echo(f"{count(alive, 'worker')} of the study will train what waits")
     else:
         click.echo(f"no worker is there. To train what waits: kmnist-search worker {study.name}{typed_storage()}")

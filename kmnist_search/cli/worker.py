@@ -106,7 +106,10 @@ def worker(
             check_result_folder(study, out, force=force)
         search, last, stopped_by = _work(console, study, options, signals)
         progress = when_it_answers()(status_of, last.study).progress
-    conclude(console, last, progress, stopped_by, command=typed_command(), options=typed_storage())
+    resume = typed_command()
+    if progress.counts.unfinished and when_it_answers()(last.study.halt) is not None:  # a worker would wait, or end
+        resume = f"kmnist-search resume {search.study.name}{typed_storage()}, and then {resume}"
+    conclude(console, last, progress, stopped_by, command=resume, options=typed_storage())
     if signals.received is not None:
         sys.exit(INTERRUPTED)
     if retrains and stopped_by == "budget":

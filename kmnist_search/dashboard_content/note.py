@@ -4,7 +4,6 @@ Text that people write below its last line is kept.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
 from functools import cache
 
 import jinja2
@@ -47,7 +46,6 @@ def note(snapshot: Snapshot, before: str = "") -> str:
         clock="GPU time" if read.clock_name(snapshot.trials) == "GPU-seconds" else "training",
         pruner=pruner_text(snapshot.file.study.pruner, snapshot.file.train.epochs),
         sampler=sampler_text(snapshot.file.study),
-        pids=_pids(snapshot),
         failures=list(read.failures(snapshot.trials).items()),
         most_reasons=MAX_REASONS,
     )
@@ -75,15 +73,6 @@ def _template() -> jinja2.Template:
     )
     templates.globals["count"] = wording.count
     return templates.get_template("note.md.jinja")
-
-
-def _pids(snapshot: Snapshot) -> Mapping[str, Sequence[int]]:
-    """Return the process numbers of the workers by host."""
-    pids: dict[str, list[int]] = {}
-    for worker in snapshot.workers:
-        if not worker.is_gone:
-            pids.setdefault(worker.owner.host, []).append(worker.owner.pid)
-    return pids
 
 
 def _reason(text: str) -> str:

@@ -52,16 +52,20 @@ def retry_failed(study: SearchStudy) -> list[int]:
     return numbers
 
 
-def halt(study: SearchStudy, how: Halt) -> int:
+def halt(study: SearchStudy, how: Halt) -> int | None:
     """Let all workers of a study, and of the retraining of its winner, hand back their trials, and wait or end.
 
     Returns:
-        How many workers were seen lately.
+        How many workers were seen lately; None if nothing was changed, because nothing is left to do and no worker is
+        there.
     """
     studies = _with_companion(study)
+    alive = sum(not worker.is_gone for each in studies for worker in each.workers())
+    if not alive and not any(each.counts().unfinished for each in studies):
+        return None
     for each in studies:
         each.set_halt(how)
-    return sum(not worker.is_gone for each in studies for worker in each.workers())
+    return alive
 
 
 def resume(study: SearchStudy) -> Halt | None:

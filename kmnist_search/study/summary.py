@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 
 from kmnist_search.errors import ConfigError
 from kmnist_search.queue.attempts import ATTEMPTS_KEY
+from kmnist_search.queue.queue import Counts
 from kmnist_search.study.ranking import DIGEST_KEY, SIZE_KEY, duplicates, front, up_to
 from kmnist_search.study.status import Progress, Status
 from kmnist_search.study.study import SearchStudy
@@ -45,16 +46,20 @@ def trial_summary(trial: FrozenTrial, metric: str) -> dict[str, Any]:
 
 def progress_summary(progress: Progress) -> dict[str, Any]:
     """Return how far a study has come."""
-    left = progress.time_left(progress.total)
+    left = progress.time_left(progress.total) if progress.counts.running else None
     return {
         "study": progress.name,
         "metric": progress.metric,
-        "trials": {**asdict(progress.counts), "finished": progress.counts.finished, "total": progress.total},
+        "trials": {**_counts(progress.counts), "finished": progress.counts.finished, "total": progress.total},
         "paused": progress.paused,
         "best": trial_summary(progress.best, progress.metric) if progress.best else None,
         "trials_per_hour": progress.trials_per_hour,
         "seconds_left": left.total_seconds() if left is not None else None,
     }
+
+
+def _counts(counts: Counts) -> dict[str, int]:
+    return {"failed" if name == "fail" else name: number for name, number in asdict(counts).items()}
 
 
 def status_summary(status: Status) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def running_listing(
     ascii_only: bool,
     with_worker: Collection[int],
     shares: Mapping[int, float] | None = None,
+    where: str = "",
 ) -> Listing:
     """Return the running trials; those ahead of the best trial at the same epoch come first.
 
@@ -69,6 +70,7 @@ def running_listing(
         ascii_only: whether only ASCII may be shown.
         with_worker: numbers of the trials whose worker is known.
         shares: by number, how much of the epoch under way is done, from 0 to 1, where that is known.
+        where: what the title says after "running".
     """
     running = sorted(running, key=lambda each: not each.is_ahead)
     curves = [stretched(list(each.reports.values()), progress.metric) for each in running]
@@ -80,7 +82,9 @@ def running_listing(
         drawn = sparkline(thin, scale, ascii_only=ascii_only)
         share = (shares or {}).get(each.number, 0.0)
         rows.append(_running_row(each, progress.metric, drawn, share, has_worker=each.number in with_worker))
-    title = Text.assemble((f"{count(len(rows), 'trial')} running", "bold"), (f", {progress.metric} by epoch", "dim"))
+    title = Text.assemble(
+        (f"{count(len(rows), 'trial')} running{where}", "bold"), (f", {progress.metric} by epoch", "dim")
+    )
     if ahead := sum(each.is_ahead for each in running):
         title.append(f", {ahead} ahead of where the best was", style="green")
     return Listing(title=title, rows=rows, right=(1, 2, 3, 5))

@@ -61,6 +61,7 @@ def follow(console: Console, search: Search, progress: Callable[[], Progress], e
             elif line := _log_line(event, search, progress):
                 LOG.info(line)
             view.take(event)
+        view.progress, view.waiting = progress(), ""
 
 
 def _log_line(event: Event, search: Search, progress: Callable[[], Progress]) -> str:
@@ -121,6 +122,7 @@ class RunView:
             case WithinEpoch() if event.number in self.running:
                 self.running[event.number].share = event.share
             case TrialEnded():
+                self.recent = deque([each for each in self.recent if each.number != event.number], RECENT_TRIALS)
                 self.recent.append(_finished(event))
                 self.running.pop(event.number, None)
             case DatabaseAway():
@@ -131,6 +133,7 @@ class RunView:
                 self.stopping = _state_text(event)
             case Waiting():
                 self.waiting = _state_text(event)
+                self.progress = self._seen()
         # The time left changes with each epoch of a trial at work.
         is_old = datetime.now() - self.progress.at > PROGRESS_AGE
         if isinstance(event, TrialStarted | TrialEnded) or (isinstance(event, EpochDone) and is_old):
@@ -149,6 +152,7 @@ class RunView:
                 ascii_only=page.ascii_only,
                 with_worker=set(self.running),
                 shares={number: each.share for number, each in list(self.running.items())},
+                where=" here",
             ),
             recent_listing(list(self.recent), self.search.study.metric),
         ]

@@ -46,7 +46,7 @@ def halt_rows(status: Status) -> list[Row]:
     """Return a row that says that the study is paused or stopped, if it is."""
     if status.halt is None:
         return []
-    waits = "its workers wait" if status.halt == "paused" else "workers that join it end at once"
+    waits = "workers wait" if status.halt == "paused" else "workers that join it end at once"
     resume = f"kmnist-search resume {status.progress.name}"
     return [("halt", Text(f"{status.halt}: {waits}. To go on: {resume}", style="bold yellow"))]
 

@@ -139,6 +139,8 @@ def _foot(status: Status) -> list[Text]:
     leave = Text.assemble((" Ctrl-C", "bold"), " leaves and stops nothing")
     if counts.running:
         leave.append("; where run or worker was started it stops them", style="dim")
+    elif status.halt is not None:
+        leave.append(f". To go on: kmnist-search resume {name}", style="dim")
     elif counts.waiting:
         leave.append(f". To resume: kmnist-search worker {name}, or run", style="dim")
     else:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kmnist_search.database.storage import open_storage
+from kmnist_search.study.opening import find_study
 from tests.support.exact import Look, assert_exact
 from tests.support.forked import Forked, Forks, Ways, forks, wait_until
 
@@ -47,9 +49,9 @@ def test_workers_anywhere_wait_while_a_study_is_paused_and_end_when_it_is_stoppe
             _waits_until(each, PAUSED)
         assert _state(start, *where) == ("paused", 0)
         assert [look.hows(number)[-1] for number in (0, 1)] == ["handed back: the study is paused"] * 2
-        assert "paused: its workers wait. To go on: kmnist-search resume tiny" in _says(start, "status", *where)
+        assert "paused: workers wait. To go on: kmnist-search resume tiny" in _says(start, "status", *where)
         said = _says(start, "resume", "tiny", *where)
-        assert "study tiny was paused; it goes on\n2 workers of the study will train it" in said
+        assert "study tiny was paused; it goes on\n2 workers of the study will train what waits" in said
         wait_until(lambda: look.running() == 2, run)
         assert "2 workers will hand back what they train and end" in _says(start, "stop", "tiny", *where)
         assert run.ended() == 130
@@ -58,7 +60,9 @@ def test_workers_anywhere_wait_while_a_study_is_paused_and_end_when_it_is_stoppe
         assert "The study was stopped: 0 of 4 trials are finished" in worker.output
         assert _state(start, *where) == ("stopped", 0)
         late = start.finished("worker", "tiny", *where)
-        assert "The study was stopped" in late.output
+        assert "To resume: kmnist-search resume tiny" in late.output
+        assert ", and then kmnist-search worker tiny" in late.output
+        assert "the study is stopped, so it waits" in _says(start, "enqueue", "tiny", "dim=8", *where)
         assert "resumes after epoch" not in late.output
         last = start.finished("run", *STUDY, *where)
         assert "study tiny was stopped; it goes on" in last.output
@@ -102,5 +106,7 @@ def test_a_retraining_that_is_stopped_goes_on_where_it_was(tiny_study: Path, tmp
 def test_a_worker_of_a_paused_study_ends_when_all_is_done(tiny_study: Path, tmp_path: Path) -> None:
     with forks(tmp_path) as start:
         start.finished("run", *STUDY)
-        start.finished("pause")
+        assert "study tiny is finished, and no worker is there: nothing to be paused" in _says(start, "pause")
+        assert json.loads(_says(start, "status", "--json"))["halt"] is None
+        find_study(open_storage(f"sqlite:///{tmp_path / 'kmnist-search.db'}", create=False), "tiny").set_halt("paused")
         assert "Done: 4 of 4 trials are finished" in _says(start, "worker", "tiny")

@@ -148,5 +148,5 @@ def test_the_command_that_resumes_does_not_show_the_secret_part_of_the_url(
     arguments = ["run", "tiny.toml", "--timeout", "1s", "--epochs", "5000", "--workers", "1", "--notify", receiver.url]
     monkeypatch.setattr("sys.argv", ["kmnist-search", *arguments])
     ran = invoke(*arguments)
-    assert f"--notify {receiver.url.removesuffix('services/s3cret')}..." in ran.output
+    assert "--workers 1 --notify URL\n" in ran.output
     assert "s3cret" not in ran.output

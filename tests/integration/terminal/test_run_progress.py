@@ -73,7 +73,7 @@ def test_each_trial_at_work_has_a_line_of_its_own_and_then_is_among_the_results(
         view.take(TrialStarted(number=number, params={"dim": 8 + number}, epochs_done=0))
     view.take(EpochDone(number=1, epoch=_epoch(3, 0.9)))
     shown = _shown(view)
-    assert "2 trials running, val_accuracy by epoch" in shown
+    assert "2 trials running here, val_accuracy by epoch" in shown
     assert re.search(r"^ trial  0  epoch 0/4 +0 s +dim=8$", shown, re.MULTILINE)
     assert re.search(r"^ trial  1  epoch 3/4  90\.00 %  0 s  .  dim=9$", shown, re.MULTILINE)
     assert "claiming" not in shown
@@ -101,7 +101,7 @@ def test_many_trials_at_work_leave_room_for_results_and_are_counted(view: RunVie
     assert len(lines) <= 23  # the cursor is on the last one
     assert max(map(len, lines)) <= 80
     shown = "\n".join(lines)
-    assert "32 trials running" in shown
+    assert "32 trials running here" in shown
     assert f" and {32 - shown.count('epoch 0/4')} more" in shown
     assert " trial  40  failed  " in shown
     assert "out of memory" in shown

@@ -15,6 +15,8 @@ from kmnist_search.charts.colours import CARD, INK, LINE
 HIRAGANA_FONT = "KMNIST Hiragana"
 #: Plotly draws at most so many ticks. An axis that ends earlier would get some between whole numbers.
 MOST_TICKS = 10
+#: An axis reaches so far on both sides of its only value.
+HALF_WIDTH = 0.05
 
 _FONT = {"family": f'"{HIRAGANA_FONT}", system-ui, sans-serif', "color": INK}
 _AXIS = {
@@ -108,6 +110,13 @@ def value_range(values: ArrayLike, *, maximize: bool, leave_out: float = 0.1) ->
     return bounds if maximize else [-bounds[1], -bounds[0]]
 
 
+def _around_one(values: ArrayLike) -> list[float] | None:
+    """Return an axis range around values that are all the same; else None. Plotly's own has a width of 2."""
+    known = np.asarray(values, dtype=float)
+    different = np.unique(known[np.isfinite(known)])
+    return [float(different[0]) - HALF_WIDTH, float(different[0]) + HALF_WIDTH] if len(different) == 1 else None
+
+
 def metric_format(metric: str) -> str:
     """Return the d3 format of a metric: an accuracy as percent, a loss with four decimals."""
     return ".2%" if metric.endswith("accuracy") else ".4f"
@@ -137,5 +146,7 @@ def metric_chart(
     limits = value_range(values, maximize=maximize)
     if limits:
         caption += " The axis leaves out the worst values; a double click shows all."
+    else:
+        limits = _around_one(values)
     drawn = figure(traces, yaxis=metric_axis(metric, limits), **layout)
     return Chart(name=name, title=title, caption=caption, figure=drawn)

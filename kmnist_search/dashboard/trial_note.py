@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
+from optuna.trial import TrialState
+
 from kmnist_search import wording
 from kmnist_search.dashboard.kept_text import with_kept_text
-from kmnist_search.database.trial_writer import REASON_KEY
+from kmnist_search.database.trial_writer import PAUSED_KEY, REASON_KEY
 from kmnist_search.optuna_internals.dashboard import NotedTrial
 
 #: What the pictures show, by the first word of their file names, in the order of the note.
@@ -35,6 +37,8 @@ def _facts(noted: NotedTrial) -> Iterator[str]:
     if trial.values and noted.metrics:
         yield f"**{wording.named_metric(noted.metrics[0], trial.values[0])}**"
     yield wording.count(len(trial.intermediate_values), "epoch")
+    if trial.state == TrialState.PRUNED and PAUSED_KEY in trial.system_attrs:
+        yield "paused: it goes on if it comes among the best"
     if isinstance(known.get("seconds"), int | float):
         yield f"{wording.duration_text(known['seconds'])} of training"
     yield wording.count(known[SIZE_KEY], "parameter")

@@ -252,3 +252,14 @@ def test_the_chart_of_sizes_is_called_after_the_metric() -> None:
     sized = trial(0, 0.5, num_parameters=10)
     titles = [cost_charts.size_and_value([sized], m, maximize=True, most=1).title for m in ("val_accuracy", "val_loss")]
     assert titles == ["Accuracy against parameters", "Loss against parameters"]
+
+
+def test_the_axis_of_a_single_value_is_narrow_around_it() -> None:
+    sized = [trial(number, 0.5, num_parameters=10 + number) for number in range(2)]
+    chart = cost_charts.size_and_value(sized, "val_accuracy", maximize=True, most=2)
+    assert chart.figure is not None
+    assert chart.figure.layout.yaxis.range == pytest.approx((0.45, 0.55))
+    sized.append(trial(2, 0.6, num_parameters=12))
+    chart = cost_charts.size_and_value(sized[::-1], "val_accuracy", maximize=True, most=3)
+    assert chart.figure is not None
+    assert chart.figure.layout.yaxis.range is None

@@ -8,6 +8,7 @@ from optuna.trial import TrialState, create_trial
 
 from kmnist_search.dashboard.kept_text import END
 from kmnist_search.dashboard.trial_note import trial_note
+from kmnist_search.database.trial_writer import PAUSED_KEY
 from kmnist_search.optuna_internals.dashboard import NotedTrial
 
 TRAINED = {"seconds": 312.4, "num_parameters": 39786, "device": "NVIDIA H200", "seed": 3}
@@ -92,3 +93,10 @@ def test_a_failed_trial_says_why_on_one_line() -> None:
 @pytest.mark.parametrize("text", ["", "Mine."])
 def test_a_trial_that_no_worker_began_has_the_note_that_is_stored(text: str) -> None:
     assert trial_note(noted(text, ("curves-0.png", "image/png"), attributes={})) == text
+
+
+def test_a_trial_that_pauses_says_so_and_a_pruned_one_does_not() -> None:
+    paused = noted(state=TrialState.PRUNED)
+    assert "paused" not in trial_note(paused)
+    paused.trial.system_attrs[PAUSED_KEY] = 2
+    assert "2 epochs, paused: it goes on if it comes among the best, 5 min 12 s of training" in trial_note(paused)

@@ -238,7 +238,9 @@ class TrialRun:
             self.database_thread.abandon(self.claim)
             return "lost"
         if ended.outcome == "handed back":
-            why = ended.reason if self.ran_out_beside_others else self.context.stop.why_hand_back
+            why = self.context.stop.why_hand_back or "the study was paused"  # and is resumed by now
+            if self.ran_out_beside_others:
+                why = ended.reason
             kept = yield from wait_for(self.database_thread.hand_back(self.claim, epochs=ended.epochs, reason=why))
             return "handed back" if kept else "lost"
         for key, value in attributes.items():
